@@ -9,11 +9,11 @@
 
 #if defined(__GNUC__)
 #define MUST_CHECK                 __attribute__((warn_unused_result))
-#define PRINTF_LIKE(format, first) __attribute__((format(printf, format, first)))
+#define PRINTF_LIKE(text, first) __attribute__((format(printf, text, first)))
 #define NO_RETURN                  __attribute__((noreturn))
 #else
 #define MUST_CHECK
-#define PRINTF_LIKE(format, first)
+#define PRINTF_LIKE(text, first)
 #define NO_RETURN
 #endif
 

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// runtime.h -- streams, events and memory of a device, the same for CUDA and for the CPU backend,
+// where a stream is a bounded queue with a thread of its own. Not an op.
+//
+// Work on one stream runs in order; the host runs ahead of it. Nothing here may be called from
+// two threads on the same stream at once. A CUDA fault ends the process (status_die).
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parallel/base/status.h"
+
+struct stream; // opaque
+struct event;  // opaque
+
+// Opens the backend on device `device` (index; ignored on the CPU). Once per process, first.
+enum status runtime_open(int device, struct error *error) MUST_CHECK;
+void runtime_close(void);
+
+// "cuda" or "cpu".
+const char *runtime_backend(void);
+
+// Bytes of device memory free now (CPU: physical memory available to this process).
+uint64_t runtime_bytes_free(void);
+
+// A name for people and HELLO: GPU model and uuid, or the CPU's model name. Never NULL.
+const char *runtime_device_name(void);
+
+// Device memory, 256-byte aligned, not zeroed. NULL when there is not enough.
+void *runtime_alloc(size_t bytes);
+void runtime_free(void *memory_dev);
+
+// Host memory that asynchronous copies may use (pinned on CUDA). NULL when there is not enough.
+void *runtime_alloc_host(size_t bytes);
+void runtime_free_host(void *memory);
+
+enum status stream_open(struct stream **out, struct error *error) MUST_CHECK;
+void stream_close(struct stream *stream); // waits for queued work
+
+// Blocks until all work queued so far has run.
+void stream_synchronize(struct stream *stream);
+
+// Queued copies and fill; source and destination must stay valid until they have run.
+void stream_copy_to_device(struct stream *stream, void *to_dev, const void *from, size_t bytes);
+void stream_copy_to_host(struct stream *stream, void *to, const void *from_dev, size_t bytes);
+void stream_zero(struct stream *stream, void *memory_dev, size_t bytes);
+
+// Writes the 8-byte value 1 to eventfd `fd` from the device's side when the work queued so far
+// has run: how a poll loop learns that a step ended.
+void stream_notify(struct stream *stream, int fd);
+
+enum status event_open(struct event **out, struct error *error) MUST_CHECK;
+void event_close(struct event *event);
+void event_record(struct event *event, struct stream *stream);
+bool event_query(struct event *event); // true when the recorded point was passed
+void event_synchronize(struct event *event);

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// memory_plan.h -- turns model, shard, bytes free and the operator's wishes into counts of slots,
+// pages and buffers. It clamps and says so; it refuses only when not one sequence of
+// TOKENS_PER_PAGE tokens would fit. Pure; both programs call it with the same numbers.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parallel/config.h"
+#include "parallel/shard.h"
+
+enum {
+    TOKENS_PER_PAGE = 64,    // of KV; also the grid on which prefill is cut
+    SEQUENCES_MAX = 1024,    // running at once in a group
+    STEP_TOKENS_MAX = 65536, // of one step
+    VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
+    SEQUENCE_TOKENS_MAX = 1 << 20,
+};
+
+// What the operator asked for; 0 = choose.
+struct memory_wishes {
+    uint64_t bytes_free; // on the smallest rank, before weights
+    double utilization;  // share of bytes_free to use, (0, 1]
+    int sequences;       // --max-num-seqs
+    int sequence_tokens; // --max-model-len
+    int step_tokens;     // --max-num-batched-tokens
+    bool mtp;            // the checkpoint has the head
+};
+
+// What both sides then use. Counts are per group; bytes are per rank.
+struct memory_plan {
+    int32_t sequences;          // state slots
+    int32_t sequence_tokens;    // longest sequence, prompt and output together
+    int32_t step_tokens;        // most tokens of one step, a multiple of 64
+    int32_t pages;              // KV pages of TOKENS_PER_PAGE tokens
+    int32_t pages_per_sequence; // width of a block table row
+    int32_t checkpoints;        // prefix checkpoints; 0 until prefix reuse exists
+    uint64_t weight_bytes, kv_bytes, state_bytes, pending_bytes, workspace_bytes;
+    uint64_t total_bytes;
+    bool clamped; // some wish was cut down
+};
+
+// E_LIMIT when even one sequence of one page does not fit (text: bytes needed, bytes there), or
+// E_INPUT when a wish is out of range. `ranks` bounds what is replicated: see struct shard.
+enum status memory_plan_make(struct memory_plan *out, const struct model_config *config,
+                             const struct shard *shard, const struct memory_wishes *wishes,
+                             struct error *error) MUST_CHECK;
+
+// Bytes of one KV page, one state slot (recurrent state and conv columns) and one slot's pending
+// rows, over all layers of this rank, the MTP layer's KV included when mtp.
+uint64_t memory_plan_page_bytes(const struct model_config *config, const struct shard *shard,
+                                bool mtp);
+uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard);
+uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard);
+uint64_t memory_plan_weight_bytes(const struct model_config *config, const struct shard *shard,
+                                  bool mtp);
+
+// Writes the plan as a table of lines for a person; never more than text_bytes with its NUL.
+void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *plan);
