@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// attention.h -- op: gated full attention over the rows of a step: q and k norm, partial rotary,
+// append to the KV pages, causal softmax over the pages, sigmoid gate.
+//
+//   shape   projected [tokens, projected_stride] bf16 = [q | gate | k | v] of own heads;
+//           k_pages, v_pages [pages, kv_heads, 64, head_dim] bf16; y [tokens, heads * head_dim]
+//   needs   heads % kv_heads == 0, head_dim <= 256, rotary_dim even, <= head_dim
+//   moves   per row (position + tokens) * kv_heads * head_dim * 4 bytes of KV
+//   error   k is rounded to bf16 once when appended, q is not rounded; softmax and the gated sum
+//           are rounded to bf16 once
+//   source  Qwen3_5Attention of HF transformers (zero-centred q/k norm, rotate-half on the first
+//           rotary_dim dimensions, scale head_dim^-0.5, output gate); pages: Kwon et al. 2023
+#pragma once
+
+#include "kernels/runtime.h"
+#include "kernels/slots.h"
+#include "kernels/types.h"
+
+enum { ATTENTION_PAGE_TOKENS = 64 };
+
+struct attention {
+    struct step_tables tables;
+    struct slots slots;
+    bf16 *k_pages, *v_pages; // of this layer
+    const bf16 *projected;
+    int projected_stride;
+    const float *q_norm, *k_norm; // [head_dim], zero-centred
+    float eps;
+    const float *inverse_frequencies; // [rotary_dim / 2]
+    float rotary_scale;               // multiplies cos and sin (YaRN), else 1
+    int heads, kv_heads, head_dim, rotary_dim;
+    bf16 *y;
+};
+
+void attention(struct stream *stream, const struct attention *op);

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// lm_head.h -- op: logits of the sampled rows on this rank's vocabulary rows
+//
+//   shape   hidden_rows [tokens, hidden] bf16, after the final norm; sample_tokens [samples];
+//           weight [vocab own, hidden]; logits [samples, vocab own] f32
+//   needs   0 <= sample_tokens[i] < tokens
+//   moves   vocab * hidden * weight bytes + samples * vocab * 4 bytes
+//   error   a sum of exact products rounded once to f32
+//   source  none
+#pragma once
+
+#include "kernels/runtime.h"
+#include "kernels/weight.h"
+
+void lm_head(struct stream *stream, float *logits, const bf16 *hidden_rows,
+             const int32_t *sample_tokens, const struct weight *weight, int samples);

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// moe_route.h -- op: router of a mixture of experts over already normalised rows
+//
+//   shape   x [tokens, hidden] bf16; router [experts + 1, hidden], last row = shared expert's gate;
+//           logits [tokens, experts + 1] f32 workspace; expert_ids, expert_weights [tokens, picks];
+//           shared_weights [tokens]
+//   needs   picks <= 16, experts <= 1024
+//   moves   (experts + 1) * hidden * 2 + tokens * hidden * 2 bytes
+//   error   logits f32; weights: softmax over the picked logits, f32; ties go to the lowest id
+//   source  Qwen3_5MoeTopKRouter of HF transformers: softmax over all, top-k, renormalise, which
+//           equals softmax over the picked; shared = sigmoid(gate x)
+#pragma once
+
+#include "kernels/runtime.h"
+#include "kernels/weight.h"
+
+enum { MOE_PICKS_MAX = 16 };
+
+struct moe_route {
+    const bf16 *x;
+    struct weight router;
+    int tokens, hidden, experts, picks;
+    float *logits;
+    int32_t *expert_ids; // sorted by weight, largest first
+    float *expert_weights;
+    float *shared_weights;
+};
+
+void moe_route(struct stream *stream, const struct moe_route *op);

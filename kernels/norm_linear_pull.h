@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// norm_linear_pull.h -- op: residual += sum over ranks of the last push; y = norm(residual) W^T
+//
+//   shape   residual [tokens, hidden] bf16, updated in place; norm [hidden] f32, zero-centred;
+//           weight [rows, hidden]; y [tokens, rows] bf16 or f32
+//   needs   hidden even; pull is NULL when nothing was pushed since residual was last complete
+//   moves   rows * hidden * weight bytes + tokens * (hidden * (ranks + 2) + rows) * 2 bytes
+//   error   pull: one rounding to bf16 of an f32 sum in rank order; the normalised row is rounded
+//           to bf16; the product is a sum of exact products rounded once to y's type
+//   source  zero-centred RMSNorm: x * rsqrt(mean(x^2) + eps) * (1 + w), Qwen3_5RMSNorm of HF
+//           transformers; push and pull: kernels/exchange.h
+#pragma once
+
+#include "kernels/exchange.h"
+#include "kernels/runtime.h"
+#include "kernels/weight.h"
+
+struct norm_linear_pull {
+    struct exchange *pull; // NULL: the residual is complete
+    bf16 *residual;        // [tokens, hidden]
+    const float *norm;     // [hidden]
+    float eps;
+    int tokens, hidden;
+    bf16 *normed;         // [tokens, hidden] workspace; holds the normalised rows afterwards
+    struct weight weight; // WEIGHT_NONE: only pull and normalise (y is not written)
+    bf16 *y;              // [tokens, rows] bf16, or NULL
+    float *y_float;       // [tokens, rows] f32, or NULL; exactly one of the two unless WEIGHT_NONE
+};
+
+void norm_linear_pull(struct stream *stream, const struct norm_linear_pull *op);

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// sample.h -- op: draws a token per sampled row from sharded logits, alike on every rank
+//
+// sample_shard finds the best of this rank's vocabulary rows; the candidates of all ranks are
+// gathered; sample_pick takes the best of them. Greedy: the largest logit, ties to the lowest id.
+// With a temperature: the largest of logit / T + Gumbel(seed, position, id), which draws exactly
+// from softmax(logits / T) and needs no normalisation across shards. Rows >= vocab_real (padding)
+// are never chosen.
+//
+//   shape   logits [samples, vocab own] f32; candidates [samples]; gathered [ranks, samples];
+//           tokens [samples] int32
+//   needs   vocab_first + vocab own <= vocab of the model
+//   moves   samples * vocab own * 4 bytes
+//   error   the value is computed in f64 on the CPU; a kernel may differ in ties closer than 1e-6
+//   source  Gumbel-max: Maddison, Tarlow, Minka, A* Sampling, 2014, section 2; Philox4x32-10:
+//           Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011
+#pragma once
+
+#include "kernels/runtime.h"
+#include "kernels/slots.h"
+
+// The best of one shard for one row. An inert row has id -1.
+struct sample_candidate {
+    float value;   // logit, or the perturbed logit
+    int32_t id;    // in the whole vocabulary
+    float logit;   // unperturbed, of id
+    float maximum; // largest logit of the shard
+    float sum;     // sum of exp(logit - maximum) over the shard's real rows
+    int32_t reserved;
+};
+
+struct sample_shard {
+    struct step_tables tables; // samples_count, sample_positions, sample_slots
+    struct slots slots;
+    const float *logits;
+    int vocab_first, vocab_count; // of this rank
+    int vocab_real;               // number of real token ids of the model
+    struct sample_candidate *candidates;
+};
+
+void sample_shard(struct stream *stream, const struct sample_shard *op);
+
+// tokens[i] = best of gathered[0..ranks)[i] by value, ties to the lowest id; -1 for inert rows.
+// hash [1]: FNV-1a 64 of step, sample slots and the drawn tokens, the number every rank reports.
+void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,
+                 const struct sample_candidate *gathered, int ranks,
+                 const struct step_tables *tables, uint64_t step);
+
+// Uniform in (0, 1), a function of its arguments alone (Philox4x32-10, key = seed).
+double sample_uniform(uint64_t seed, int32_t position, int32_t token);

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// slots.h -- op: per-sequence state on the device, and the ops that open a slot, begin a step
+// (row list -> token list) and end it (samples -> state). The host names slots; what a slot
+// contains (position, last token, whether it has stopped) it learns only from results.
+//
+//   shape   slots [slots_count]; block_table [slots_count, pages_per_sequence];
+//           rows [rows_count]; tokens [tokens_count]
+//   needs   a slot at most once in a step's rows; rows sorted: decode rows first
+//   moves   a few bytes a row: latency only
+//   error   integers: exact
+//   source  none
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/runtime.h"
+
+enum {
+    SLOT_STOP_IDS_MAX = 16,
+    ROW_VERIFY_MAX = 6, // the known token and up to 5 drafts
+};
+
+enum row_kind {
+    ROW_DECODE,  // 1 + drafts tokens that the device knows; left pending until accepted
+    ROW_PREFILL, // tokens from the plan; committed at once
+};
+
+// Why a slot no longer runs; the words of the wire's finish_reason.
+enum slot_end { SLOT_RUNS = 0, SLOT_STOP, SLOT_LENGTH };
+
+// Sampling as the kernels see it; set when a slot opens, constant for its life.
+struct slot_sampling {
+    float temperature; // 0 = greedy
+    uint64_t seed;
+    int32_t tokens_end; // position at which output must end: prompt length + max_tokens
+    int32_t stop_count; // ids in stop_ids
+    int32_t stop_ids[SLOT_STOP_IDS_MAX];
+};
+
+struct slot {
+    int32_t position;    // tokens committed to KV and recurrent state, pending rows included
+    int32_t pending;     // rows of the pending buffers that the next step folds into the state
+    int32_t parity;      // which pending buffer the last decode step wrote
+    int32_t token_next;  // sampled, not yet run: the first token of the next decode row
+    int32_t page_tokens; // tokens that the block table row has room for
+    int32_t end;         // enum slot_end
+    int32_t drafts[ROW_VERIFY_MAX - 1];
+    struct slot_sampling sampling;
+};
+
+// One entry of `opens`: a zeroed slot that starts at `position` (0, or a checkpoint's).
+struct slot_opening {
+    int32_t slot;
+    int32_t position;
+    struct slot_sampling sampling;
+};
+
+// One entry of `pages`: block_table[slot][first ..] = ids[0 .. count). ids_first indexes a common
+// array of ids. The row's room becomes (first + count) * 64 tokens.
+struct slot_pages {
+    int32_t slot;
+    int32_t first, count;
+    int32_t ids_first;
+};
+
+// One row of a step as uploaded.
+struct step_row {
+    int32_t slot;
+    int32_t kind;         // enum row_kind
+    int32_t token_first;  // index of its first token in the step's token list
+    int32_t token_count;  // decode: the step's verify; prefill: tokens of the chunk
+    int32_t token_next;   // prefill: the prompt's next token, -1 when the chunk ends the prompt
+    int32_t sample;       // prefill: 1 = sample after the last token
+    int32_t sample_first; // index of its first sampled row in [samples], -1 when none
+};
+
+// What the ops of a step read: filled by slots_begin on the device. An inert row has count 0 in
+// active_count and its tokens are -1: no op may touch state for it.
+struct step_tables {
+    const struct step_row *rows; // [rows_count]
+    int32_t *active_count;       // [rows_count] tokens of the row that run, 0 when inert
+    int32_t *token_ids;          // [tokens_count] prefill ids from the plan, decode ids filled in
+    int32_t *token_positions;    // [tokens_count]
+    int32_t *token_rows;         // [tokens_count] index of the row
+    int32_t *sample_tokens;      // [samples_count] index of the token whose hidden row is sampled
+    int32_t *sample_positions;   // [samples_count] position of the token to be drawn, -1 inert
+    int32_t *sample_slots;       // [samples_count]
+    int rows_count, tokens_count, samples_count;
+};
+
+// What a step reports for one row. A row that was inert from the start has count 0 and end 0.
+struct row_result {
+    int32_t slot;
+    int32_t count; // tokens accepted, 0..ROW_VERIFY_MAX
+    int32_t end;   // enum slot_end after these tokens
+    int32_t tokens[ROW_VERIFY_MAX];
+};
+
+// Device memory of all slots; owned by the worker.
+struct slots {
+    struct slot *slots;   // [slots_count]
+    int32_t *block_table; // [slots_count, pages_per_sequence]
+    int slots_count, pages_per_sequence;
+};
+
+// Queued; the arrays are device copies made by the caller. Opening sets every field of the slot;
+// the state and conv columns of an opened slot are zeroed by gdn_open.
+void slots_open(struct stream *stream, const struct slots *slots,
+                const struct slot_opening *openings, int openings_count);
+void slots_set_pages(struct stream *stream, const struct slots *slots,
+                     const struct slot_pages *pages, int pages_count, const int32_t *ids);
+
+// Fills the tables. A decode row is inert when its slot has ended or has no room for its tokens
+// (then nothing of it runs); a prefill row is inert only when its slot has ended.
+void slots_begin(struct stream *stream, const struct slots *slots,
+                 const struct step_tables *tables);
+
+// Takes the sampled ids [samples_count] and commits: a decode row accepts its drafts while each
+// equals the sample before it, keeps the sample after the last accepted as token_next, and ends
+// at the first stop id or at tokens_end; a prefill row commits its tokens and, when it sampled,
+// behaves like a decode row of one. results [rows_count]. Decode rows turn their parity and leave
+// their accepted rows pending; prefill rows leave none.
+void slots_end(struct stream *stream, const struct slots *slots, const struct step_tables *tables,
+               const int32_t *sampled, struct row_result *results);
