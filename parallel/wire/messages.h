@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// messages.h -- every message between coordinator and workers, with fields, limits and timeouts.
+// (Client messages: requests.h.) A message is one ZeroMQ frame: a msgpack map with short string
+// keys, "t" (the type) first. Decoding is strict: an unknown, repeated or missing key, a value out
+// of range or a byte left over is E_MALFORMED and names the field. Structs borrow the frame's
+// bytes until the next receive unless a comment says otherwise.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parallel/base/status.h"
+
+enum {
+    WIRE_VERSION = 1,
+
+    WIRE_TEXT_BYTES_MAX = 480,             // of any text for people
+    WIRE_NAME_BYTES_MAX = 96,              // of a host, device, build or backend name
+    WIRE_WORKER_FRAME_BYTES_MAX = 4 << 20, // the largest plan: 65,536 prefill tokens and tables
+    WIRE_ID_BYTES = 128,                   // a group's rendezvous id
+
+    STEP_ROWS_MAX = 1024,
+    STEP_VERIFY_MAX = 6,
+    STEP_STOP_IDS_MAX = 16,
+    STEP_PREFILL_TOKENS_MAX = 65536,
+    STEP_PAGE_IDS_MAX = 32768,
+
+    // Eight beats may be missed: the longest stall seen on a loaded 2-core machine is well below.
+    HEARTBEAT_INTERVAL_MS = 250,
+    HEARTBEAT_TIMEOUT_MS = 4000,
+    HELLO_INTERVAL_MS = 500,   // a worker repeats HELLO until it is placed
+    PLACE_TIMEOUT_MS = 120000, // from the first HELLO to PLACE
+    LOAD_TIMEOUT_MS = 1800000, // from PLACE to READY: 800 GB from a cold disk
+    JOIN_TIMEOUT_MS = 60000,   // meeting of the ranks after loading
+    STEP_TIMEOUT_MS = 60000,   // a step that takes longer ends the epoch
+};
+
+enum message_type {
+    MESSAGE_NONE,
+    // worker -> coordinator
+    MESSAGE_HELLO,     // "hello"
+    MESSAGE_READY,     // "ready"
+    MESSAGE_REPORT,    // "report"
+    MESSAGE_HEARTBEAT, // "beat"
+    MESSAGE_FAILURE,   // "failure"
+    // coordinator -> worker
+    MESSAGE_PLACE,  // "place"
+    MESSAGE_REFUSE, // "refuse"
+    MESSAGE_PLAN,   // "plan"
+    MESSAGE_END,    // "end"
+    MESSAGE_ALIVE,  // "alive": the coordinator's heartbeat, no fields
+    MESSAGE_TYPE_COUNT
+};
+
+// A worker offers itself. Repeated until answered by PLACE or REFUSE.
+struct hello {
+    uint32_t version;                  // "v" WIRE_VERSION
+    char build[WIRE_NAME_BYTES_MAX];   // "build" program version and compiler
+    char backend[WIRE_NAME_BYTES_MAX]; // "backend" cuda or cpu
+    char host[WIRE_NAME_BYTES_MAX];    // "host"
+    char device[WIRE_NAME_BYTES_MAX];  // "device" GPU name and uuid
+    int32_t local_rank;                // "local" the rank it would like, -1 = any
+    int32_t pid;                       // "pid"
+    uint64_t bytes_free;               // "free" device bytes before weights
+    uint64_t config_hash;              // "config" config_hash of its model
+    int32_t has_mtp;                   // "mtp" 0 or 1
+    uint32_t nccl_version;             // "nccl" 0 on the CPU
+};
+
+// A worker's place in a group; sent once per epoch. It answers READY when loaded and joined.
+struct place_message {
+    int32_t group, rank, ranks;         // "group" "rank" "ranks"
+    uint64_t epoch;                     // "epoch" counts from 1
+    uint8_t id[WIRE_ID_BYTES];          // "id" rendezvous id, new for every epoch
+    int32_t sequences, sequence_tokens; // "seqs" "len": the memory plan's counts
+    int32_t step_tokens, pages;         // "step" "pages"
+    int32_t pages_per_sequence;         // "width"
+    int32_t checkpoints;                // "checks"
+    int32_t vocab_real;                 // "vocab" real token ids; rows above are padding
+};
+
+struct ready {
+    int32_t group, rank; // "group" "rank"
+    uint64_t epoch;      // "epoch"
+    uint64_t load_ns;    // "load_ns" from PLACE to READY
+};
+
+// How a refused worker learns why (another version, model or too many workers). It ends, code 2.
+struct refuse {
+    char text[WIRE_TEXT_BYTES_MAX]; // "text"
+};
+
+// The group ends in order (drain, shutdown) or because of `text`. The worker ends.
+struct end_message {
+    uint64_t epoch;                 // "epoch" 0 = any
+    int32_t failed;                 // "failed" 0 = in order
+    char text[WIRE_TEXT_BYTES_MAX]; // "text"
+};
+
+struct failure {
+    int32_t group, rank;            // "group" "rank", -1 before PLACE
+    uint64_t epoch;                 // "epoch"
+    char text[WIRE_TEXT_BYTES_MAX]; // "text"
+};
+
+struct heartbeat {
+    int32_t group, rank;     // "group" "rank"
+    uint64_t epoch;          // "epoch"
+    uint64_t step_begun;     // "begun" last step given to the device
+    uint64_t step_done;      // "done" last step the device ended
+    uint64_t exchange_epoch; // "push" pushes so far: tells which rank the others wait for
+};
+
+enum step_row_kind { STEP_ROW_DECODE, STEP_ROW_PREFILL };
+
+// ---- The step plan. Executed in this order on one stream. ----
+
+struct step_copy { // a prefix checkpoint becomes the state of a slot
+    int32_t checkpoint, slot;
+};
+
+struct step_open {
+    int32_t slot;
+    int32_t position;      // "pos" 0, or the checkpoint's
+    int32_t prompt_tokens; // "prompt" the original prompt's length (penalties count from here)
+    int32_t tokens_end;    // "end" longest length of the sequence: prompt + max_tokens
+    int32_t page_limit;    // "limit" pages it may ever hold
+    uint64_t seed;         // "seed"
+    float temperature;     // "temp" 0 = greedy
+    int32_t stop_count;    // "stop" array of ids
+    int32_t stop_ids[STEP_STOP_IDS_MAX];
+};
+
+struct step_pages { // block_table[slot][first ..] = plan->page_ids[ids_first .. + count)
+    int32_t slot, first, count;
+    int32_t ids_first;
+};
+
+struct step_plan_row {
+    int32_t slot;
+    int32_t kind; // enum step_row_kind
+    // Prefill only:
+    int32_t tokens_first, tokens_count; // in plan->tokens
+    int32_t token_next;      // the prompt's next token, -1 when this chunk ends the prompt
+    int32_t sample;          // 1 = draw a token after the last one
+    int32_t prompt_logprobs; // 0 = none
+    int32_t checkpoint;      // where to store the state after the chunk, -1 = nowhere
+};
+
+// Arrays belong to the plan's owner, who allocates them once with step_plan_open.
+struct step_plan {
+    int32_t group;  // "group"
+    uint64_t step;  // "step" counts from 1 within an epoch, without gaps
+    uint64_t epoch; // "epoch"
+    int32_t verify; // "verify" tokens of every decode row, 1..6
+    int32_t draft;  // "draft" drafts to make for the next step, 0..5
+    int32_t closes_count, copies_count, opens_count, pages_count, rows_count;
+    int32_t page_ids_count, tokens_count;
+    int32_t *closes;            // "closes" [STEP_ROWS_MAX] slots
+    struct step_copy *copies;   // "copies" [STEP_ROWS_MAX]
+    struct step_open *opens;    // "opens" [STEP_ROWS_MAX]
+    struct step_pages *pages;   // "pages" [STEP_ROWS_MAX]
+    struct step_plan_row *rows; // "rows" [STEP_ROWS_MAX], decode rows first
+    int32_t *page_ids;          // [STEP_PAGE_IDS_MAX]
+    int32_t *tokens;            // [STEP_PREFILL_TOKENS_MAX]
+};
+
+// One heap allocation for all arrays of a plan; before "ready" only.
+enum status step_plan_open(struct step_plan *plan, struct error *error) MUST_CHECK;
+void step_plan_close(struct step_plan *plan);
+void step_plan_clear(struct step_plan *plan); // all counts 0, verify 1, draft 0
+
+struct step_result {
+    int32_t slot;
+    int32_t count; // tokens drawn and accepted, 0 = the row was inert
+    int32_t end;   // 0 runs on, 1 stop id, 2 length
+    int32_t tokens[STEP_VERIFY_MAX];
+};
+
+// Every rank reports every step; rank 0 with the rows, the others with rows_count 0.
+struct report {
+    int32_t group, rank;      // "group" "rank"
+    uint64_t epoch, step;     // "epoch" "step"
+    uint64_t hash;            // "hash" over the drawn tokens; differs = the epoch ends
+    uint64_t step_ns;         // "ns" from its turn on the device to its end
+    int32_t rows_count;       // "rows" in the plan's order
+    struct step_result *rows; // caller's array of STEP_ROWS_MAX
+};
+
+// Reads only the type of a frame; MESSAGE_NONE when it is no message of ours.
+enum message_type message_type_of(const void *frame, size_t frame_bytes);
+
+// Each encode writes one frame into buffer and its size into *bytes_out; E_LIMIT when buffer_bytes
+// do not suffice. Each decode writes *out only on OK.
+#define MESSAGE_CODEC(name)                                                                        \
+    enum status name##_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,                \
+                              const struct name *message) MUST_CHECK;                              \
+    enum status name##_decode(struct name *out, const void *frame, size_t frame_bytes,             \
+                              struct error *error) MUST_CHECK
+
+MESSAGE_CODEC(hello);
+MESSAGE_CODEC(place_message);
+MESSAGE_CODEC(ready);
+MESSAGE_CODEC(refuse);
+MESSAGE_CODEC(end_message);
+MESSAGE_CODEC(failure);
+MESSAGE_CODEC(heartbeat);
+MESSAGE_CODEC(step_plan); // decode fills the arrays of an opened plan, also on failure
+MESSAGE_CODEC(report);    // decode fills report->rows, which the caller has set
+
+enum status alive_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out) MUST_CHECK;

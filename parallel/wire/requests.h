@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// requests.h -- every message between clients and the RPC door, with fields and limits. One
+// ZeroMQ frame each, a msgpack map with string keys. The door ignores keys it does not know and
+// names them in its first reply; a known key of a wrong type or out of range refuses the request
+// and names field, value and limit. For people: parallel/wire/README.md.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parallel/base/status.h"
+#include "parallel/wire/messages.h"
+
+enum {
+    REQUEST_ID_BYTES_MAX = 64,          // of a client's request id
+    REQUEST_FRAME_BYTES_MAX = 16 << 20, // of a client's message
+    REQUEST_TEXT_BYTES_MAX = 8 << 20,   // of a prompt as text
+    REQUEST_PROMPT_TOKENS_MAX = 1 << 20,
+    REQUEST_STOP_IDS_MAX = 8,      // the model's own eos ids come on top
+    REQUEST_UNKNOWN_KEYS_MAX = 16, // named in the first reply
+    REQUEST_UNKNOWN_BYTES_MAX = 480,
+    CLIENT_PING_INTERVAL_MS = 1000,   // to clients with unfinished work
+    CLIENT_QUEUE_BYTES_MAX = 8 << 20, // unsent to one client; over it its work ends
+};
+
+enum request_type {
+    REQUEST_NONE,
+    REQUEST_GENERATE, // "generate"
+    REQUEST_ABORT,    // "abort"
+    REQUEST_STATUS,   // "status"
+    REQUEST_TOKENIZE, // "tokenize"
+    REQUEST_DRAIN,    // "drain"
+};
+
+// "t": "generate". Exactly one of prompt, ids, messages. Fields that the client left out are
+// marked absent so that the door can apply generation_config.json and its own defaults.
+struct generate_request {
+    char id[REQUEST_ID_BYTES_MAX + 1]; // "id", chosen by the client, unique among its unfinished
+    const char *prompt;                // "prompt" UTF-8, not NUL-terminated, borrowed
+    size_t prompt_bytes;
+    const uint8_t *ids; // "ids": the msgpack array's elements, borrowed; read them
+    int32_t ids_count;  // with generate_request_ids
+    size_t ids_bytes;
+    const uint8_t *messages; // "messages": a msgpack value, borrowed
+    size_t messages_bytes;
+    int32_t max_tokens;  // "max_tokens" >= 1, -1 = the rest of the context
+    double temperature;  // "temperature" >= 0, -1 = absent
+    int32_t top_k;       // "top_k" >= 0, 0 = off, -1 = absent
+    double top_p, min_p; // "top_p" (0, 1], "min_p" [0, 1], -1 = absent
+    bool has_seed;       // "seed"
+    uint64_t seed;
+    bool ignore_eos;    // "ignore_eos"
+    int32_t stop_count; // "stop_token_ids"
+    int32_t stop_ids[REQUEST_STOP_IDS_MAX];
+    int32_t speculative_tokens; // "speculative_tokens" 0..5, -1 = the server's choice
+    bool enable_thinking;       // "enable_thinking", default true
+    bool skip_special_tokens;   // "skip_special_tokens", default true
+    bool want_text;             // "text", default true when the model has a tokenizer
+    // Sampling fields of the family's servers that this build knows by name but does not serve
+    // yet; the door refuses them by name. NULL when none was given.
+    const char *unsupported;
+    char unknown[REQUEST_UNKNOWN_BYTES_MAX]; // names of ignored keys, comma-separated
+};
+
+// "t": "abort" {"id"}; "status" {"id"}; "drain" {"id"}.
+struct plain_request {
+    char id[REQUEST_ID_BYTES_MAX + 1];
+};
+
+// "t": "tokenize" {"id", "text" | "ids" | "messages", ...}: the same keys as a line of
+// `deltamesh tokenize`, answered by "tokens".
+struct tokenize_request {
+    char id[REQUEST_ID_BYTES_MAX + 1];
+    const uint8_t *value; // the whole request map, borrowed
+    size_t value_bytes;
+};
+
+struct usage {
+    int32_t prompt_tokens, completion_tokens, cached_tokens;
+    int32_t target_steps, drafted, accepted;
+};
+
+enum reply_type {
+    REPLY_NONE,
+    REPLY_ACCEPTED, // "accepted": the first answer to generate
+    REPLY_DELTA,    // "delta"
+    REPLY_FINAL,    // "final"
+    REPLY_ERROR,    // "error"
+    REPLY_PING,     // "ping": the server is there, nothing to say
+    REPLY_STATUS,   // "status"
+    REPLY_TOKENS,   // "tokens"
+    REPLY_DRAINING, // "draining"
+};
+
+// One struct for every reply to a client; which fields count is told by type.
+struct reply {
+    enum reply_type type;
+    char id[REQUEST_ID_BYTES_MAX + 1]; // of the request; empty when the frame had none
+    int32_t index;                     // choice, 0 unless n > 1 (delta, final)
+    uint64_t seed;                     // accepted: the seed in force
+    int32_t prompt_tokens;             // accepted
+    const char *ignored;               // accepted: unknown keys, comma-separated, or ""
+    const int32_t *ids;                // delta: new token ids
+    int32_t ids_count;
+    const char *text;          // delta: new text (may be shorter than the ids: half code
+    size_t text_bytes;         // points wait); error: message; status, tokens: JSON
+    const char *finish_reason; // final: "stop", "length", "abort"
+    const char *error;         // error: status_name word
+    struct usage usage;        // final
+};
+
+enum request_type request_type_of(const void *frame, size_t frame_bytes);
+
+// A request of a frame. On failure error names the field and out->id holds the id if one was read.
+enum status generate_request_decode(struct generate_request *out, const void *frame,
+                                    size_t frame_bytes, struct error *error) MUST_CHECK;
+enum status generate_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
+                                    const struct generate_request *request) MUST_CHECK;
+
+// Copies the "ids" of a request into ids[count_max]; E_INPUT names the first id out of
+// [0, vocab) and its place, E_LIMIT the count.
+enum status generate_request_ids(int32_t *ids, int32_t count_max, int32_t vocab,
+                                 const struct generate_request *request,
+                                 struct error *error) MUST_CHECK;
+
+enum status plain_request_decode(struct plain_request *out, const void *frame, size_t frame_bytes,
+                                 struct error *error) MUST_CHECK;
+enum status plain_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
+                                 enum request_type type, const char *id) MUST_CHECK;
+enum status tokenize_request_decode(struct tokenize_request *out, const void *frame,
+                                    size_t frame_bytes, struct error *error) MUST_CHECK;
+
+enum status reply_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
+                         const struct reply *reply) MUST_CHECK;
+// Borrowed pointers of *out lie in the frame; ids are unpacked into ids_space[ids_max].
+enum status reply_decode(struct reply *out, int32_t *ids_space, int32_t ids_max, const void *frame,
+                         size_t frame_bytes, struct error *error) MUST_CHECK;
