@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// core.h -- the coordinator as one pure function: an event in, a bounded list of actions out. It
+// reads no clock, opens no socket, starts no thread and allocates nothing, so tests/sim replays
+// any run from its seed. The shell (shell.c) turns sockets and time into events and carries the
+// actions out. Bytes in an event are borrowed until the call returns; bytes in actions point into
+// the core and live until the next call.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parallel/base/status.h"
+#include "parallel/config.h"
+#include "parallel/memory_plan.h"
+#include "parallel/plan.h"
+#include "parallel/wire/messages.h"
+
+enum {
+    COORD_WORKERS_MAX = GROUPS_MAX * RANKS_MAX, // connections that may hold a place
+    COORD_QUEUED_MAX_DEFAULT = 1024,
+    COORD_FLIGHT_MAX = 2, // steps sent and not reported: one runs, one waits on the device
+    COORD_ACTIONS_MAX = STEP_ROWS_MAX + COORD_WORKERS_MAX + 64,
+};
+
+// What the operator and the model decide before the first event. Borrowed during coord_init only.
+struct coord_options {
+    struct model_config config;
+    struct memory_wishes wishes; // bytes_free is filled in from the workers' HELLOs
+    int groups, ranks;
+    bool mtp;                        // the checkpoint has the head
+    int vocab_real;                  // number of real token ids
+    int queued_max;                  // requests waiting for a slot
+    int64_t pool_tokens;             // prompt and output tokens of all unfinished requests together
+    char build[WIRE_NAME_BYTES_MAX]; // what a worker's HELLO must say
+    uint8_t entropy[32];             // random; the ids of the groups' epochs come from it
+};
+
+// How a request wants its tokens drawn; checked by the door, checked again here.
+struct coord_sampling {
+    float temperature; // >= 0, finite
+    uint64_t seed;
+    int32_t max_tokens; // >= 1, or -1 = the rest of the context
+    int32_t stop_count; // ids in stop_ids, the model's eos ids among them unless ignored
+    int32_t stop_ids[STEP_STOP_IDS_MAX];
+};
+
+enum coord_event_type {
+    EVENT_TICK,        // only time passed; at least every 100 ms
+    EVENT_HELLO,       // hello
+    EVENT_READY,       // ready
+    EVENT_REPORT,      // report
+    EVENT_HEARTBEAT,   // heartbeat
+    EVENT_FAILURE,     // failure
+    EVENT_WORKER_GONE, // the transport says that this worker cannot be reached
+    EVENT_SUBMIT,      // submit: a new request; answered by ACCEPTED or ERROR in the same call
+    EVENT_FINISH,      // finish: the door ends a request (abort, client gone, stop string)
+    EVENT_DRAIN,       // no new requests; DRAINED when the last one has ended
+    EVENT_SHUTDOWN,    // end everything now: every request gets ERROR, every worker END
+};
+
+struct coord_event {
+    enum coord_event_type type;
+    uint64_t now_ns; // never goes back
+    int32_t worker;  // the shell's number of the connection, 0 .. COORD_WORKERS_MAX - 1
+    union {
+        const struct hello *hello;
+        const struct ready *ready;
+        const struct report *report;
+        const struct heartbeat *heartbeat;
+        const struct failure *failure;
+        struct {
+            uint64_t request; // the door's number, unique among unfinished requests
+            const int32_t *prompt;
+            int32_t prompt_tokens; // >= 1
+            struct coord_sampling sampling;
+        } submit;
+        struct {
+            uint64_t request;
+            const char *reason; // a literal: "abort", "stop", ...
+        } finish;
+    };
+};
+
+enum coord_action_type {
+    ACTION_SEND_PLACE,   // place, to worker
+    ACTION_SEND_REFUSE,  // refuse, to worker
+    ACTION_SEND_PLAN,    // plan, to every worker of group, rank 0 first
+    ACTION_SEND_END,     // end, to worker
+    ACTION_GROUP_READY,  // group; plan_of_memory
+    ACTION_GROUP_FAILED, // group, text: its requests have been given ERROR
+    ACTION_ACCEPTED,     // request
+    ACTION_TOKENS,       // request, tokens, tokens_count
+    ACTION_DONE,         // request, reason, usage; the last action about a request
+    ACTION_ERROR,        // request, status, text; the last action about a request
+    ACTION_DRAINED,      // nothing is left; workers were sent END
+};
+
+struct coord_usage {
+    int32_t prompt_tokens, completion_tokens, cached_tokens;
+    int32_t target_steps, drafted, accepted;
+};
+
+struct coord_action {
+    enum coord_action_type type;
+    int32_t worker, group;
+    uint64_t request;
+    enum status status;
+    const char *text;   // ERROR, GROUP_FAILED
+    const char *reason; // DONE: "stop", "length", or what FINISH said
+    const int32_t *tokens;
+    int32_t tokens_count;
+    struct coord_usage usage;
+    union {
+        const struct place_message *place;
+        const struct refuse *refuse;
+        const struct step_plan *plan;
+        const struct end_message *end;
+        const struct memory_plan *memory;
+    };
+};
+
+struct coord_actions {
+    int count;
+    bool more; // the list was full: call again with EVENT_TICK before the next event
+    struct coord_action list[COORD_ACTIONS_MAX];
+};
+
+struct coord_status {
+    int groups_ready, groups;
+    int running, queued, queued_max;
+    int slots_free, slots, pages_free, pages;
+    int64_t pool_tokens_free, pool_tokens;
+    uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out;
+    bool draining, failed;
+};
+
+struct coord; // opaque; lives in memory that the shell gives
+
+// Bytes that coord_init needs for these options.
+size_t coord_bytes(const struct coord_options *options);
+
+// memory: coord_bytes long, 64-byte aligned. E_INPUT when the options cannot work (tp that does
+// not divide, groups out of range): text says which.
+enum status coord_init(struct coord **out, void *memory, const struct coord_options *options,
+                       struct error *error) MUST_CHECK;
+
+void coord_step(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
+
+void coord_status(const struct coord *coord, struct coord_status *out);
+
+// Named invariants, for tests/sim after every step: NULL when all hold, else the name of the one
+// that does not (free + used = total, no page with two owners, a request ends once, ...).
+const char *coord_check(const struct coord *coord);
