@@ -448,7 +448,9 @@ def rule_plant(source, tree):
         return
     for number, line in enumerate(source.code.split("\n"), 1):
         for name in re.findall(r"\bPLANT_(\w+)", line):
-            if name not in tree.plants:
+            if source.kind not in (".c", ".cu") or source.path.startswith("tests/"):
+                yield number, f"planted bug {name}: the build plants in .c and .cu files only"
+            elif name not in tree.plants:
                 yield number, f"planted bug {name} has no line in tests/plants.txt"
 
 
@@ -486,10 +488,12 @@ class Tree(dict):
 
 def list_files(root):
     """Files git would track, or all files where there is no git; sorted, from the root."""
-    if os.path.exists(os.path.join(root, ".git")):
-        out = subprocess.run(["git", "-C", root, "ls-files", "-z", "-co", "--exclude-standard"],
-                             stdout=subprocess.PIPE, check=True).stdout.decode()
-        return sorted(p for p in set(out.split("\0")) if p and os.path.isfile(f"{root}/{p}"))
+    if os.path.exists(os.path.join(root, ".git")) and shutil.which("git"):
+        run = subprocess.run(["git", "-C", root, "ls-files", "-z", "-co", "--exclude-standard"],
+                             stdout=subprocess.PIPE)
+        paths = set(run.stdout.decode().split("\0"))
+        if run.returncode == 0:
+            return sorted(p for p in paths if p and os.path.isfile(os.path.join(root, p)))
     found = []
     for folder, _, names in os.walk(root):
         found += [os.path.relpath(os.path.join(folder, name), root) for name in names]

@@ -220,6 +220,7 @@ PLANTS = [
      "cannot fail"),
     ("plant without line", "parallel/base/log.c", swap("ring_full", "ring_odd"), "plant",
      "ring_odd has no line"),
+    ("plant in a header", RING_H, add("#ifdef PLANT_ring_full\n#endif\n"), "plant", "in .c and"),
     ("line without plant", "tests/plants.txt", add("ghost ring_test\n"), "plant", "ghost"),
 ]
 
