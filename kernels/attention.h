@@ -29,6 +29,7 @@ struct attention {
     const float *inverse_frequencies; // [rotary_dim / 2]
     float rotary_scale;               // multiplies cos and sin (YaRN), else 1
     int heads, kv_heads, head_dim, rotary_dim;
+    int position_first; // keys from here on: 0; 1 for the MTP head, whose position 0 has no pair
     bf16 *y;
 };
 

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// model_qwen35.c -- Qwen3.5 / 3.6 (and Qwen3-Next): embedding, layers of {GDN or gated attention}
+// + {dense or MoE feed-forward}, final norm, head. Read it top to bottom; how fast an op is for
+// how many tokens is decided in kernels/.
+#include "worker/model.h"
+
+#include "kernels/attention.h"
+#include "kernels/embed.h"
+#include "kernels/gdn.h"
+#include "kernels/linear_push.h"
+#include "kernels/lm_head.h"
+#include "kernels/moe_push.h"
+#include "kernels/moe_route.h"
+#include "kernels/mtp_input.h"
+#include "kernels/norm_linear_pull.h"
+#include "kernels/silu_mul.h"
+
+// Pull what the last op pushed, normalise, and project: every mixer and dense FFN begins so.
+static void norm_project(const struct model *model, struct exchange *pull, const float *norm,
+                         const struct weight *weight, int tokens)
+{
+    struct workspace *w = &model->state->workspace;
+    norm_linear_pull(model->stream, &(struct norm_linear_pull){
+                                        .pull = pull,
+                                        .residual = w->residual,
+                                        .norm = norm,
+                                        .eps = (float)model->config.rms_norm_eps,
+                                        .tokens = tokens,
+                                        .hidden = model->config.hidden,
+                                        .normed = w->normed,
+                                        .weight = *weight,
+                                        .y = w->projected,
+                                    });
+}
+
+// Pull and normalise only, into `normed`.
+static void norm_only(const struct model *model, struct exchange *pull, const float *norm,
+                      bf16 *normed, int tokens)
+{
+    norm_linear_pull(model->stream, &(struct norm_linear_pull){
+                                        .pull = pull,
+                                        .residual = model->state->workspace.residual,
+                                        .norm = norm,
+                                        .eps = (float)model->config.rms_norm_eps,
+                                        .tokens = tokens,
+                                        .hidden = model->config.hidden,
+                                        .normed = normed,
+                                        .weight = {.format = WEIGHT_NONE},
+                                    });
+}
+
+static void mix_gdn(const struct model *model, const struct step_tables *tables, int layer,
+                    const struct gdn_weights *weights)
+{
+    struct workspace *w = &model->state->workspace;
+    const struct shard *shard = &model->shard;
+    int stride = weights->in_proj.rows;
+    int value_width = shard->value_heads.count * model->config.value_dim;
+    gdn(model->stream, &(struct gdn){
+                           .tables = *tables,
+                           .slots = model->state->slots,
+                           .state = model->state->gdn[layer],
+                           .projected = w->projected,
+                           .projected_stride = stride,
+                           .conv_weight = weights->conv,
+                           .a_log = weights->a_log,
+                           .dt_bias = weights->dt_bias,
+                           .key_heads = shard->key_heads.count,
+                           .value_heads = shard->value_heads.count,
+                           .o = w->mixed,
+                       });
+    linear_push(model->stream,
+                &(struct linear_push){
+                    .push = group_exchange(model->group),
+                    .x = w->mixed,
+                    .x_stride = value_width,
+                    .weight = weights->out_proj,
+                    .tokens = tables->tokens_count,
+                    .partial = w->partial,
+                    .gate = w->projected + shard_conv_channels(shard, &model->config),
+                    .gate_stride = stride,
+                    .norm = weights->norm,
+                    .eps = (float)model->config.rms_norm_eps,
+                    .heads = shard->value_heads.count,
+                    .dim = model->config.value_dim,
+                    .gated = w->gated,
+                });
+}
+
+static void mix_attention(const struct model *model, const struct step_tables *tables,
+                          const struct kv_layer *kv, const struct attention_weights *weights,
+                          int position_first)
+{
+    struct workspace *w = &model->state->workspace;
+    const struct model_config *config = &model->config;
+    attention(model->stream, &(struct attention){
+                                 .tables = *tables,
+                                 .slots = model->state->slots,
+                                 .k_pages = kv->k_pages,
+                                 .v_pages = kv->v_pages,
+                                 .projected = w->projected,
+                                 .projected_stride = weights->in_proj.rows,
+                                 .q_norm = weights->q_norm,
+                                 .k_norm = weights->k_norm,
+                                 .eps = (float)config->rms_norm_eps,
+                                 .inverse_frequencies = model->state->inverse_frequencies,
+                                 .rotary_scale = (float)config->rope.attention_factor,
+                                 .heads = model->shard.heads.count,
+                                 .kv_heads = model->shard.kv_heads.count,
+                                 .head_dim = config->head_dim,
+                                 .rotary_dim = config->rope.rotary_dim,
+                                 .position_first = position_first,
+                                 .y = w->mixed,
+                             });
+    linear_push(model->stream, &(struct linear_push){
+                                   .push = group_exchange(model->group),
+                                   .x = w->mixed,
+                                   .x_stride = model->shard.heads.count * config->head_dim,
+                                   .weight = weights->out_proj,
+                                   .tokens = tables->tokens_count,
+                                   .partial = w->partial,
+                               });
+}
+
+static void feed_forward_dense(const struct model *model, const struct layer_weights *layer,
+                               int tokens)
+{
+    struct workspace *w = &model->state->workspace;
+    int width = model->shard.intermediate.count;
+    norm_project(model, group_exchange(model->group), layer->post_norm, &layer->mlp.gate_up,
+                 tokens);
+    silu_mul(model->stream, w->middle, w->projected, tokens, width);
+    linear_push(model->stream, &(struct linear_push){
+                                   .push = group_exchange(model->group),
+                                   .x = w->middle,
+                                   .x_stride = width,
+                                   .weight = layer->mlp.down,
+                                   .tokens = tokens,
+                                   .partial = w->partial,
+                               });
+}
+
+static void feed_forward_moe(const struct model *model, const struct layer_weights *layer,
+                             int tokens)
+{
+    struct workspace *w = &model->state->workspace;
+    const struct model_config *config = &model->config;
+    norm_only(model, group_exchange(model->group), layer->post_norm, w->normed, tokens);
+    moe_route(model->stream, &(struct moe_route){
+                                 .x = w->normed,
+                                 .router = layer->moe.router,
+                                 .tokens = tokens,
+                                 .hidden = config->hidden,
+                                 .experts = config->experts,
+                                 .picks = config->experts_per_token,
+                                 .logits = w->router_logits,
+                                 .expert_ids = w->expert_ids,
+                                 .expert_weights = w->expert_weights,
+                                 .shared_weights = w->shared_weights,
+                             });
+    moe_push(model->stream, &(struct moe_push){
+                                .push = group_exchange(model->group),
+                                .x = w->normed,
+                                .tokens = tokens,
+                                .hidden = config->hidden,
+                                .experts = config->experts,
+                                .picks = config->experts_per_token,
+                                .expert_ids = w->expert_ids,
+                                .expert_weights = w->expert_weights,
+                                .shared_weights = w->shared_weights,
+                                .gate_up = layer->moe.gate_up,
+                                .down = layer->moe.down,
+                                .width = model->shard.expert_intermediate.count,
+                                .shared_gate_up = layer->moe.shared_gate_up,
+                                .shared_down = layer->moe.shared_down,
+                                .shared_width = model->shard.shared_intermediate.count,
+                                .partial = w->partial,
+                                .middle = w->middle,
+                            });
+}
+
+static void feed_forward(const struct model *model, const struct layer_weights *layer, int tokens)
+{
+    if (model->config.experts > 0)
+        feed_forward_moe(model, layer, tokens);
+    else
+        feed_forward_dense(model, layer, tokens);
+}
+
+void model_forward(const struct model *model, const struct step_tables *tables)
+{
+    const struct model_weights *weights = model->weights;
+    struct workspace *w = &model->state->workspace;
+    int tokens = tables->tokens_count;
+    struct exchange *pull = NULL; // the first layer's residual is the embedding itself
+    embed(model->stream, w->residual, tables->token_ids, &weights->embedding, tokens);
+    for (int i = 0; i < model->config.layers; i++) {
+        const struct layer_weights *layer = &weights->layers[i];
+        if (layer->is_attention) {
+            norm_project(model, pull, layer->input_norm, &layer->attention.in_proj, tokens);
+            mix_attention(model, tables, &model->state->kv[i], &layer->attention, 0);
+        } else {
+            norm_project(model, pull, layer->input_norm, &layer->gdn.in_proj, tokens);
+            mix_gdn(model, tables, i, &layer->gdn);
+        }
+        feed_forward(model, layer, tokens);
+        pull = group_exchange(model->group);
+    }
+    norm_only(model, pull, weights->norm, w->hidden, tokens);
+}
+
+void model_logits(const struct model *model, const struct step_tables *tables,
+                  const bf16 *hidden_rows)
+{
+    lm_head(model->stream, model->state->workspace.logits, hidden_rows, tables->sample_tokens,
+            &model->weights->lm_head, tables->samples_count);
+}
+
+void model_mtp(const struct model *model, const struct step_tables *tables, const int32_t *ids,
+               const bf16 *hidden_rows)
+{
+    const struct mtp_weights *head = &model->weights->mtp;
+    struct workspace *w = &model->state->workspace;
+    int tokens = tables->tokens_count;
+    mtp_input(model->stream, &(struct mtp_input){
+                                 .ids = ids,
+                                 .hidden_rows = hidden_rows,
+                                 .embedding = model->weights->embedding,
+                                 .fc = head->fc,
+                                 .embedding_norm = head->embedding_norm,
+                                 .hidden_norm = head->hidden_norm,
+                                 .eps = (float)model->config.rms_norm_eps,
+                                 .tokens = tokens,
+                                 .hidden = model->config.hidden,
+                                 .joined = w->joined,
+                                 .y = w->residual,
+                             });
+    norm_project(model, NULL, head->layer.input_norm, &head->layer.attention.in_proj, tokens);
+    mix_attention(model, tables, &model->state->mtp_kv, &head->layer.attention, 1);
+    feed_forward(model, &head->layer, tokens);
+    norm_only(model, group_exchange(model->group), head->norm, w->hidden, tokens);
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// state.c -- one device allocation, carved twice: first to measure, then to place.
+#include "worker/state.h"
+
+#include <string.h>
+
+#include "kernels/runtime.h"
+
+_Static_assert(ROW_VERIFY_MAX == VERIFY_ROWS_MAX, "kernels and memory plan agree on verify rows");
+_Static_assert(ATTENTION_PAGE_TOKENS == TOKENS_PER_PAGE, "one page size");
+
+enum { CARVE_ALIGN_BYTES = 256 };
+
+// base NULL: only counts.
+struct carver {
+    uint8_t *base;
+    uint64_t used_bytes;
+};
+
+static void *carve(struct carver *carver, uint64_t count, uint64_t item_bytes)
+{
+    uint64_t at = carver->used_bytes;
+    uint64_t bytes = count * item_bytes;
+    carver->used_bytes += (bytes + CARVE_ALIGN_BYTES - 1) / CARVE_ALIGN_BYTES * CARVE_ALIGN_BYTES;
+    return carver->base == NULL ? NULL : carver->base + at;
+}
+
+static int widest(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+int state_samples_max(const struct memory_plan *plan)
+{
+    int64_t rows = (int64_t)plan->sequences * VERIFY_ROWS_MAX;
+    return rows < plan->step_tokens ? (int)rows : plan->step_tokens;
+}
+
+static void carve_kv(struct kv_layer *layer, struct carver *carver,
+                     const struct model_config *config, const struct shard *shard, int pages)
+{
+    uint64_t values = (uint64_t)pages * (uint64_t)shard->kv_heads.count * TOKENS_PER_PAGE *
+                      (uint64_t)config->head_dim;
+    layer->k_pages = (bf16 *)carve(carver, values, sizeof(bf16));
+    layer->v_pages = (bf16 *)carve(carver, values, sizeof(bf16));
+}
+
+static void carve_gdn(struct gdn_state *state, struct carver *carver,
+                      const struct model_config *config, const struct shard *shard, int slots)
+{
+    uint64_t slots_count = (uint64_t)slots;
+    uint64_t value_heads = (uint64_t)shard->value_heads.count;
+    uint64_t key_heads = (uint64_t)shard->key_heads.count;
+    uint64_t channels = (uint64_t)shard_conv_channels(shard, config);
+    uint64_t pending = slots_count * 2 * ROW_VERIFY_MAX;
+    state->state = (float *)carve(carver, slots_count * value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM,
+                                  sizeof(float));
+    state->conv =
+        (bf16 *)carve(carver, slots_count * (GDN_CONV_WIDTH - 1) * channels, sizeof(bf16));
+    state->pending_k = (float *)carve(carver, pending * key_heads * GDN_HEAD_DIM, sizeof(float));
+    state->pending_u = (float *)carve(carver, pending * value_heads * GDN_HEAD_DIM, sizeof(float));
+    state->pending_g = (float *)carve(carver, pending * value_heads, sizeof(float));
+    state->pending_conv = (bf16 *)carve(carver, pending * channels, sizeof(bf16));
+}
+
+// Widths of the buffers that layers of different kinds share.
+struct widths {
+    int projected, mixed, gated, middle;
+};
+
+static struct widths widths_of(const struct model_config *config, const struct shard *shard)
+{
+    int gdn_out = shard->value_heads.count * config->value_dim;
+    int attention_out = shard->heads.count * config->head_dim;
+    struct widths widths = {
+        .projected = widest(shard_gdn_rows(shard, config), shard_attention_rows(shard, config)),
+        .mixed = widest(gdn_out, attention_out),
+        .gated = gdn_out,
+        .middle = shard->intermediate.count,
+    };
+    widths.projected = widest(widths.projected, 2 * shard->intermediate.count);
+    if (config->experts > 0) {
+        widths.middle = config->experts_per_token * shard->expert_intermediate.count +
+                        shard->shared_intermediate.count;
+    }
+    return widths;
+}
+
+static void carve_workspace(struct workspace *w, struct carver *carver,
+                            const struct model_config *config, const struct shard *shard,
+                            const struct memory_plan *plan)
+{
+    struct widths widths = widths_of(config, shard);
+    uint64_t tokens = (uint64_t)plan->step_tokens;
+    uint64_t hidden = tokens * (uint64_t)config->hidden;
+    w->residual = (bf16 *)carve(carver, hidden, sizeof(bf16));
+    w->normed = (bf16 *)carve(carver, hidden, sizeof(bf16));
+    w->hidden = (bf16 *)carve(carver, hidden, sizeof(bf16));
+    w->partial = (bf16 *)carve(carver, hidden, sizeof(bf16));
+    w->joined = (bf16 *)carve(carver, 2 * hidden, sizeof(bf16));
+    w->projected = (bf16 *)carve(carver, tokens * (uint64_t)widths.projected, sizeof(bf16));
+    w->mixed = (bf16 *)carve(carver, tokens * (uint64_t)widths.mixed, sizeof(bf16));
+    w->gated = (bf16 *)carve(carver, tokens * (uint64_t)widths.gated, sizeof(bf16));
+    w->middle = (bf16 *)carve(carver, tokens * (uint64_t)widths.middle, sizeof(bf16));
+    if (config->experts > 0) {
+        uint64_t picks = tokens * (uint64_t)config->experts_per_token;
+        w->router_logits =
+            (float *)carve(carver, tokens * (uint64_t)(config->experts + 1), sizeof(float));
+        w->expert_ids = (int32_t *)carve(carver, picks, sizeof(int32_t));
+        w->expert_weights = (float *)carve(carver, picks, sizeof(float));
+        w->shared_weights = (float *)carve(carver, tokens, sizeof(float));
+    }
+    w->logits = (float *)carve(
+        carver, (uint64_t)state_samples_max(plan) * (uint64_t)shard->vocab.count, sizeof(float));
+}
+
+static void carve_all(struct rank_state *state, struct carver *carver,
+                      const struct model_config *config, const struct shard *shard,
+                      const struct memory_plan *plan, bool mtp)
+{
+    state->slots.slots_count = plan->sequences;
+    state->slots.pages_per_sequence = plan->pages_per_sequence;
+    state->slots.slots =
+        (struct slot *)carve(carver, (uint64_t)plan->sequences, sizeof(struct slot));
+    state->slots.block_table = (int32_t *)carve(
+        carver, (uint64_t)plan->sequences * (uint64_t)plan->pages_per_sequence, sizeof(int32_t));
+    for (int layer = 0; layer < config->layers; layer++) {
+        if (config->layer_is_attention[layer])
+            carve_kv(&state->kv[layer], carver, config, shard, plan->pages);
+        else
+            carve_gdn(&state->gdn[layer], carver, config, shard, plan->sequences);
+    }
+    if (mtp)
+        carve_kv(&state->mtp_kv, carver, config, shard, plan->pages);
+    state->inverse_frequencies =
+        (float *)carve(carver, (uint64_t)config->rope.rotary_dim / 2, sizeof(float));
+    carve_workspace(&state->workspace, carver, config, shard, plan);
+}
+
+// Fills what must have a value before the first step: the rotary table and ended slots.
+static enum status fill(struct rank_state *state, const struct model_config *config,
+                        struct error *error)
+{
+    float frequencies[ROTARY_PAIRS_MAX];
+    struct stream *stream;
+    TRY(stream_open(&stream, error));
+    config_rope_frequencies(frequencies, &config->rope);
+    stream_copy_to_device(stream, state->inverse_frequencies, frequencies,
+                          (size_t)config->rope.rotary_dim / 2 * sizeof(float));
+    stream_zero(stream, state->slots.slots, (size_t)state->slots.slots_count * sizeof(struct slot));
+    stream_synchronize(stream);
+    stream_close(stream);
+    return OK;
+}
+
+enum status state_open(struct rank_state *out, const struct model_config *config,
+                       const struct shard *shard, const struct memory_plan *plan, bool mtp,
+                       struct error *error)
+{
+    struct carver carver = {0};
+    memset(out, 0, sizeof *out);
+    carve_all(out, &carver, config, shard, plan, mtp);
+    void *memory = runtime_alloc(carver.used_bytes);
+    if (memory == NULL) {
+        return error_set(error, E_LIMIT,
+                         "device memory: %llu MiB for state and workspace do not "
+                         "fit, %llu MiB are free",
+                         (unsigned long long)(carver.used_bytes >> 20),
+                         (unsigned long long)(runtime_bytes_free() >> 20));
+    }
+    carver = (struct carver){.base = (uint8_t *)memory};
+    carve_all(out, &carver, config, shard, plan, mtp);
+    out->memory = memory;
+    out->memory_bytes = carver.used_bytes;
+    enum status status = fill(out, config, error);
+    if (status != OK)
+        state_close(out);
+    return status;
+}
+
+void state_close(struct rank_state *state)
+{
+    runtime_free(state->memory);
+    memset(state, 0, sizeof *state);
+}
