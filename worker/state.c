@@ -6,8 +6,9 @@
 
 #include "kernels/runtime.h"
 
-_Static_assert(ROW_VERIFY_MAX == VERIFY_ROWS_MAX, "kernels and memory plan agree on verify rows");
-_Static_assert(ATTENTION_PAGE_TOKENS == TOKENS_PER_PAGE, "one page size");
+_Static_assert((int)ROW_VERIFY_MAX == (int)VERIFY_ROWS_MAX,
+               "kernels and memory plan agree on verify rows");
+_Static_assert((int)ATTENTION_PAGE_TOKENS == (int)TOKENS_PER_PAGE, "one page size");
 
 enum { CARVE_ALIGN_BYTES = 256 };
 

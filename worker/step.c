@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: Apache-2.0
+// step.c -- staging buffers (one set per step in flight), device tables (one set: the stream runs
+// steps in order), and the order of ops of a step.
+#include "worker/step.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/sample.h"
+#include "parallel/base/clock.h"
+
+_Static_assert((int)SLOT_STOP_IDS_MAX == (int)STEP_STOP_IDS_MAX, "wire and kernels agree");
+_Static_assert((int)ROW_VERIFY_MAX == (int)STEP_VERIFY_MAX, "wire and kernels agree");
+
+// What the host uploads for a step. Arrays have room for the largest step.
+struct upload {
+    struct slot_opening *openings; // [STEP_ROWS_MAX]
+    struct slot_pages *pages;      // [STEP_ROWS_MAX]
+    int32_t *page_ids;             // [STEP_PAGE_IDS_MAX]
+    struct step_row *rows;         // [STEP_ROWS_MAX]
+    int32_t *token_ids;            // [step_tokens]
+};
+
+// What comes back.
+struct download {
+    struct row_result *results; // [STEP_ROWS_MAX]
+    uint64_t *hash;             // [1]
+};
+
+struct staging {
+    struct upload upload;
+    struct download download;
+    void *memory; // holds both
+    struct event *ended;
+    uint64_t step;
+    uint64_t queued_ns;
+    int rows_count;
+};
+
+struct step_engine {
+    struct step_options options;
+    struct staging staging[STEP_STAGING]; // step s uses staging[s % STEP_STAGING]
+    size_t staging_bytes;
+    // Device side.
+    struct upload upload_dev;
+    struct download download_dev;
+    struct step_tables tables_dev;           // counts are set per step
+    struct sample_candidate *candidates_dev; // [samples]
+    struct sample_candidate *gathered_dev;   // [ranks, samples]
+    int32_t *sampled_dev;                    // [samples]
+    void *memory_dev;
+    int samples_max;
+    atomic_uint_fast64_t begun, done;
+    uint64_t ended_ns; // when the last step ended
+};
+
+struct carver {
+    uint8_t *base; // NULL: only counts
+    size_t used_bytes;
+};
+
+static void *carve(struct carver *carver, size_t count, size_t item_bytes)
+{
+    size_t at = carver->used_bytes;
+    carver->used_bytes += (count * item_bytes + 255) / 256 * 256;
+    return carver->base == NULL ? NULL : carver->base + at;
+}
+
+static void carve_transfer(struct upload *up, struct download *down, struct carver *carver,
+                           const struct memory_plan *memory)
+{
+    up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
+    up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
+    up->page_ids = (int32_t *)carve(carver, STEP_PAGE_IDS_MAX, sizeof *up->page_ids);
+    up->rows = (struct step_row *)carve(carver, STEP_ROWS_MAX, sizeof *up->rows);
+    up->token_ids = (int32_t *)carve(carver, (size_t)memory->step_tokens, sizeof *up->token_ids);
+    down->results = (struct row_result *)carve(carver, STEP_ROWS_MAX, sizeof *down->results);
+    down->hash = (uint64_t *)carve(carver, 1, sizeof *down->hash);
+}
+
+static void carve_device(struct step_engine *engine, struct carver *carver)
+{
+    struct step_tables *t = &engine->tables_dev;
+    size_t tokens = (size_t)engine->options.memory.step_tokens;
+    size_t samples = (size_t)engine->samples_max;
+    size_t ranks = (size_t)engine->options.model->shard.ranks;
+    carve_transfer(&engine->upload_dev, &engine->download_dev, carver, &engine->options.memory);
+    t->rows = engine->upload_dev.rows;
+    t->token_ids = engine->upload_dev.token_ids;
+    t->active_count = (int32_t *)carve(carver, STEP_ROWS_MAX, sizeof(int32_t));
+    t->token_positions = (int32_t *)carve(carver, tokens, sizeof(int32_t));
+    t->token_rows = (int32_t *)carve(carver, tokens, sizeof(int32_t));
+    t->sample_tokens = (int32_t *)carve(carver, samples, sizeof(int32_t));
+    t->sample_positions = (int32_t *)carve(carver, samples, sizeof(int32_t));
+    t->sample_slots = (int32_t *)carve(carver, samples, sizeof(int32_t));
+    engine->candidates_dev =
+        (struct sample_candidate *)carve(carver, samples, sizeof(struct sample_candidate));
+    engine->gathered_dev =
+        (struct sample_candidate *)carve(carver, ranks * samples, sizeof(struct sample_candidate));
+    engine->sampled_dev = (int32_t *)carve(carver, samples, sizeof(int32_t));
+}
+
+static enum status open_staging(struct step_engine *engine, struct error *error)
+{
+    for (int i = 0; i < STEP_STAGING; i++) {
+        struct staging *staging = &engine->staging[i];
+        struct carver carver = {0};
+        carve_transfer(&staging->upload, &staging->download, &carver, &engine->options.memory);
+        engine->staging_bytes = carver.used_bytes;
+        staging->memory = runtime_alloc_host(carver.used_bytes);
+        if (staging->memory == NULL) {
+            return error_set(error, E_LIMIT, "host memory: %zu bytes for step staging do not fit",
+                             carver.used_bytes);
+        }
+        carver = (struct carver){.base = (uint8_t *)staging->memory};
+        carve_transfer(&staging->upload, &staging->download, &carver, &engine->options.memory);
+        memset(staging->memory, 0, engine->staging_bytes);
+        TRY(event_open(&staging->ended, error));
+    }
+    return OK;
+}
+
+static enum status open_device(struct step_engine *engine, struct error *error)
+{
+    struct carver carver = {0};
+    carve_device(engine, &carver);
+    engine->memory_dev = runtime_alloc(carver.used_bytes);
+    if (engine->memory_dev == NULL) {
+        return error_set(error, E_LIMIT, "device memory: %zu bytes for step tables do not fit",
+                         carver.used_bytes);
+    }
+    carver = (struct carver){.base = (uint8_t *)engine->memory_dev};
+    carve_device(engine, &carver);
+    return OK;
+}
+
+enum status step_engine_open(struct step_engine **out, const struct step_options *options,
+                             struct error *error)
+{
+    struct step_engine *engine = calloc(1, sizeof *engine);
+    if (engine == NULL)
+        return error_set(error, E_SYSTEM, "no memory for the step engine");
+    engine->options = *options;
+    engine->samples_max = state_samples_max(&options->memory);
+    enum status status = open_device(engine, error);
+    if (status == OK)
+        status = open_staging(engine, error);
+    if (status != OK) {
+        step_engine_close(engine);
+        return status;
+    }
+    *out = engine;
+    return OK;
+}
+
+void step_engine_close(struct step_engine *engine)
+{
+    if (engine == NULL)
+        return;
+    stream_synchronize(engine->options.model->stream);
+    for (int i = 0; i < STEP_STAGING; i++) {
+        if (engine->staging[i].ended != NULL)
+            event_close(engine->staging[i].ended);
+        runtime_free_host(engine->staging[i].memory);
+    }
+    runtime_free(engine->memory_dev);
+    free(engine);
+}
+
+// value must lie in [low, high].
+static enum status check_range(struct error *error, const char *what, int64_t value, int64_t low,
+                               int64_t high)
+{
+    if (value >= low && value <= high)
+        return OK;
+    return error_set(error, E_MALFORMED, "step plan: %s is %lld, accepted is %lld to %lld", what,
+                     (long long)value, (long long)low, (long long)high);
+}
+
+static enum status check_row(const struct step_engine *engine, const struct step_plan *plan, int i,
+                             struct error *error)
+{
+    const struct step_plan_row *row = &plan->rows[i];
+    TRY(check_range(error, "rows.slot", row->slot, 0, engine->options.memory.sequences - 1));
+    if (row->kind == STEP_ROW_DECODE) {
+        if (i > 0 && plan->rows[i - 1].kind != STEP_ROW_DECODE)
+            return error_set(error, E_MALFORMED, "step plan: row %d decodes after a prefill row",
+                             i);
+        return OK;
+    }
+    TRY(check_range(error, "rows.tokens_count", row->tokens_count, 1, plan->tokens_count));
+    TRY(check_range(error, "rows.tokens_first", row->tokens_first, 0,
+                    plan->tokens_count - row->tokens_count));
+    TRY(check_range(error, "rows.prompt_logprobs", row->prompt_logprobs, 0, 0));
+    TRY(check_range(error, "rows.checkpoint", row->checkpoint, -1,
+                    engine->options.memory.checkpoints - 1));
+    for (int t = 0; t < row->tokens_count; t++) {
+        TRY(check_range(error, "rows.tokens", plan->tokens[row->tokens_first + t], 0,
+                        engine->options.model->config.vocab - 1));
+    }
+    return OK;
+}
+
+static enum status check_pages(const struct step_engine *engine, const struct step_plan *plan,
+                               const struct step_pages *pages, struct error *error)
+{
+    const struct memory_plan *memory = &engine->options.memory;
+    TRY(check_range(error, "pages.slot", pages->slot, 0, memory->sequences - 1));
+    TRY(check_range(error, "pages.first", pages->first, 0, memory->pages_per_sequence));
+    TRY(check_range(error, "pages.count", pages->count, 1,
+                    memory->pages_per_sequence - pages->first));
+    TRY(check_range(error, "pages.ids_first", pages->ids_first, 0,
+                    plan->page_ids_count - pages->count));
+    for (int i = 0; i < pages->count; i++) {
+        TRY(check_range(error, "pages.ids", plan->page_ids[pages->ids_first + i], 0,
+                        memory->pages - 1));
+    }
+    return OK;
+}
+
+// Tokens and sampled rows of the whole step, once every row has been checked.
+static void count_step(const struct step_plan *plan, int64_t *tokens, int64_t *samples)
+{
+    *tokens = 0;
+    *samples = 0;
+    for (int i = 0; i < plan->rows_count; i++) {
+        const struct step_plan_row *row = &plan->rows[i];
+        bool decode = row->kind == STEP_ROW_DECODE;
+        *tokens += decode ? plan->verify : row->tokens_count;
+        *samples += decode ? plan->verify : (row->sample != 0);
+    }
+}
+
+static enum status check_plan(const struct step_engine *engine, const struct step_plan *plan,
+                              struct error *error)
+{
+    const struct memory_plan *memory = &engine->options.memory;
+    int64_t next = (int64_t)atomic_load(&engine->begun) + 1;
+    int64_t tokens, samples;
+    TRY(check_range(error, "epoch", (int64_t)plan->epoch, (int64_t)engine->options.epoch,
+                    (int64_t)engine->options.epoch));
+    TRY(check_range(error, "step", (int64_t)plan->step, next, next));
+    TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
+    // Drafting is decided by the coordinator; this version of it never asks for drafts.
+    TRY(check_range(error, "draft", plan->draft, 0, 0));
+    TRY(check_range(error, "copies", plan->copies_count, 0, memory->checkpoints));
+    for (int i = 0; i < plan->closes_count; i++)
+        TRY(check_range(error, "closes", plan->closes[i], 0, memory->sequences - 1));
+    for (int i = 0; i < plan->opens_count; i++) {
+        TRY(check_range(error, "opens.slot", plan->opens[i].slot, 0, memory->sequences - 1));
+        TRY(check_range(error, "opens.pos", plan->opens[i].position, 0, 0));
+        TRY(check_range(error, "opens.stop", plan->opens[i].stop_count, 0, STEP_STOP_IDS_MAX));
+    }
+    for (int i = 0; i < plan->pages_count; i++)
+        TRY(check_pages(engine, plan, &plan->pages[i], error));
+    for (int i = 0; i < plan->rows_count; i++)
+        TRY(check_row(engine, plan, i, error));
+    count_step(plan, &tokens, &samples);
+    TRY(check_range(error, "tokens of all rows", tokens, 0, memory->step_tokens));
+    return check_range(error, "sampled rows", samples, 0, engine->samples_max);
+}
+
+static void stage_openings(struct upload *up, const struct step_plan *plan)
+{
+    for (int i = 0; i < plan->opens_count; i++) {
+        const struct step_open *open = &plan->opens[i];
+        struct slot_opening *opening = &up->openings[i];
+        *opening = (struct slot_opening){
+            .slot = open->slot,
+            .position = open->position,
+            .sampling = {.temperature = open->temperature,
+                         .seed = open->seed,
+                         .tokens_end = open->tokens_end,
+                         .stop_count = open->stop_count},
+        };
+        memcpy(opening->sampling.stop_ids, open->stop_ids, sizeof opening->sampling.stop_ids);
+    }
+    for (int i = 0; i < plan->pages_count; i++) {
+        const struct step_pages *pages = &plan->pages[i];
+        up->pages[i] = (struct slot_pages){.slot = pages->slot,
+                                           .first = pages->first,
+                                           .count = pages->count,
+                                           .ids_first = pages->ids_first};
+    }
+    memcpy(up->page_ids, plan->page_ids, (size_t)plan->page_ids_count * sizeof(int32_t));
+}
+
+// Lays the rows' tokens one after another; decode tokens are filled in on the device.
+static void stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan)
+{
+    int tokens = 0, samples = 0;
+    for (int i = 0; i < plan->rows_count; i++) {
+        const struct step_plan_row *row = &plan->rows[i];
+        bool decode = row->kind == STEP_ROW_DECODE;
+        int count = decode ? plan->verify : row->tokens_count;
+        int sampled = decode ? plan->verify : (row->sample != 0);
+        up->rows[i] = (struct step_row){
+            .slot = row->slot,
+            .kind = decode ? ROW_DECODE : ROW_PREFILL,
+            .token_first = tokens,
+            .token_count = count,
+            .token_next = decode ? -1 : row->token_next,
+            .sample = sampled,
+            .sample_first = sampled > 0 ? samples : -1,
+        };
+        for (int t = 0; t < count; t++)
+            up->token_ids[tokens + t] = decode ? -1 : plan->tokens[row->tokens_first + t];
+        tokens += count;
+        samples += sampled;
+    }
+    tables->rows_count = plan->rows_count;
+    tables->tokens_count = tokens;
+    tables->samples_count = samples;
+}
+
+static void copy_up(struct stream *stream, void *to_dev, const void *from, int count, size_t bytes)
+{
+    if (count > 0)
+        stream_copy_to_device(stream, to_dev, from, (size_t)count * bytes);
+}
+
+static void queue_upload(const struct step_engine *engine, const struct upload *up,
+                         const struct step_plan *plan)
+{
+    struct stream *stream = engine->options.model->stream;
+    const struct upload *dev = &engine->upload_dev;
+    copy_up(stream, dev->openings, up->openings, plan->opens_count, sizeof *up->openings);
+    copy_up(stream, dev->pages, up->pages, plan->pages_count, sizeof *up->pages);
+    copy_up(stream, dev->page_ids, up->page_ids, plan->page_ids_count, sizeof *up->page_ids);
+    copy_up(stream, dev->rows, up->rows, plan->rows_count, sizeof *up->rows);
+    copy_up(stream, dev->token_ids, up->token_ids, engine->tables_dev.tokens_count,
+            sizeof *up->token_ids);
+}
+
+// Slots first: what opens here may run here.
+static void queue_openings(const struct step_engine *engine, const struct step_plan *plan)
+{
+    const struct model *model = engine->options.model;
+    const struct upload *dev = &engine->upload_dev;
+    if (plan->opens_count > 0) {
+        slots_open(model->stream, &model->state->slots, dev->openings, plan->opens_count);
+        for (int i = 0; i < model->config.layers; i++) {
+            if (!model->config.layer_is_attention[i]) {
+                gdn_open(model->stream, &model->state->gdn[i], model->shard.key_heads.count,
+                         model->shard.value_heads.count, dev->openings, plan->opens_count);
+            }
+        }
+    }
+    if (plan->pages_count > 0) {
+        slots_set_pages(model->stream, &model->state->slots, dev->pages, plan->pages_count,
+                        dev->page_ids);
+    }
+}
+
+static void queue_sampling(const struct step_engine *engine, uint64_t step)
+{
+    const struct model *model = engine->options.model;
+    const struct step_tables *tables = &engine->tables_dev;
+    if (tables->samples_count > 0) {
+        model_logits(model, tables, model->state->workspace.hidden);
+        sample_shard(model->stream, &(struct sample_shard){
+                                        .tables = *tables,
+                                        .slots = model->state->slots,
+                                        .logits = model->state->workspace.logits,
+                                        .vocab_first = model->shard.vocab.first,
+                                        .vocab_count = model->shard.vocab.count,
+                                        .vocab_real = engine->options.vocab_real,
+                                        .candidates = engine->candidates_dev,
+                                    });
+        group_all_gather(model->group, model->stream, engine->gathered_dev, engine->candidates_dev,
+                         (size_t)tables->samples_count * sizeof(struct sample_candidate));
+    }
+    sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
+                model->shard.ranks, tables, step);
+}
+
+static void queue_step(const struct step_engine *engine, const struct staging *staging,
+                       const struct step_plan *plan)
+{
+    const struct model *model = engine->options.model;
+    const struct step_tables *tables = &engine->tables_dev;
+    queue_upload(engine, &staging->upload, plan);
+    queue_openings(engine, plan);
+    if (tables->rows_count > 0) {
+        slots_begin(model->stream, &model->state->slots, tables);
+        model_forward(model, tables);
+    }
+    queue_sampling(engine, plan->step);
+    if (tables->rows_count > 0) {
+        slots_end(model->stream, &model->state->slots, tables, engine->sampled_dev,
+                  engine->download_dev.results);
+        stream_copy_to_host(model->stream, staging->download.results, engine->download_dev.results,
+                            (size_t)tables->rows_count * sizeof(struct row_result));
+    }
+    stream_copy_to_host(model->stream, staging->download.hash, engine->download_dev.hash,
+                        sizeof(uint64_t));
+    event_record(staging->ended, model->stream);
+    stream_notify(model->stream, engine->options.notify_fd);
+}
+
+enum status step_submit(struct step_engine *engine, const struct step_plan *plan,
+                        struct error *error)
+{
+    uint64_t begun = atomic_load(&engine->begun);
+    if (begun - atomic_load(&engine->done) >= STEP_STAGING) {
+        return error_set(error, E_OVERLOADED, "step %llu: %d steps are in flight already",
+                         (unsigned long long)plan->step, STEP_STAGING);
+    }
+    TRY(check_plan(engine, plan, error));
+    struct staging *staging = &engine->staging[plan->step % STEP_STAGING];
+    staging->step = plan->step;
+    staging->rows_count = plan->rows_count;
+    staging->queued_ns = clock_now_ns();
+    stage_openings(&staging->upload, plan);
+    stage_rows(&staging->upload, &engine->tables_dev, plan);
+    queue_step(engine, staging, plan);
+    atomic_store(&engine->begun, plan->step);
+    return OK;
+}
+
+static void fill_rows(struct report *report, const struct staging *staging)
+{
+    report->rows_count = staging->rows_count;
+    for (int i = 0; i < staging->rows_count; i++) {
+        const struct row_result *result = &staging->download.results[i];
+        struct step_result *row = &report->rows[i];
+        *row =
+            (struct step_result){.slot = result->slot, .count = result->count, .end = result->end};
+        memcpy(row->tokens, result->tokens, sizeof row->tokens);
+    }
+}
+
+bool step_next_report(struct step_engine *engine, struct report *report)
+{
+    uint64_t step = atomic_load(&engine->done) + 1;
+    struct staging *staging = &engine->staging[step % STEP_STAGING];
+    if (step > atomic_load(&engine->begun) || !event_query(staging->ended))
+        return false;
+    ASSERT(staging->step == step);
+    struct place place = group_place(engine->options.model->group);
+    uint64_t now_ns = clock_now_ns();
+    uint64_t from_ns =
+        staging->queued_ns > engine->ended_ns ? staging->queued_ns : engine->ended_ns;
+    report->group = place.group;
+    report->rank = place.rank;
+    report->epoch = engine->options.epoch;
+    report->step = step;
+    report->hash = *staging->download.hash;
+    report->step_ns = now_ns - from_ns;
+    report->rows_count = 0;
+    if (place.rank == 0)
+        fill_rows(report, staging);
+    if (engine->options.poison)
+        memset(staging->memory, 0xA5, engine->staging_bytes);
+    engine->ended_ns = now_ns;
+    atomic_store(&engine->done, step);
+    return true;
+}
+
+uint64_t step_begun(const struct step_engine *engine)
+{
+    return atomic_load(&engine->begun);
+}
+
+uint64_t step_done(const struct step_engine *engine)
+{
+    return atomic_load(&engine->done);
+}
