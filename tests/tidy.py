@@ -393,8 +393,9 @@ def rule_op(source, tree):
     elif match and f"kernels/twins/{match.group(1)}.c" in tree:
         yield 1, f"says that it is not an op, but kernels/twins/{match.group(1)}.c exists"
     match = re.match(r"kernels/twins/(\w+)\.c$", source.path)
-    if match and f"kernels/{match.group(1)}.h" not in tree:
-        yield 1, f"a twin without its contract kernels/{match.group(1)}.h"
+    contracts = [f"kernels/{match.group(1)}.h", source.path[:-2] + ".h"] if match else []
+    if match and not any(path in tree for path in contracts):
+        yield 1, f"neither the twin of {contracts[0]} nor shared by twins ({contracts[1]})"
 
 
 def check_op_header(source, tree, op):

@@ -208,6 +208,8 @@ PLANTS = [
     ("no op test", "tests/kernels/double_test.c", None, "op", "no tests/kernels/double_test.c"),
     ("twin of nothing", "kernels/twins/types.c", whole(CLEAN["kernels/twins/double.c"]), "op",
      "says that it is not an op"),
+    ("twin without contract", "kernels/twins/odd.c", whole(CLEAN["kernels/twins/double.c"]), "op",
+     "neither the twin of"),
     ("no test", TEST_C, None, "test", "no tests/parallel/base/ring_test.c"),
     ("test without assertion", TEST_C, swap("assert_true(ring_put(1))", "ring_put(1)"), "test",
      "cannot fail"),
