@@ -28,6 +28,8 @@ struct group_options {
 // not come; E_MISMATCH when sizes differ; E_SYSTEM carries the system's words.
 enum status group_open(struct group **out, const struct group_options *options,
                        struct error *error) MUST_CHECK;
+
+// After the streams that used the group have been synchronised. NULL is allowed.
 void group_close(struct group *group);
 
 struct place group_place(const struct group *group);
@@ -35,7 +37,8 @@ struct place group_place(const struct group *group);
 // The exchange for push and pull ops. Owned by the group.
 struct exchange *group_exchange(struct group *group);
 
-// out[r * bytes ..] = rank r's in, for all r. Queued; bytes <= gather_bytes.
+// out[r * bytes ..] = rank r's in, for all r. Queued; bytes <= gather_bytes. Zeroes when the group
+// has failed, so that nothing later indexes with garbage; the same for broadcast.
 void group_all_gather(struct group *group, struct stream *stream, void *out_dev, const void *in_dev,
                       size_t bytes);
 
@@ -49,8 +52,12 @@ void group_barrier(struct group *group, struct stream *stream);
 // True when a wait failed or someone aborted: results since then mean nothing. Any thread.
 int group_failed(const struct group *group);
 
+// Bit r: rank r did not come within wait_ns_max; 0 when nothing failed, or when another rank ran out
+// of time or aborted first. Any thread.
+uint32_t group_missing(const struct group *group);
+
 // Ends all waits of all ranks, at once. Any thread.
 void group_abort(struct group *group);
 
-// Counters for the heartbeat: pushes done by this rank so far. Any thread.
+// Counter for the heartbeat: pushes of any kind done by this rank so far. Any thread.
 uint64_t group_epoch(const struct group *group);
