@@ -8,6 +8,7 @@
 // value = bf16(centre + (float)n * step), two float operations, each rounded.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct dummy_tensor {
@@ -21,3 +22,6 @@ struct dummy_tensor dummy_tensor(const char *canonical_name, int64_t fan_in);
 
 // The bf16 bits at a flat row-major index of the whole tensor.
 uint16_t dummy_value(const struct dummy_tensor *tensor, uint64_t index);
+
+// The values at first .. first + count - 1.
+void dummy_fill(uint16_t *out, const struct dummy_tensor *tensor, uint64_t first, size_t count);
