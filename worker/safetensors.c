@@ -134,7 +134,6 @@ static enum status find_files(struct safetensors *set, const char *dir, struct e
 enum status safetensors_open(struct safetensors *out, const char *dir, struct error *error)
 {
     memset(out, 0, sizeof *out);
-    // What the index says of each tensor is needed only to compare it with the headers.
     struct safetensors set = {0};
     enum status status = find_files(&set, dir, error);
     for (int i = 0; status == OK && i < set.files_count; i++) {
@@ -142,6 +141,8 @@ enum status safetensors_open(struct safetensors *out, const char *dir, struct er
         if (status == OK)
             status = header_read(&set, i, error);
     }
+    if (status == OK)
+        status = safetensors_check_index(&set, error);
     if (status == OK)
         *out = set;
     else
@@ -158,8 +159,11 @@ void safetensors_close(struct safetensors *set)
     }
     for (int i = 0; i < set->tensors_count; i++)
         free(set->tensors[i].name);
+    for (int i = 0; i < set->claims_count; i++)
+        free(set->claims[i].name);
     free(set->files);
     free(set->tensors);
+    free(set->claims);
     memset(set, 0, sizeof *set);
 }
 

@@ -36,11 +36,19 @@ struct stored_file {
     uint64_t bytes;
 };
 
+// What an index says: this tensor is in that file.
+struct stored_claim {
+    char *name;
+    int file; // index into files
+};
+
 struct safetensors {
     struct stored_file *files;
     int files_count;
     struct stored_tensor *tensors;
     int tensors_count;
+    struct stored_claim *claims; // in order of name; none without an index
+    int claims_count;
     uint64_t bytes_read; // of data, headers not counted
 };
 
@@ -64,7 +72,11 @@ enum status safetensors_parse_header(struct safetensors *set, int file, const ch
                                      const char *json, size_t json_bytes, uint64_t file_bytes,
                                      struct error *error) MUST_CHECK;
 
-// Checks an index and fills set->files with the paths it names, unopened (fd -1), in order of
-// name. Pure, as above.
+// Parses an index into set->claims and set->files: the paths it names, unopened (fd -1). Pure, as
+// above. A file name with a '/' is refused: nothing outside the directory is read.
 enum status safetensors_parse_index(struct safetensors *set, const char *dir, const char *json,
                                     size_t json_bytes, struct error *error) MUST_CHECK;
+
+// After all headers: E_MALFORMED unless index (where there is one) and headers name the same
+// tensors in the same files; the text names one that differs.
+enum status safetensors_check_index(const struct safetensors *set, struct error *error) MUST_CHECK;
