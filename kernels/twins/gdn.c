@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn.c -- Gated DeltaNet on the CPU: always token by token, for prefill as well, so that cuts,
+// folds and neighbours change no bit. Four rows of a head's state are carried through up to 16
+// tokens at a time; everything else of a row of the step is in struct walk. Owns nothing.
+#include "kernels/gdn.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/runtime_cpu.h"
+#include "kernels/twins/twins.h"
+#include "kernels/twins/vector.h"
+
+enum {
+    DIM = GDN_HEAD_DIM,
+    HISTORY = GDN_CONV_WIDTH - 1, // columns that a slot keeps
+    CHUNK_TOKENS = 16,
+    STATE_ROWS = 4, // carried together, so that their sums overlap
+};
+
+// A row of the step on its way through the layer.
+struct walk {
+    const struct gdn *op;
+    double *unrounded; // o of all tokens, or NULL: op->o
+    size_t channels;
+    size_t slot, pending_from, pending_to; // index of slot * 2 + parity, read and written
+    int token_first, tokens, pending;
+    bool decode;
+};
+
+// Up to 16 tokens of a key head and one of its value heads, in double, all values f32.
+struct chunk {
+    int first, tokens; // of the row's tokens
+    double q[CHUNK_TOKENS][DIM], k[CHUNK_TOKENS][DIM], v[CHUNK_TOKENS][DIM];
+    double alpha[CHUNK_TOKENS], beta[CHUNK_TOKENS];
+};
+
+// One token applied to one row of the state, the fold's case included.
+struct update {
+    const double *k;
+    double alpha, u;
+};
+
+static size_t pending_k_at(const struct walk *walk, size_t buffer, int row, int key_head)
+{
+    size_t at = buffer * ROW_VERIFY_MAX + (size_t)row;
+    return (at * (size_t)walk->op->key_heads + (size_t)key_head) * DIM;
+}
+
+static size_t pending_g_at(const struct walk *walk, size_t buffer, int row, int value_head)
+{
+    size_t at = buffer * ROW_VERIFY_MAX + (size_t)row;
+    return at * (size_t)walk->op->value_heads + (size_t)value_head;
+}
+
+static bf16 *conv_history(const struct walk *walk)
+{
+    return walk->op->state.conv + walk->slot * HISTORY * walk->channels;
+}
+
+static const bf16 *pending_column(const struct walk *walk, size_t buffer, int row)
+{
+    return walk->op->state.pending_conv + (buffer * ROW_VERIFY_MAX + (size_t)row) * walk->channels;
+}
+
+// Raw projection of token `token` of the row; the slot's history lies before token 0.
+static const bf16 *column(const struct walk *walk, int token)
+{
+    if (token < 0)
+        return conv_history(walk) + (size_t)(HISTORY + token) * walk->channels;
+    return walk->op->projected +
+           (size_t)(walk->token_first + token) * (size_t)walk->op->projected_stride;
+}
+
+// Moves the accepted rows' columns into the history. Ascending order: a column is read before it
+// is overwritten.
+static void fold_conv(const struct walk *walk)
+{
+    bf16 *history = conv_history(walk);
+    for (int i = 0; i < HISTORY; i++) {
+        int from = walk->pending + i;
+        const bf16 *source = from < HISTORY
+                                 ? history + (size_t)from * walk->channels
+                                 : pending_column(walk, walk->pending_from, from - HISTORY);
+        bf16 *to = history + (size_t)i * walk->channels;
+        if (source != to)
+            memcpy(to, source, walk->channels * sizeof(bf16));
+    }
+}
+
+// A prefill row's own columns enter the history; a decode row's are left pending.
+static void keep_conv(const struct walk *walk)
+{
+    if (walk->decode) {
+        bf16 *to =
+            walk->op->state.pending_conv + walk->pending_to * ROW_VERIFY_MAX * walk->channels;
+        for (int token = 0; token < walk->tokens; token++)
+            memcpy(to + (size_t)token * walk->channels, column(walk, token),
+                   walk->channels * sizeof(bf16));
+        return;
+    }
+    for (int i = 0; i < HISTORY; i++)
+        memmove(conv_history(walk) + (size_t)i * walk->channels,
+                column(walk, walk->tokens - HISTORY + i), walk->channels * sizeof(bf16));
+}
+
+// y = bf16(silu(convolution)) of 128 channels of one token.
+static void convolve(double *y, const struct walk *walk, int token, size_t channel)
+{
+    const float *taps = walk->op->conv_weight + channel * GDN_CONV_WIDTH;
+    const bf16 *from[GDN_CONV_WIDTH];
+    for (int tap = 0; tap < GDN_CONV_WIDTH; tap++)
+        from[tap] = column(walk, token - HISTORY + tap) + channel;
+    for (int i = 0; i < DIM; i++) {
+        double sum = 0;
+        for (int tap = 0; tap < GDN_CONV_WIDTH; tap++)
+            sum += (double)taps[i * GDN_CONV_WIDTH + tap] * (double)bf16_to_float(from[tap][i]);
+        y[i] = (double)bf16_to_float(bf16_from_double(sum / (1 + exp(-sum))));
+    }
+}
+
+static void l2_normalise(double *x)
+{
+    double scale = 1 / sqrt(vector_dot(x, x, DIM) + 1e-6);
+    for (int i = 0; i < DIM; i++)
+        x[i] = (double)(float)(x[i] * scale);
+}
+
+static void load_queries_keys(struct chunk *chunk, const struct walk *walk, int key_head)
+{
+    size_t q_channel = (size_t)key_head * DIM;
+    size_t k_channel = (size_t)(walk->op->key_heads + key_head) * DIM;
+    for (int i = 0; i < chunk->tokens; i++) {
+        convolve(chunk->q[i], walk, chunk->first + i, q_channel);
+        convolve(chunk->k[i], walk, chunk->first + i, k_channel);
+        l2_normalise(chunk->q[i]);
+        l2_normalise(chunk->k[i]);
+        if (!walk->decode)
+            continue;
+        float *to = walk->op->state.pending_k +
+                    pending_k_at(walk, walk->pending_to, chunk->first + i, key_head);
+        for (int j = 0; j < DIM; j++)
+            to[j] = (float)chunk->k[i][j];
+    }
+}
+
+static double softplus(double x)
+{
+    return x > 20 ? x : log1p(exp(x));
+}
+
+static void load_values(struct chunk *chunk, const struct walk *walk, int value_head)
+{
+    const struct gdn *op = walk->op;
+    size_t z_columns = (size_t)op->value_heads * DIM;
+    for (int i = 0; i < chunk->tokens; i++) {
+        int token = chunk->first + i;
+        convolve(chunk->v[i], walk, token, (size_t)(2 * op->key_heads + value_head) * DIM);
+        const bf16 *b = column(walk, token) + walk->channels + z_columns + value_head;
+        double a = (double)bf16_to_float(b[op->value_heads]) + (double)op->dt_bias[value_head];
+        float g = (float)(-exp((double)op->a_log[value_head]) * softplus(a));
+        chunk->alpha[i] = exp((double)g);
+        chunk->beta[i] = 1 / (1 + exp(-(double)bf16_to_float(b[0])));
+        if (walk->decode)
+            op->state.pending_g[pending_g_at(walk, walk->pending_to, token, value_head)] = g;
+    }
+}
+
+// state <- alpha state + k u, every element rounded to f32.
+VECTOR_INLINE void apply(double *restrict state, const struct update *update)
+{
+    const double *restrict k = update->k;
+    double alpha = update->alpha, u = update->u;
+    for (int i = 0; i < DIM; i++)
+        state[i] = (double)(float)(alpha * state[i] + k[i] * u);
+}
+
+// Four rows of the state (value dimensions `row` ..) through the chunk's tokens; o [tokens][4]
+// and u [tokens][4] come out.
+VECTOR_CLONES
+static void run_tokens(double state[STATE_ROWS][DIM], double o[CHUNK_TOKENS][STATE_ROWS],
+                       double u[CHUNK_TOKENS][STATE_ROWS], const struct chunk *chunk, int row)
+{
+    const double read_scale = 1 / sqrt((double)DIM);
+    for (int i = 0; i < chunk->tokens; i++) {
+        for (int r = 0; r < STATE_ROWS; r++) {
+            double read = chunk->alpha[i] * vector_dot(state[r], chunk->k[i], DIM);
+            u[i][r] = (double)(float)(chunk->beta[i] * (chunk->v[i][row + r] - read));
+        }
+        for (int r = 0; r < STATE_ROWS; r++) {
+            apply(state[r], &(struct update){chunk->k[i], chunk->alpha[i], u[i][r]});
+            o[i][r] = vector_dot(state[r], chunk->q[i], DIM) * read_scale;
+        }
+    }
+}
+
+// Applies the accepted rows of the last decode step to four rows of the state.
+VECTOR_CLONES
+static void fold_state(double state[STATE_ROWS][DIM], const struct walk *walk, int value_head,
+                       int row)
+{
+    const struct gdn_state *memory = &walk->op->state;
+    int key_head = value_head / (walk->op->value_heads / walk->op->key_heads);
+    double k[DIM];
+    for (int i = 0; i < walk->pending; i++) {
+        const float *from = memory->pending_k + pending_k_at(walk, walk->pending_from, i, key_head);
+        for (int j = 0; j < DIM; j++)
+            k[j] = (double)from[j];
+        size_t at = pending_g_at(walk, walk->pending_from, i, value_head);
+        double alpha = exp((double)memory->pending_g[at]);
+        for (int r = 0; r < STATE_ROWS; r++) {
+            double u = (double)memory->pending_u[at * DIM + (size_t)(row + r)];
+            apply(state[r], &(struct update){k, alpha, u});
+        }
+    }
+}
+
+static void store_outputs(const struct walk *walk, const struct chunk *chunk,
+                          double o[CHUNK_TOKENS][STATE_ROWS], int value_head, int row)
+{
+    for (int i = 0; i < chunk->tokens; i++) {
+        size_t token = (size_t)(walk->token_first + chunk->first + i);
+        size_t at =
+            (token * (size_t)walk->op->value_heads + (size_t)value_head) * DIM + (size_t)row;
+        for (int r = 0; r < STATE_ROWS; r++) {
+            if (walk->unrounded != NULL)
+                walk->unrounded[at + (size_t)r] = o[i][r];
+            else
+                walk->op->o[at + (size_t)r] = bf16_from_double(o[i][r]);
+        }
+    }
+}
+
+// Folds (first chunk only), runs and stores one value head. Decode stores the state as folded,
+// without its own tokens, and leaves u; prefill stores it with them.
+VECTOR_CLONES
+static void run_value_head(const struct walk *walk, const struct chunk *chunk, int value_head)
+{
+    double state[STATE_ROWS][DIM], o[CHUNK_TOKENS][STATE_ROWS], u[CHUNK_TOKENS][STATE_ROWS];
+    bool folds = chunk->first == 0 && walk->pending > 0;
+    for (int row = 0; row < DIM; row += STATE_ROWS) {
+        size_t at = (walk->slot * (size_t)walk->op->value_heads + (size_t)value_head) * DIM;
+        float *memory = walk->op->state.state + (at + (size_t)row) * DIM;
+        for (int i = 0; i < STATE_ROWS * DIM; i++)
+            state[i / DIM][i % DIM] = (double)memory[i];
+        if (folds)
+            fold_state(state, walk, value_head, row);
+        if (folds && walk->decode) {
+            for (int i = 0; i < STATE_ROWS * DIM; i++)
+                memory[i] = (float)state[i / DIM][i % DIM];
+        }
+        run_tokens(state, o, u, chunk, row);
+        store_outputs(walk, chunk, o, value_head, row);
+        if (!walk->decode) {
+            for (int i = 0; i < STATE_ROWS * DIM; i++)
+                memory[i] = (float)state[i / DIM][i % DIM];
+            continue;
+        }
+        for (int i = 0; i < chunk->tokens; i++) {
+            size_t to = pending_g_at(walk, walk->pending_to, chunk->first + i, value_head);
+            for (int r = 0; r < STATE_ROWS; r++)
+                walk->op->state.pending_u[to * DIM + (size_t)(row + r)] = (float)u[i][r];
+        }
+    }
+}
+
+static void run_row(const struct walk *walk)
+{
+    int group = walk->op->value_heads / walk->op->key_heads;
+    struct chunk chunk;
+    fold_conv(walk);
+    for (chunk.first = 0; chunk.first < walk->tokens; chunk.first += CHUNK_TOKENS) {
+        int left = walk->tokens - chunk.first;
+        chunk.tokens = left < CHUNK_TOKENS ? left : CHUNK_TOKENS;
+        for (int key_head = 0; key_head < walk->op->key_heads; key_head++) {
+            load_queries_keys(&chunk, walk, key_head);
+            for (int i = 0; i < group; i++) {
+                load_values(&chunk, walk, key_head * group + i);
+                run_value_head(walk, &chunk, key_head * group + i);
+            }
+        }
+    }
+    keep_conv(walk);
+}
+
+void gdn_twin(double *o, const struct gdn *op)
+{
+    const struct step_tables *tables = &op->tables;
+    size_t values = (size_t)tables->tokens_count * (size_t)op->value_heads * DIM;
+    // Tokens that do not run leave zeros.
+    if (o != NULL) {
+        for (size_t i = 0; i < values; i++)
+            o[i] = 0;
+    } else {
+        memset(op->o, 0, values * sizeof(bf16));
+    }
+    for (int i = 0; i < tables->rows_count; i++) {
+        const struct step_row *row = &tables->rows[i];
+        if (tables->active_count[i] == 0)
+            continue;
+        ASSERT(row->slot >= 0 && row->slot < op->slots.slots_count);
+        const struct slot *slot = &op->slots.slots[row->slot];
+        size_t buffers = (size_t)row->slot * 2;
+        struct walk walk = {
+            .op = op,
+            .unrounded = o,
+            .channels = (size_t)(2 * op->key_heads + op->value_heads) * DIM,
+            .slot = (size_t)row->slot,
+            .pending_from = buffers + (size_t)slot->parity,
+            .pending_to = buffers + (size_t)(1 - slot->parity),
+            .token_first = row->token_first,
+            .tokens = tables->active_count[i],
+            .pending = slot->pending,
+            .decode = row->kind == ROW_DECODE,
+        };
+        ASSERT(walk.pending >= 0 && walk.pending <= ROW_VERIFY_MAX);
+        ASSERT(!walk.decode || walk.tokens <= ROW_VERIFY_MAX);
+        run_row(&walk);
+    }
+}
+
+static void run(const void *arguments)
+{
+    gdn_twin(NULL, arguments);
+}
+
+void gdn(struct stream *stream, const struct gdn *op)
+{
+    ASSERT(op->key_heads > 0 && op->value_heads % op->key_heads == 0);
+    ASSERT(op->projected_stride >=
+           (2 * op->key_heads + 2 * op->value_heads) * DIM + 2 * op->value_heads);
+    ASSERT(op->projected != NULL && op->o != NULL && op->conv_weight != NULL);
+    ASSERT(op->a_log != NULL && op->dt_bias != NULL);
+    ASSERT(op->state.state != NULL && op->state.conv != NULL && op->state.pending_k != NULL);
+    ASSERT(op->state.pending_u != NULL && op->state.pending_g != NULL);
+    ASSERT(op->state.pending_conv != NULL);
+    stream_run(stream, run, op, sizeof *op);
+}
+
+struct gdn_open_arguments {
+    struct gdn_state state;
+    int key_heads, value_heads;
+    const struct slot_opening *openings;
+    int openings_count;
+};
+
+static void run_open(const void *arguments)
+{
+    const struct gdn_open_arguments *op = arguments;
+    size_t state_values = (size_t)op->value_heads * DIM * DIM;
+    size_t conv_values = (size_t)(2 * op->key_heads + op->value_heads) * DIM * HISTORY;
+    for (int i = 0; i < op->openings_count; i++) {
+        size_t slot = (size_t)op->openings[i].slot;
+        // A later position comes from a checkpoint, whose copy has already filled the slot.
+        if (op->openings[i].position > 0)
+            continue;
+        memset(op->state.state + slot * state_values, 0, state_values * sizeof(float));
+        memset(op->state.conv + slot * conv_values, 0, conv_values * sizeof(bf16));
+    }
+}
+
+void gdn_open(struct stream *stream, const struct gdn_state *state, int key_heads, int value_heads,
+              const struct slot_opening *openings, int openings_count)
+{
+    ASSERT(state->state != NULL && state->conv != NULL && openings_count >= 0);
+    ASSERT(key_heads > 0 && value_heads > 0 && (openings != NULL || openings_count == 0));
+    struct gdn_open_arguments arguments = {*state, key_heads, value_heads, openings,
+                                           openings_count};
+    stream_run(stream, run_open, &arguments, sizeof arguments);
+}
