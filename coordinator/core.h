@@ -20,7 +20,7 @@ enum {
     COORD_WORKERS_MAX = GROUPS_MAX * RANKS_MAX, // connections that may hold a place
     COORD_QUEUED_MAX_DEFAULT = 1024,
     COORD_FLIGHT_MAX = 2, // steps sent and not reported: one runs, one waits on the device
-    COORD_ACTIONS_MAX = STEP_ROWS_MAX + COORD_WORKERS_MAX + 64,
+    COORD_ACTIONS_MAX = 2 * STEP_ROWS_MAX + COORD_WORKERS_MAX + 64,
 };
 
 // What the operator and the model decide before the first event. Borrowed during coord_init only.
@@ -86,7 +86,7 @@ enum coord_action_type {
     ACTION_SEND_PLACE,   // place, to worker
     ACTION_SEND_REFUSE,  // refuse, to worker
     ACTION_SEND_PLAN,    // plan, to every worker of group, rank 0 first
-    ACTION_SEND_END,     // end, to worker
+    ACTION_SEND_END,     // end, to worker; the shell may forget the connection afterwards
     ACTION_GROUP_READY,  // group; plan_of_memory
     ACTION_GROUP_FAILED, // group, text: its requests have been given ERROR
     ACTION_ACCEPTED,     // request

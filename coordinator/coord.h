@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// coord.h -- what is inside struct coord, for the pure files of the core (core.c, members.c,
+// scheduler.c) and nobody else.
+#pragma once
+
+#include "coordinator/core.h"
+#include "coordinator/kv_pages.h"
+#include "coordinator/requests.h"
+#include "coordinator/state_slots.h"
+#include "coordinator/token_pool.h"
+
+enum worker_phase {
+    WORKER_FREE,    // no such connection
+    WORKER_WAITING, // said HELLO, waits for the rest of its group
+    WORKER_PLACED,  // loading
+    WORKER_READY,
+};
+
+struct worker {
+    enum worker_phase phase;
+    int32_t group, rank; // while PLACED or READY
+    struct hello hello;
+    struct heartbeat beat; // the last one
+    uint64_t heard_ns;     // when it last said anything
+};
+
+// A step that was sent and has not been reported by every rank.
+struct flight {
+    uint64_t step;
+    uint64_t sent_ns;
+    uint32_t reported; // bit r: rank r has reported
+    uint64_t hash;     // of the first report
+    int32_t rows_count;
+    int32_t requests[STEP_ROWS_MAX]; // index of the request of each row
+    bool draws[STEP_ROWS_MAX];       // whether the row draws tokens
+    struct step_result results[STEP_ROWS_MAX];
+};
+
+enum group_phase {
+    GROUP_FORMING, // waits for workers
+    GROUP_LOADING, // all placed
+    GROUP_READY,
+    GROUP_FAILED,
+    GROUP_ENDED, // in order
+};
+
+struct group_state {
+    enum group_phase phase;
+    uint64_t epoch;
+    int32_t workers[RANKS_MAX]; // connection of each rank
+    int32_t ready_count;
+    uint64_t placed_ns;
+    struct memory_plan memory;
+    struct state_slots slots;
+    struct kv_pages pages;
+    struct request_list running;             // in order of admission
+    struct flight flights[COORD_FLIGHT_MAX]; // step s sits in flights[s % COORD_FLIGHT_MAX]
+    int32_t flights_count;
+    uint64_t step_sent, step_done;
+    int32_t closes[STEP_ROWS_MAX]; // slots that the next plan closes
+    int32_t closes_count;
+    struct step_plan plan; // arrays in the coord's memory
+    char failure[WIRE_TEXT_BYTES_MAX];
+    bool failure_told; // every request of the group has had its ERROR
+};
+
+struct coord {
+    struct coord_options options;
+    uint64_t config_hash;
+    uint64_t now_ns;
+    struct worker workers[COORD_WORKERS_MAX];
+    struct group_state *groups; // [options.groups]
+    struct requests requests;
+    struct token_pool pool;
+    bool draining, drained, shutting_down;
+    struct place_message place; // what the last ACTION_SEND_* points to
+    struct place_message places[RANKS_MAX];
+    struct refuse refuse;
+    struct end_message end;
+    char text[WIRE_TEXT_BYTES_MAX];
+    uint64_t epochs; // given out so far
+    uint64_t requests_done, requests_failed, tokens_in, tokens_out, steps;
+    void *memory_pages; // [groups] x kv_pages_bytes(COORD_PAGES_MAX)
+};
+
+enum {
+    // 64 Mi tokens of KV: more than any host of today holds; larger plans are clamped to it.
+    COORD_PAGES_MAX = 1 << 20,
+};
+
+// Appends an action; there must be room (coord_room).
+struct coord_action *coord_act(struct coord_actions *out, enum coord_action_type type);
+
+// Whether `count` more actions fit; when not, marks the list as having more.
+bool coord_room(struct coord_actions *out, int count);
+
+// ---- members.c: who is there, in which group, alive or not ----
+
+void members_hello(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
+void members_ready(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
+void members_heartbeat(struct coord *coord, const struct coord_event *event);
+void members_failure(struct coord *coord, const struct coord_event *event,
+                     struct coord_actions *out);
+void members_gone(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
+
+// Fails groups whose ranks are silent, load too long or do not end a step.
+void members_check_time(struct coord *coord, struct coord_actions *out);
+
+// The group of a worker's message when the message is of its current epoch and place, else NULL.
+struct group_state *members_group(struct coord *coord, int32_t worker, int32_t group, int32_t rank,
+                                  uint64_t epoch);
+
+// Ends the epoch of a group: END to its workers, GROUP_FAILED. Requests are told by
+// scheduler_tell_failure, as many as fit into one list of actions.
+void members_fail_group(struct coord *coord, int32_t group, struct coord_actions *out,
+                        const char *format, ...) PRINTF_LIKE(4, 5);
+
+// END in order to every worker of every group.
+void members_end_all(struct coord *coord, struct coord_actions *out);
+
+// ---- scheduler.c: which rows the next step of a group runs, and what came of the last ----
+
+// Sends plans while fewer than COORD_FLIGHT_MAX are in flight and there is work.
+void scheduler_pump(struct coord *coord, int32_t group, struct coord_actions *out);
+
+// Takes a report of one rank of a group into the step it is of.
+void scheduler_report(struct coord *coord, int32_t group, const struct report *report,
+                      struct coord_actions *out);
+
+// Applies the oldest step in flight of a group when every rank has reported it.
+void scheduler_apply(struct coord *coord, int32_t group, struct coord_actions *out);
+
+// Gives ERROR to requests of failed groups (and to queued ones when no group is left).
+void scheduler_tell_failure(struct coord *coord, struct coord_actions *out);
+
+// Ends a request that the door is done with: DONE now, slot and pages after its last step.
+void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
+                      struct coord_actions *out);

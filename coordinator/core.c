@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+// core.c -- coord_step: dispatches an event to members.c and scheduler.c, admits requests, drains.
+#include "coordinator/core.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/coord.h"
+
+// Kept free in every list of actions for the end of all groups at once.
+enum { ACTIONS_RESERVED = COORD_WORKERS_MAX + GROUPS_MAX };
+
+static size_t align_up(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+// STEP_ROWS_MAX requests may run in every group, some more may be closing.
+static int32_t request_capacity(const struct coord_options *options)
+{
+    return options->queued_max + 2 * STEP_ROWS_MAX * options->groups;
+}
+
+// Bytes of the arrays of a plan, which live in the coord's memory.
+static size_t plan_bytes(void)
+{
+    return align_up(STEP_ROWS_MAX * sizeof(int32_t)) +
+           align_up(STEP_ROWS_MAX * sizeof(struct step_copy)) +
+           align_up(STEP_ROWS_MAX * sizeof(struct step_open)) +
+           align_up(STEP_ROWS_MAX * sizeof(struct step_pages)) +
+           align_up(STEP_ROWS_MAX * sizeof(struct step_plan_row)) +
+           align_up(STEP_PAGE_IDS_MAX * sizeof(int32_t)) +
+           align_up(STEP_PREFILL_TOKENS_MAX * sizeof(int32_t));
+}
+
+size_t coord_bytes(const struct coord_options *options)
+{
+    size_t groups = (size_t)options->groups;
+    return align_up(sizeof(struct coord)) + align_up(groups * sizeof(struct group_state)) +
+           align_up(groups * kv_pages_bytes(COORD_PAGES_MAX)) + groups * plan_bytes() +
+           align_up(requests_bytes(request_capacity(options))) +
+           align_up(token_pool_bytes(options->pool_tokens));
+}
+
+static void *place(uint8_t **at, size_t bytes)
+{
+    void *memory = *at;
+    *at += align_up(bytes);
+    return memory;
+}
+
+static void place_plan(struct step_plan *plan, uint8_t **at)
+{
+    plan->closes = (int32_t *)place(at, STEP_ROWS_MAX * sizeof *plan->closes);
+    plan->copies = (struct step_copy *)place(at, STEP_ROWS_MAX * sizeof *plan->copies);
+    plan->opens = (struct step_open *)place(at, STEP_ROWS_MAX * sizeof *plan->opens);
+    plan->pages = (struct step_pages *)place(at, STEP_ROWS_MAX * sizeof *plan->pages);
+    plan->rows = (struct step_plan_row *)place(at, STEP_ROWS_MAX * sizeof *plan->rows);
+    plan->page_ids = (int32_t *)place(at, STEP_PAGE_IDS_MAX * sizeof *plan->page_ids);
+    plan->tokens = (int32_t *)place(at, STEP_PREFILL_TOKENS_MAX * sizeof *plan->tokens);
+}
+
+enum status coord_init(struct coord **out, void *memory, const struct coord_options *options,
+                       struct error *error)
+{
+    struct shard shard;
+    TRY(plan_check(options->groups, options->ranks, error));
+    TRY(shard_make(&shard, &options->config, 0, options->ranks, error));
+    if (options->queued_max < 0 || options->queued_max > 1 << 20) {
+        return error_set(error, E_INPUT, "max-queued is %d, accepted is 0 to %d",
+                         options->queued_max, 1 << 20);
+    }
+    uint8_t *at = (uint8_t *)memory;
+    struct coord *coord = (struct coord *)place(&at, sizeof *coord);
+    memset(coord, 0, sizeof *coord);
+    coord->options = *options;
+    coord->config_hash = config_hash(&options->config);
+    size_t groups_bytes = (size_t)options->groups * sizeof(struct group_state);
+    coord->groups = (struct group_state *)place(&at, groups_bytes);
+    memset(coord->groups, 0, groups_bytes);
+    coord->memory_pages = place(&at, (size_t)options->groups * kv_pages_bytes(COORD_PAGES_MAX));
+    for (int32_t g = 0; g < options->groups; g++) {
+        place_plan(&coord->groups[g].plan, &at);
+        request_list_init(&coord->groups[g].running);
+    }
+    int32_t capacity = request_capacity(options);
+    requests_init(&coord->requests, place(&at, requests_bytes(capacity)), capacity);
+    token_pool_init(&coord->pool, place(&at, token_pool_bytes(options->pool_tokens)),
+                    options->pool_tokens);
+    ASSERT((size_t)(at - (uint8_t *)memory) <= coord_bytes(options));
+    *out = coord;
+    return OK;
+}
+
+struct coord_action *coord_act(struct coord_actions *out, enum coord_action_type type)
+{
+    ASSERT(out->count < COORD_ACTIONS_MAX);
+    struct coord_action *action = &out->list[out->count++];
+    memset(action, 0, sizeof *action);
+    action->type = type;
+    return action;
+}
+
+bool coord_room(struct coord_actions *out, int count)
+{
+    if (out->count + count <= COORD_ACTIONS_MAX - ACTIONS_RESERVED)
+        return true;
+    out->more = true;
+    return false;
+}
+
+// ---- requests ----
+
+static int32_t context_limit(const struct coord *coord)
+{
+    int32_t limit = 0;
+    bool known = false;
+    for (int32_t g = 0; g < coord->options.groups; g++) {
+        const struct group_state *group = &coord->groups[g];
+        if (group->phase != GROUP_LOADING && group->phase != GROUP_READY)
+            continue;
+        limit = group->memory.sequence_tokens > limit ? group->memory.sequence_tokens : limit;
+        known = true;
+    }
+    return known ? limit : coord->options.config.max_position_embeddings;
+}
+
+static bool all_failed(const struct coord *coord)
+{
+    for (int32_t g = 0; g < coord->options.groups; g++) {
+        if (coord->groups[g].phase != GROUP_FAILED && coord->groups[g].phase != GROUP_ENDED)
+            return false;
+    }
+    return true;
+}
+
+// The first reason why this request cannot be served, written to coord->text; OK = none.
+static enum status refuse_reason(struct coord *coord, const struct coord_event *event,
+                                 int32_t limit)
+{
+    char *text = coord->text;
+    const struct coord_sampling *sampling = &event->submit.sampling;
+    int32_t tokens = event->submit.prompt_tokens;
+    if (coord->draining || coord->shutting_down) {
+        snprintf(text, sizeof coord->text, "the server drains and takes no new requests");
+        return E_OVERLOADED;
+    }
+    if (all_failed(coord)) {
+        snprintf(text, sizeof coord->text, "no group of workers is left: %.400s",
+                 coord->groups[0].failure);
+        return E_FAILED;
+    }
+    if (tokens < 1 || tokens >= limit) {
+        snprintf(text, sizeof coord->text, "the prompt has %d tokens, accepted is 1 to %d", tokens,
+                 limit - 1);
+        return E_INPUT;
+    }
+    if (sampling->max_tokens != -1 && sampling->max_tokens < 1) {
+        snprintf(text, sizeof coord->text, "max_tokens is %d, accepted is 1 and more",
+                 sampling->max_tokens);
+        return E_INPUT;
+    }
+    if (!isfinite(sampling->temperature) || sampling->temperature < 0) {
+        snprintf(text, sizeof coord->text, "temperature is %g, accepted is 0 and more",
+                 (double)sampling->temperature);
+        return E_INPUT;
+    }
+    if (sampling->stop_count < 0 || sampling->stop_count > STEP_STOP_IDS_MAX) {
+        snprintf(text, sizeof coord->text, "%d stop ids, accepted is up to %d",
+                 sampling->stop_count, STEP_STOP_IDS_MAX);
+        return E_INPUT;
+    }
+    if (coord->requests.queued.count >= coord->options.queued_max) {
+        snprintf(text, sizeof coord->text, "%d requests are waiting already, the limit is %d",
+                 coord->requests.queued.count, coord->options.queued_max);
+        return E_OVERLOADED;
+    }
+    return OK;
+}
+
+static void refuse_request(struct coord *coord, uint64_t number, enum status status,
+                           struct coord_actions *out)
+{
+    struct coord_action *action = coord_act(out, ACTION_ERROR);
+    action->request = number;
+    action->status = status;
+    action->text = coord->text;
+    coord->requests_failed++;
+}
+
+static void submit(struct coord *coord, const struct coord_event *event, struct coord_actions *out)
+{
+    uint64_t number = event->submit.request;
+    int32_t tokens = event->submit.prompt_tokens;
+    int32_t limit = context_limit(coord);
+    enum status status = refuse_reason(coord, event, limit);
+    if (status != OK) {
+        refuse_request(coord, number, status, out);
+        return;
+    }
+    int32_t index = requests_take(&coord->requests, number);
+    if (index == REQUEST_NONE_INDEX) {
+        snprintf(coord->text, sizeof coord->text, "all %d places for requests are taken",
+                 coord->requests.capacity);
+        refuse_request(coord, number, E_OVERLOADED, out);
+        return;
+    }
+    struct request *request = &coord->requests.table[index];
+    if (!token_pool_take(&coord->pool, &request->prompt, event->submit.prompt, tokens)) {
+        requests_give_back(&coord->requests, index);
+        snprintf(coord->text, sizeof coord->text,
+                 "the pool of prompt tokens is full (%d tokens asked, %lld free)", tokens,
+                 (long long)coord->pool.blocks_free * TOKEN_BLOCK_TOKENS);
+        refuse_request(coord, number, E_OVERLOADED, out);
+        return;
+    }
+    request->sampling = event->submit.sampling;
+    int32_t rest = limit - tokens;
+    int32_t wanted = request->sampling.max_tokens;
+    request->tokens_end = tokens + (wanted == -1 || wanted > rest ? rest : wanted);
+    request->phase = PHASE_QUEUED;
+    request_list_append(&coord->requests.queued, &coord->requests, index);
+    coord->tokens_in += (uint64_t)tokens;
+    coord_act(out, ACTION_ACCEPTED)->request = number;
+}
+
+// ---- ends ----
+
+static void check_drained(struct coord *coord, struct coord_actions *out)
+{
+    if (!coord->draining || coord->drained || coord->requests.queued.count > 0)
+        return;
+    for (int32_t g = 0; g < coord->options.groups; g++) {
+        if (coord->groups[g].running.count > 0)
+            return;
+    }
+    members_end_all(coord, out);
+    coord_act(out, ACTION_DRAINED);
+    coord->drained = true;
+}
+
+static void shut_down(struct coord *coord, struct coord_actions *out)
+{
+    coord->shutting_down = true;
+    coord->draining = true;
+    for (int32_t g = 0; g < coord->options.groups; g++) {
+        if (coord->groups[g].phase == GROUP_LOADING || coord->groups[g].phase == GROUP_READY)
+            members_fail_group(coord, g, out, "the server was told to end at once");
+        else if (coord->groups[g].phase == GROUP_FORMING)
+            coord->groups[g].phase = GROUP_ENDED;
+    }
+}
+
+static void dispatch(struct coord *coord, const struct coord_event *event,
+                     struct coord_actions *out)
+{
+    int32_t index;
+    switch (event->type) {
+    case EVENT_TICK: break;
+    case EVENT_HELLO: members_hello(coord, event, out); break;
+    case EVENT_READY: members_ready(coord, event, out); break;
+    case EVENT_HEARTBEAT: members_heartbeat(coord, event); break;
+    case EVENT_FAILURE: members_failure(coord, event, out); break;
+    case EVENT_WORKER_GONE: members_gone(coord, event, out); break;
+    case EVENT_REPORT:
+        coord->workers[event->worker].heard_ns = coord->now_ns;
+        if (members_group(coord, event->worker, event->report->group, event->report->rank,
+                          event->report->epoch) != NULL)
+            scheduler_report(coord, event->report->group, event->report, out);
+        break;
+    case EVENT_SUBMIT: submit(coord, event, out); break;
+    case EVENT_FINISH:
+        index = requests_find(&coord->requests, event->finish.request);
+        if (index != REQUEST_NONE_INDEX)
+            scheduler_finish(coord, index, event->finish.reason, out);
+        break;
+    case EVENT_DRAIN: coord->draining = true; break;
+    case EVENT_SHUTDOWN: shut_down(coord, out); break;
+    }
+}
+
+void coord_step(struct coord *coord, const struct coord_event *event, struct coord_actions *out)
+{
+    ASSERT(event->now_ns >= coord->now_ns);
+    coord->now_ns = event->now_ns;
+    out->count = 0;
+    out->more = false;
+    dispatch(coord, event, out);
+    members_check_time(coord, out);
+    for (int32_t g = 0; g < coord->options.groups; g++)
+        scheduler_apply(coord, g, out);
+    scheduler_tell_failure(coord, out);
+    for (int32_t g = 0; g < coord->options.groups; g++)
+        scheduler_pump(coord, g, out);
+    check_drained(coord, out);
+}
+
+void coord_status(const struct coord *coord, struct coord_status *out)
+{
+    *out = (struct coord_status){
+        .groups = coord->options.groups,
+        .queued = coord->requests.queued.count,
+        .queued_max = coord->options.queued_max,
+        .pool_tokens = (int64_t)coord->pool.blocks * TOKEN_BLOCK_TOKENS,
+        .pool_tokens_free = (int64_t)coord->pool.blocks_free * TOKEN_BLOCK_TOKENS,
+        .steps = coord->steps,
+        .requests_done = coord->requests_done,
+        .requests_failed = coord->requests_failed,
+        .tokens_in = coord->tokens_in,
+        .tokens_out = coord->tokens_out,
+        .draining = coord->draining,
+        .failed = all_failed(coord),
+    };
+    for (int32_t g = 0; g < coord->options.groups; g++) {
+        const struct group_state *group = &coord->groups[g];
+        out->groups_ready += group->phase == GROUP_READY;
+        out->running += group->running.count;
+        out->slots += group->slots.slots;
+        out->slots_free += group->slots.slots_free;
+        out->pages += group->pages.pages;
+        out->pages_free += group->pages.pages_free;
+    }
+}

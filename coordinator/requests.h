@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// requests.h -- the table of unfinished requests: find by the door's number, wait in order of
+// arrival. Pure: memory is given by the caller. Who runs where is the scheduler's.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "coordinator/core.h"
+#include "coordinator/token_pool.h"
+
+enum { REQUEST_NONE_INDEX = -1 };
+
+enum request_phase {
+    PHASE_FREE,
+    PHASE_QUEUED,
+    PHASE_RUNNING, // has a slot
+    PHASE_CLOSING, // its end was told; steps in flight still name its slot
+};
+
+struct request {
+    uint64_t number; // the door's
+    enum request_phase phase;
+    struct coord_sampling sampling;
+    struct token_chain prompt;
+    int32_t tokens_end;      // longest length: prompt + max_tokens, within the model's context
+    int32_t prompt_planned;  // prompt tokens given to steps so far
+    int32_t outputs;         // tokens drawn and told
+    int32_t draws_in_flight; // rows of unresolved steps that draw at least one token each
+    int32_t steps_in_flight; // unresolved steps that name the slot
+    int32_t group, slot;     // while RUNNING or CLOSING
+    int32_t pages_first;     // chain of KV pages, while RUNNING or CLOSING
+    int32_t pages_count;
+    int32_t next, previous; // in the queue, the running list of its group, or the free list
+    int32_t target_steps;
+};
+
+// A doubly linked list of requests through next and previous.
+struct request_list {
+    int32_t first, last;
+    int32_t count;
+};
+
+struct requests {
+    struct request *table; // [capacity]
+    int32_t capacity;
+    int32_t free_first;
+    struct request_list queued;
+    int32_t *buckets; // [buckets_count] open addressing by number, index or REQUEST_NONE_INDEX
+    int32_t buckets_count;
+};
+
+size_t requests_bytes(int32_t capacity);
+void requests_init(struct requests *requests, void *memory, int32_t capacity);
+
+// A free request with this number (which must be unknown), phase still FREE and in no list;
+// REQUEST_NONE_INDEX when the table is full.
+int32_t requests_take(struct requests *requests, uint64_t number);
+
+// Forgets the number; the entry itself stays until requests_give_back.
+void requests_forget(struct requests *requests, int32_t index);
+void requests_give_back(struct requests *requests, int32_t index);
+
+// The request with this number, REQUEST_NONE_INDEX when unknown.
+int32_t requests_find(const struct requests *requests, uint64_t number);
+
+void request_list_init(struct request_list *list);
+void request_list_append(struct request_list *list, struct requests *requests, int32_t index);
+void request_list_remove(struct request_list *list, struct requests *requests, int32_t index);
