@@ -18,6 +18,8 @@ enum {
     WIRE_NAME_BYTES_MAX = 96,              // of a host, device, build or backend name
     WIRE_WORKER_FRAME_BYTES_MAX = 4 << 20, // the largest plan: 65,536 prefill tokens and tables
     WIRE_ID_BYTES = 128,                   // a group's rendezvous id
+    WIRE_GROUPS_MAX = 64,                  // plan.h's GROUPS_MAX and RANKS_MAX: a decoded group or
+    WIRE_RANKS_MAX = 8,                    // rank is safe to use as an index below them
 
     STEP_ROWS_MAX = 1024,
     STEP_VERIFY_MAX = 6,
@@ -131,7 +133,8 @@ struct step_open {
     int32_t stop_ids[STEP_STOP_IDS_MAX];
 };
 
-struct step_pages { // block_table[slot][first ..] = plan->page_ids[ids_first .. + count)
+struct
+    step_pages { // block_table[slot][first ..] = plan->page_ids[ids_first .. + count), count >= 1
     int32_t slot, first, count;
     int32_t ids_first;
 };
@@ -139,8 +142,8 @@ struct step_pages { // block_table[slot][first ..] = plan->page_ids[ids_first ..
 struct step_plan_row {
     int32_t slot;
     int32_t kind; // enum step_row_kind
-    // Prefill only:
-    int32_t tokens_first, tokens_count; // in plan->tokens
+    // Prefill only; a decoded decode row has no tokens, samples, and stores no checkpoint:
+    int32_t tokens_first, tokens_count; // in plan->tokens, at least one
     int32_t token_next;      // the prompt's next token, -1 when this chunk ends the prompt
     int32_t sample;          // 1 = draw a token after the last one
     int32_t prompt_logprobs; // 0 = none
@@ -165,7 +168,7 @@ struct step_plan {
     int32_t *tokens;            // [STEP_PREFILL_TOKENS_MAX]
 };
 
-// One heap allocation for all arrays of a plan; before "ready" only.
+// One heap allocation for all arrays of a plan; before "ready" only. E_SYSTEM when out of memory.
 enum status step_plan_open(struct step_plan *plan, struct error *error) MUST_CHECK;
 void step_plan_close(struct step_plan *plan);
 void step_plan_clear(struct step_plan *plan); // all counts 0, verify 1, draft 0
@@ -208,4 +211,6 @@ MESSAGE_CODEC(heartbeat);
 MESSAGE_CODEC(step_plan); // decode fills the arrays of an opened plan, also on failure
 MESSAGE_CODEC(report);    // decode fills report->rows, which the caller has set
 
+// The same for the message without fields.
 enum status alive_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out) MUST_CHECK;
+enum status alive_decode(const void *frame, size_t frame_bytes, struct error *error) MUST_CHECK;
