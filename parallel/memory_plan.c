@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+// memory_plan.c -- the sizes of everything a rank holds, and the solver that makes them fit. Pure.
+// The sizes are those of worker/weights.c and worker/state.c; tests compare them.
+#include "parallel/memory_plan.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum {
+    ALIGN_BYTES = 256,          // every buffer begins on such a boundary
+    SEQUENCES_DEFAULT = 256,    // as many as the speed goals speak of
+    STEP_TOKENS_DEFAULT = 8192, // beyond it prefill gains no speed, and latency suffers
+    CONV_COLUMNS_KEPT = 3,      // conv_width - 1
+    PENDING_PARITIES = 2,
+    // Slots, step tables and lists of a step: the constant part, and per token, sequence and
+    // sampled row. Candidates are gathered from every rank, in two parities.
+    TABLE_BYTES = 4 << 20,
+    TABLE_BYTES_PER_TOKEN = 64,
+    TABLE_BYTES_PER_SEQUENCE = 512,
+    CANDIDATE_BYTES = 64,
+};
+
+static const uint64_t BYTES_FREE_MAX = (uint64_t)1 << 50; // a PiB: keeps sums far from overflow
+static const double UTILIZATION_DEFAULT = 0.9; // the rest is for the driver and fragmentation
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+}
+
+// A matrix of bf16, a vector of f32.
+static uint64_t matrix(int64_t rows, int64_t columns)
+{
+    return aligned((uint64_t)rows * (uint64_t)columns * 2);
+}
+
+static uint64_t vector(int64_t count)
+{
+    return aligned((uint64_t)count * 4);
+}
+
+static uint64_t gdn_bytes(const struct model_config *config, const struct shard *shard)
+{
+    int64_t heads = shard->value_heads.count;
+    return matrix(shard_gdn_rows(shard, config), config->hidden) +
+           matrix(config->hidden, heads * config->value_dim) +
+           vector((int64_t)shard_conv_channels(shard, config) * config->conv_width) +
+           2 * vector(heads) + vector(config->value_dim);
+}
+
+static uint64_t attention_bytes(const struct model_config *config, const struct shard *shard)
+{
+    return matrix(shard_attention_rows(shard, config), config->hidden) +
+           matrix(config->hidden, (int64_t)shard->heads.count * config->head_dim) +
+           2 * vector(config->head_dim);
+}
+
+static uint64_t feed_forward_bytes(const struct model_config *config, const struct shard *shard)
+{
+    int64_t hidden = config->hidden, experts = config->experts;
+    if (experts == 0)
+        return matrix(2 * (int64_t)shard->intermediate.count, hidden) +
+               matrix(hidden, shard->intermediate.count);
+    int64_t columns = shard->expert_intermediate.count, shared = shard->shared_intermediate.count;
+    return matrix(experts + 1, hidden) + matrix(experts * 2 * columns, hidden) +
+           matrix(experts * hidden, columns) + matrix(2 * shared, hidden) + matrix(hidden, shared);
+}
+
+static int attention_layers(const struct model_config *config)
+{
+    int count = 0;
+    for (int i = 0; i < config->layers; i++)
+        count += config->layer_is_attention[i];
+    return count;
+}
+
+uint64_t memory_plan_weight_bytes(const struct model_config *config, const struct shard *shard,
+                                  bool mtp)
+{
+    int64_t hidden = config->hidden;
+    uint64_t attention_layer =
+        attention_bytes(config, shard) + 2 * vector(hidden) + feed_forward_bytes(config, shard);
+    uint64_t gdn_layer =
+        gdn_bytes(config, shard) + 2 * vector(hidden) + feed_forward_bytes(config, shard);
+    uint64_t attention = (uint64_t)attention_layers(config);
+    uint64_t bytes =
+        attention * attention_layer + ((uint64_t)config->layers - attention) * gdn_layer;
+    bytes += matrix(config->vocab, hidden) + vector(hidden);
+    if (!config->tied)
+        bytes += matrix(shard->vocab.count, hidden);
+    if (mtp)
+        bytes += matrix(hidden, 2 * hidden) + 3 * vector(hidden) + attention_layer;
+    return bytes;
+}
+
+uint64_t memory_plan_page_bytes(const struct model_config *config, const struct shard *shard,
+                                bool mtp)
+{
+    uint64_t layers = (uint64_t)attention_layers(config) + mtp;
+    uint64_t values = (uint64_t)shard->kv_heads.count * (uint64_t)config->head_dim;
+    return layers * 2 * TOKENS_PER_PAGE * values * 2; // k and v, bf16
+}
+
+uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard)
+{
+    uint64_t layers = (uint64_t)(config->layers - attention_layers(config));
+    uint64_t state = (uint64_t)shard->value_heads.count * (uint64_t)config->value_dim *
+                     (uint64_t)config->key_dim * 4;
+    uint64_t conv = CONV_COLUMNS_KEPT * (uint64_t)shard_conv_channels(shard, config) * 2;
+    return layers * (state + conv);
+}
+
+uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard)
+{
+    uint64_t layers = (uint64_t)(config->layers - attention_layers(config));
+    uint64_t k = (uint64_t)shard->key_heads.count * (uint64_t)config->key_dim;
+    uint64_t u = (uint64_t)shard->value_heads.count * (uint64_t)config->value_dim;
+    uint64_t g = (uint64_t)shard->value_heads.count;
+    uint64_t row = (k + u + g) * 4 + (uint64_t)shard_conv_channels(shard, config) * 2;
+    return layers * PENDING_PARITIES * VERIFY_ROWS_MAX * row;
+}
+
+static uint64_t largest(int64_t a, int64_t b)
+{
+    return (uint64_t)(a > b ? a : b);
+}
+
+// Bytes of activations per token of a step: struct workspace of worker/state.h.
+static uint64_t token_bytes(const struct model_config *config, const struct shard *shard)
+{
+    uint64_t hidden = (uint64_t)config->hidden;
+    int64_t gdn_out = (int64_t)shard->value_heads.count * config->value_dim;
+    int64_t attention_out = (int64_t)shard->heads.count * config->head_dim;
+    uint64_t projected = largest(
+        (int64_t)largest(shard_gdn_rows(shard, config), shard_attention_rows(shard, config)),
+        2 * (int64_t)shard->intermediate.count);
+    uint64_t middle = (uint64_t)shard->intermediate.count;
+    uint64_t routing = 0;
+    if (config->experts > 0) {
+        uint64_t picks = (uint64_t)config->experts_per_token;
+        middle = picks * (uint64_t)shard->expert_intermediate.count +
+                 (uint64_t)shard->shared_intermediate.count;
+        routing = ((uint64_t)config->experts + 1 + 2 * picks + 1) * 4;
+    }
+    // residual, normed, hidden, partial, and twice hidden for the MTP head's input
+    uint64_t rows =
+        6 * hidden + projected + largest(gdn_out, attention_out) + (uint64_t)gdn_out + middle;
+    return rows * 2 + routing + TABLE_BYTES_PER_TOKEN;
+}
+
+// Everything that grows with the size of a step, and the tables.
+static uint64_t workspace_bytes(const struct model_config *config, const struct shard *shard,
+                                const struct memory_plan *plan)
+{
+    uint64_t tokens = (uint64_t)plan->step_tokens, sequences = (uint64_t)plan->sequences;
+    uint64_t ranks = (uint64_t)shard->ranks;
+    uint64_t samples = sequences * VERIFY_ROWS_MAX < tokens ? sequences * VERIFY_ROWS_MAX : tokens;
+    uint64_t bytes = TABLE_BYTES + tokens * token_bytes(config, shard);
+    bytes += samples * ((uint64_t)shard->vocab.count * 4 + (1 + 3 * ranks) * CANDIDATE_BYTES);
+    bytes += sequences * (TABLE_BYTES_PER_SEQUENCE + 4 * (uint64_t)plan->pages_per_sequence);
+    if (ranks > 1) // the exchange's inbox: two parities, a lane per rank
+        bytes += 2 * ranks * aligned(tokens * (uint64_t)config->hidden * 2);
+    return bytes;
+}
+
+// What the solver works with.
+struct problem {
+    const struct model_config *config;
+    const struct shard *shard;
+    uint64_t left_bytes;             // for everything but weights
+    uint64_t page_bytes, slot_bytes; // a slot with its pending rows
+};
+
+static bool fits(const struct problem *problem, const struct memory_plan *plan, uint64_t pages)
+{
+    uint64_t need = workspace_bytes(problem->config, problem->shard, plan) +
+                    (uint64_t)plan->sequences * problem->slot_bytes + pages * problem->page_bytes;
+    return need <= problem->left_bytes;
+}
+
+static int round_up_to_page(int64_t tokens)
+{
+    return (int)((tokens + TOKENS_PER_PAGE - 1) / TOKENS_PER_PAGE * TOKENS_PER_PAGE);
+}
+
+// Halves the step until it takes at most a quarter of what is left and one sequence fits beside
+// it. False when nothing is small enough.
+static bool choose_step(struct memory_plan *plan, const struct problem *problem)
+{
+    struct memory_plan least = *plan;
+    least.sequences = 1;
+    for (;;) {
+        least.step_tokens = plan->step_tokens;
+        least.pages_per_sequence = 1;
+        uint64_t step_bytes = workspace_bytes(problem->config, problem->shard, plan);
+        bool least_fits = fits(problem, &least, 1);
+        if (least_fits && step_bytes <= problem->left_bytes / 4)
+            return true;
+        if (plan->step_tokens == TOKENS_PER_PAGE)
+            return least_fits;
+        plan->step_tokens = round_up_to_page(plan->step_tokens / 2);
+    }
+}
+
+// As many sequences as leave room for one of full length (or for half of what is left, when that
+// is less) and for a page each.
+static void choose_sequences(struct memory_plan *plan, const struct problem *problem)
+{
+    uint64_t reserved = (uint64_t)plan->pages_per_sequence;
+    if (problem->page_bytes > 0 && reserved > problem->left_bytes / 2 / problem->page_bytes)
+        reserved = problem->left_bytes / 2 / problem->page_bytes;
+    while (plan->sequences > 1) {
+        uint64_t pages =
+            reserved > (uint64_t)plan->sequences ? reserved : (uint64_t)plan->sequences;
+        if (fits(problem, plan, pages))
+            return;
+        plan->sequences--;
+    }
+}
+
+// The rest goes to KV pages, up to what the sequences could use.
+static void choose_pages(struct memory_plan *plan, const struct problem *problem)
+{
+    uint64_t most = (uint64_t)plan->sequences * (uint64_t)plan->pages_per_sequence;
+    uint64_t used = workspace_bytes(problem->config, problem->shard, plan) +
+                    (uint64_t)plan->sequences * problem->slot_bytes;
+    if (used + problem->page_bytes >
+        problem->left_bytes) { // a table row of full length is too wide
+        plan->pages_per_sequence = 1;
+        used = workspace_bytes(problem->config, problem->shard, plan) +
+               (uint64_t)plan->sequences * problem->slot_bytes;
+        most = 1;
+    }
+    uint64_t pages = most;
+    if (problem->page_bytes > 0 && most > (problem->left_bytes - used) / problem->page_bytes)
+        pages = (problem->left_bytes - used) / problem->page_bytes;
+    plan->pages = (int32_t)(pages < INT32_MAX ? pages : INT32_MAX);
+    if (plan->pages < plan->pages_per_sequence)
+        plan->pages_per_sequence = plan->pages;
+    if (plan->sequence_tokens > plan->pages_per_sequence * TOKENS_PER_PAGE)
+        plan->sequence_tokens = plan->pages_per_sequence * TOKENS_PER_PAGE;
+}
+
+static enum status check_wishes(const struct memory_wishes *wishes, struct error *error)
+{
+    const struct {
+        const char *name;
+        int value, max;
+    } counts[] = {
+        {"sequences at once (--max-num-seqs)", wishes->sequences, SEQUENCES_MAX},
+        {"tokens of a sequence (--max-model-len)", wishes->sequence_tokens, SEQUENCE_TOKENS_MAX},
+        {"tokens of a step (--max-num-batched-tokens)", wishes->step_tokens, STEP_TOKENS_MAX},
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        if (counts[i].value < 0 || counts[i].value > counts[i].max)
+            return error_set(error, E_INPUT, "%d %s; 1 to %d are served, 0 chooses",
+                             counts[i].value, counts[i].name, counts[i].max);
+    }
+    double share = wishes->utilization;
+    if (!(share >= 0 && share <= 1)) // 0 chooses; also refuses NaN
+        return error_set(error, E_INPUT,
+                         "utilization of memory %g (--gpu-memory-utilization); a number in (0, 1] "
+                         "is expected",
+                         share);
+    return OK;
+}
+
+// The wishes with defaults filled in and the model's own limit applied.
+static struct memory_plan plan_of_wishes(const struct model_config *config,
+                                         const struct memory_wishes *wishes)
+{
+    struct memory_plan plan = {0};
+    int longest = config->max_position_embeddings;
+    if (longest > SEQUENCE_TOKENS_MAX)
+        longest = SEQUENCE_TOKENS_MAX;
+    plan.sequences = wishes->sequences > 0 ? wishes->sequences : SEQUENCES_DEFAULT;
+    plan.sequence_tokens = wishes->sequence_tokens > 0 ? wishes->sequence_tokens : longest;
+    if (plan.sequence_tokens > longest)
+        plan.sequence_tokens = longest;
+    plan.pages_per_sequence = round_up_to_page(plan.sequence_tokens) / TOKENS_PER_PAGE;
+    plan.step_tokens =
+        round_up_to_page(wishes->step_tokens > 0 ? wishes->step_tokens : STEP_TOKENS_DEFAULT);
+    return plan;
+}
+
+static enum status does_not_fit(const struct problem *problem, uint64_t weight_bytes,
+                                uint64_t budget_bytes, struct error *error)
+{
+    struct memory_plan least = {
+        .sequences = 1, .step_tokens = TOKENS_PER_PAGE, .pages_per_sequence = 1};
+    uint64_t need = weight_bytes + problem->page_bytes + problem->slot_bytes +
+                    workspace_bytes(problem->config, problem->shard, &least);
+    return error_set(error, E_LIMIT,
+                     "one sequence of %d tokens needs %.3f GB on each of %d ranks (weights %.3f "
+                     "GB); %.3f GB may be used",
+                     TOKENS_PER_PAGE, (double)need * 1e-9, problem->shard->ranks,
+                     (double)weight_bytes * 1e-9, (double)budget_bytes * 1e-9);
+}
+
+enum status memory_plan_make(struct memory_plan *out, const struct model_config *config,
+                             const struct shard *shard, const struct memory_wishes *wishes,
+                             struct error *error)
+{
+    TRY(check_wishes(wishes, error));
+    double share = wishes->utilization > 0 ? wishes->utilization : UTILIZATION_DEFAULT;
+    uint64_t there = wishes->bytes_free < BYTES_FREE_MAX ? wishes->bytes_free : BYTES_FREE_MAX;
+    uint64_t budget = (uint64_t)((double)there * share);
+    struct memory_plan plan = plan_of_wishes(config, wishes);
+    int step_wished = plan.step_tokens, longest = plan.sequence_tokens;
+    plan.weight_bytes = memory_plan_weight_bytes(config, shard, wishes->mtp);
+    struct problem problem = {
+        .config = config,
+        .shard = shard,
+        .left_bytes = budget > plan.weight_bytes ? budget - plan.weight_bytes : 0,
+        .page_bytes = memory_plan_page_bytes(config, shard, wishes->mtp),
+        .slot_bytes =
+            memory_plan_slot_bytes(config, shard) + memory_plan_pending_bytes(config, shard),
+    };
+    if (!choose_step(&plan, &problem))
+        return does_not_fit(&problem, plan.weight_bytes, budget, error);
+    choose_sequences(&plan, &problem);
+    choose_pages(&plan, &problem);
+
+    plan.clamped = plan.sequences < wishes->sequences || plan.sequence_tokens < longest ||
+                   plan.sequence_tokens < wishes->sequence_tokens ||
+                   (wishes->step_tokens > 0 && plan.step_tokens < step_wished);
+    uint64_t sequences = (uint64_t)plan.sequences;
+    plan.kv_bytes = (uint64_t)plan.pages * problem.page_bytes;
+    plan.state_bytes = sequences * memory_plan_slot_bytes(config, shard);
+    plan.pending_bytes = sequences * memory_plan_pending_bytes(config, shard);
+    plan.workspace_bytes = workspace_bytes(config, shard, &plan);
+    plan.total_bytes = plan.weight_bytes + plan.kv_bytes + plan.state_bytes + plan.pending_bytes +
+                       plan.workspace_bytes;
+    ASSERT(plan.total_bytes <= budget);
+    *out = plan;
+    return OK;
+}
+
+void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *plan)
+{
+    const double gb = 1e-9;
+    int64_t tokens = (int64_t)plan->pages * TOKENS_PER_PAGE;
+    snprintf(text, text_bytes,
+             "memory of a rank      GB\n"
+             "  weights      %10.3f\n"
+             "  KV pages     %10.3f  %" PRId32 " pages of %d tokens: %" PRId64 " tokens\n"
+             "  states       %10.3f  %" PRId32 " sequences at once\n"
+             "  pending rows %10.3f  %d per sequence, twice\n"
+             "  workspace    %10.3f  steps of up to %" PRId32 " tokens\n"
+             "  total        %10.3f\n"
+             "longest sequence %" PRId32 " tokens%s\n",
+             (double)plan->weight_bytes * gb, (double)plan->kv_bytes * gb, plan->pages,
+             TOKENS_PER_PAGE, tokens, (double)plan->state_bytes * gb, plan->sequences,
+             (double)plan->pending_bytes * gb, VERIFY_ROWS_MAX, (double)plan->workspace_bytes * gb,
+             plan->step_tokens, (double)plan->total_bytes * gb, plan->sequence_tokens,
+             plan->clamped ? " (less than asked for: cut to what fits)" : "");
+}
