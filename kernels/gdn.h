@@ -15,7 +15,15 @@
 // Per value head, with alpha = exp(g), beta = sigmoid(b), g = -exp(A_log) softplus(a + dt_bias):
 //   S <- alpha S;  u = beta (v - S^T k);  S <- S + k u^T;  o = S^T q / sqrt(key_dim).
 // S is stored V-major: [value_dim, key_dim], so that both dots run over contiguous memory.
-// q and k are l2-normalised after the convolution: x * rsqrt(sum x^2 + 1e-6).
+// The convolution's SiLU output (q, k, v) is rounded to bf16; q and k are then l2-normalised,
+// x * rsqrt(sum x^2 + 1e-6), and kept as f32. g and u are rounded to f32, and S once per token,
+// as f32(alpha S + k u): a fold of stored (k, u, g) repeats exactly that, so folding j rows gives
+// the bits that running them gave. o reads the rounded S.
+//
+// A row reads pending rows from parity `parity` of its slot. A decode row writes its tokens' (k, u,
+// g) and raw columns to the other parity, and back to memory only what it folded: state and conv
+// columns without its own tokens. A prefill row writes both with its tokens and leaves nothing
+// pending. slots_end then changes parity and pending. Tokens that do not run leave zeros in o.
 #pragma once
 
 #include "kernels/runtime.h"
@@ -50,6 +58,7 @@ struct gdn {
 
 void gdn(struct stream *stream, const struct gdn *op);
 
-// Zeroes state and conv columns of newly opened slots. openings as in slots_open.
+// Zeroes state and conv columns of slots opened at position 0; one that opens later has its
+// checkpoint copied in before. openings as in slots_open.
 void gdn_open(struct stream *stream, const struct gdn_state *state, int key_heads, int value_heads,
               const struct slot_opening *openings, int openings_count);

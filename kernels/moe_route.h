@@ -6,7 +6,8 @@
 //           shared_weights [tokens]
 //   needs   picks <= 16, experts <= 1024
 //   moves   (experts + 1) * hidden * 2 + tokens * hidden * 2 bytes
-//   error   logits f32; weights: softmax over the picked logits, f32; ties go to the lowest id
+//   error   logits f32; weights: softmax over the picked logits, f32; ties go to the lowest id,
+//           NaN last: ids are always valid and distinct
 //   source  Qwen3_5MoeTopKRouter of HF transformers: softmax over all, top-k, renormalise, which
 //           equals softmax over the picked; shared = sigmoid(gate x)
 #pragma once

@@ -5,10 +5,13 @@
 //           weight [rows, hidden]; y [tokens, rows] bf16 or f32
 //   needs   hidden even; pull is NULL when nothing was pushed since residual was last complete
 //   moves   rows * hidden * weight bytes + tokens * (hidden * (ranks + 2) + rows) * 2 bytes
-//   error   pull: one rounding to bf16 of an f32 sum in rank order; the normalised row is rounded
-//           to bf16; the product is a sum of exact products rounded once to y's type
+//   error   pull: f32(residual + rank 0 + rank 1 + ..) in that order, rounded to bf16 once; the
+//           normalised row is rounded to bf16; the product is a sum of exact products rounded
+//           once to y's type
 //   source  zero-centred RMSNorm: x * rsqrt(mean(x^2) + eps) * (1 + w), Qwen3_5RMSNorm of HF
 //           transformers; push and pull: kernels/exchange.h
+//
+// When the pull fails the residual is left as it is and the op goes on: see exchange_failed.
 #pragma once
 
 #include "kernels/exchange.h"

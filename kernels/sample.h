@@ -11,7 +11,8 @@
 //           tokens [samples] int32
 //   needs   vocab_first + vocab own <= vocab of the model
 //   moves   samples * vocab own * 4 bytes
-//   error   the value is computed in f64 on the CPU; a kernel may differ in ties closer than 1e-6
+//   error   the value is computed in f64 on the CPU, rounded to f32 and compared so (that makes
+//           any sharding agree with the whole); a kernel may differ in ties closer than 1e-6
 //   source  Gumbel-max: Maddison, Tarlow, Minka, A* Sampling, 2014, section 2; Philox4x32-10:
 //           Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011
 #pragma once
@@ -19,7 +20,8 @@
 #include "kernels/runtime.h"
 #include "kernels/slots.h"
 
-// The best of one shard for one row. An inert row has id -1.
+// The best of one shard for one row. An inert row, and a shard of padding only, has id -1, value
+// -infinity and sum 0. A NaN logit counts as -infinity.
 struct sample_candidate {
     float value;   // logit, or the perturbed logit
     int32_t id;    // in the whole vocabulary
@@ -41,10 +43,13 @@ struct sample_shard {
 void sample_shard(struct stream *stream, const struct sample_shard *op);
 
 // tokens[i] = best of gathered[0..ranks)[i] by value, ties to the lowest id; -1 for inert rows.
-// hash [1]: FNV-1a 64 of step, sample slots and the drawn tokens, the number every rank reports.
+// hash [1]: FNV-1a 64 of step (8 bytes), then per sample its slot and its drawn token (4 bytes
+// each), low byte first: the number every rank reports.
 void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,
                  const struct sample_candidate *gathered, int ranks,
                  const struct step_tables *tables, uint64_t step);
 
-// Uniform in (0, 1), a function of its arguments alone (Philox4x32-10, key = seed).
+// Uniform in (0, 1), a function of its arguments alone: Philox4x32-10 with key = seed (low word
+// first) and counter = {position, token, 0, 0}; the upper 52 bits of (word 1, word 0) and a half,
+// times 2^-52. Gumbel = -log(-log(uniform)).
 double sample_uniform(uint64_t seed, int32_t position, int32_t token);

@@ -42,14 +42,15 @@ struct slot {
     int32_t position;    // tokens committed to KV and recurrent state, pending rows included
     int32_t pending;     // rows of the pending buffers that the next step folds into the state
     int32_t parity;      // which pending buffer the last decode step wrote
-    int32_t token_next;  // sampled, not yet run: the first token of the next decode row
+    int32_t token_next;  // known, not yet run: the first token of the next decode row; -1 none
     int32_t page_tokens; // tokens that the block table row has room for
     int32_t end;         // enum slot_end
-    int32_t drafts[ROW_VERIFY_MAX - 1];
+    int32_t drafts[ROW_VERIFY_MAX - 1]; // guesses after token_next, -1 from the first one missing
     struct slot_sampling sampling;
 };
 
-// One entry of `opens`: a zeroed slot that starts at `position` (0, or a checkpoint's).
+// One entry of `opens`: a slot that starts at `position` (0, or a checkpoint's) with nothing
+// pending, no known token, no drafts, no pages.
 struct slot_opening {
     int32_t slot;
     int32_t position;
@@ -70,22 +71,23 @@ struct step_row {
     int32_t kind;         // enum row_kind
     int32_t token_first;  // index of its first token in the step's token list
     int32_t token_count;  // decode: the step's verify; prefill: tokens of the chunk
-    int32_t token_next;   // prefill: the prompt's next token, -1 when the chunk ends the prompt
+    int32_t token_next;   // prefill: the token after the chunk, -1 when nobody knows it yet
     int32_t sample;       // prefill: 1 = sample after the last token
     int32_t sample_first; // index of its first sampled row in [samples], -1 when none
 };
 
 // What the ops of a step read: filled by slots_begin on the device. An inert row has count 0 in
-// active_count and its tokens are -1: no op may touch state for it.
+// active_count: no op may touch state for it. Tokens that do not run (of an inert row, past the
+// active count of a decode row, of no row) have id and position -1, their samples position -1.
 struct step_tables {
     const struct step_row *rows; // [rows_count]
     int32_t *active_count;       // [rows_count] tokens of the row that run, 0 when inert
     int32_t *token_ids;          // [tokens_count] prefill ids from the plan, decode ids filled in
     int32_t *token_positions;    // [tokens_count]
-    int32_t *token_rows;         // [tokens_count] index of the row
+    int32_t *token_rows;         // [tokens_count] index of the row, -1 of no row
     int32_t *sample_tokens;      // [samples_count] index of the token whose hidden row is sampled
     int32_t *sample_positions;   // [samples_count] position of the token to be drawn, -1 inert
-    int32_t *sample_slots;       // [samples_count]
+    int32_t *sample_slots;       // [samples_count] -1 of no row
     int rows_count, tokens_count, samples_count;
 };
 
@@ -111,15 +113,19 @@ void slots_open(struct stream *stream, const struct slots *slots,
 void slots_set_pages(struct stream *stream, const struct slots *slots,
                      const struct slot_pages *pages, int pages_count, const int32_t *ids);
 
-// Fills the tables. A decode row is inert when its slot has ended or has no room for its tokens
-// (then nothing of it runs); a prefill row is inert only when its slot has ended.
+// Fills the tables. A decode row runs token_next and the drafts there are, at most token_count, cut
+// to the room in its pages and to tokens_end (the output's last token is drawn, never run); it is
+// inert when that leaves nothing, when its slot has ended or when no token is known. Cutting drafts
+// changes no output. A prefill row is inert only when its slot has ended; its room is the plan's
+// duty.
 void slots_begin(struct stream *stream, const struct slots *slots,
                  const struct step_tables *tables);
 
 // Takes the sampled ids [samples_count] and commits: a decode row accepts its drafts while each
 // equals the sample before it, keeps the sample after the last accepted as token_next, and ends
 // at the first stop id or at tokens_end; a prefill row commits its tokens and, when it sampled,
-// behaves like a decode row of one. results [rows_count]. Decode rows turn their parity and leave
-// their accepted rows pending; prefill rows leave none.
+// behaves like a decode row of one, else takes the row's token_next as known. results
+// [rows_count], unused tokens -1. Decode rows turn their parity and leave their accepted rows
+// pending; prefill rows leave none. Drafts are used up (-1): whoever drafts writes new ones.
 void slots_end(struct stream *stream, const struct slots *slots, const struct step_tables *tables,
                const int32_t *sampled, struct row_result *results);

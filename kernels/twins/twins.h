@@ -33,6 +33,9 @@ void attention_twin(double *y, const struct attention *op);
 // The combined sums of moe_push, [tokens, hidden], unrounded; op->middle is written on the way.
 void moe_push_twin(double *y, const struct moe_push *op);
 
+// Philox4x32-10 as published: what sample_uniform draws from.
+void sample_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
+
 // The perturbed logit of `id` as sample.h defines it, before it is rounded to f32.
 double sample_value_twin(const struct slot_sampling *sampling, int32_t position, int32_t id,
                          float logit);
