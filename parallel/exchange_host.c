@@ -158,12 +158,18 @@ static enum status fail_given_up(struct meeting *meeting, unsigned presence)
     if (reason != E_TIMEOUT)
         return error_set(meeting->error, reason, "group %d rank %d: rank %d did not agree: %s",
                          place->group, place->rank, quitter, status_name(reason));
-    char missing[64];
-    name_ranks(missing, sizeof missing, all_bits(meeting) & ~presence);
+    char missing[64], who[64];
+    unsigned absent = all_bits(meeting) & ~presence;
+    name_ranks(missing, sizeof missing, absent);
+    if (quitter == place->rank)
+        snprintf(who, sizeof who, "waited %llu ms",
+                 (unsigned long long)(meeting->options->join_ns_max / CLOCK_NS_PER_MS));
+    else
+        snprintf(who, sizeof who, "rank %d gave up waiting", quitter);
     return error_set(meeting->error, E_TIMEOUT,
-                     "group %d rank %d: rank %s of %d did not come (rank %d waited %llu ms)",
-                     place->group, place->rank, missing, place->ranks, quitter,
-                     (unsigned long long)(meeting->options->join_ns_max / CLOCK_NS_PER_MS));
+                     "group %d rank %d: rank%s %s of %d did not come (%s)", place->group,
+                     place->rank, (absent & (absent - 1)) == 0 ? "" : "s", missing, place->ranks,
+                     who);
 }
 
 // ---------------------------------------------------------------- presence
