@@ -38,6 +38,7 @@ int64_t config_fields_int_or(struct config_fields *fields, const char *name, int
 double config_fields_number_or(struct config_fields *fields, const char *name, double fallback,
                                double min, double max);
 
+// true or false, or fallback when the field is absent or null.
 bool config_fields_bool_or(struct config_fields *fields, const char *name, bool fallback);
 
 // A string borrowed from the object, or NULL when the field is absent or null.

@@ -19,8 +19,11 @@ struct checkpoint; // opaque
 // expected; E_INPUT also for a tensor that nobody uses.
 enum status checkpoint_open(struct checkpoint **out, const char *model_dir,
                             const struct model_config *config, struct error *error) MUST_CHECK;
+
+// Closes the files; NULL is allowed.
 void checkpoint_close(struct checkpoint *checkpoint);
 
+// Whether any tensor of the MTP head is there (then all of them are).
 bool checkpoint_has_mtp(const struct checkpoint *checkpoint);
 
 // The canonical tensors, valid until close. checkpoint_read takes tensors of this list only.

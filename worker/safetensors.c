@@ -71,8 +71,7 @@ static enum status header_read(struct safetensors *set, int number, struct error
         return error_set(error, E_SYSTEM, "%s: no memory for its header", file->path);
     enum status status = read_exactly(file, sizeof prefix, json, (size_t)bytes, error);
     if (status == OK)
-        status = safetensors_parse_header(set, number, file->path, json, (size_t)bytes, file->bytes,
-                                          error);
+        status = safetensors_parse_header(set, number, json, (size_t)bytes, error);
     free(json);
     return status;
 }

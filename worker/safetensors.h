@@ -57,6 +57,8 @@ struct safetensors {
 // text names file and tensor. On failure *out is empty.
 enum status safetensors_open(struct safetensors *out, const char *dir,
                              struct error *error) MUST_CHECK;
+
+// Closes the files and frees the lists.
 void safetensors_close(struct safetensors *set);
 
 // Reads bytes of a tensor's data from `offset_bytes` on; our bug when that is not inside it.
@@ -65,12 +67,11 @@ enum status safetensors_read(struct safetensors *set, struct stored_tensor *tens
                              uint64_t offset_bytes, void *out, size_t bytes,
                              struct error *error) MUST_CHECK;
 
-// Parses a header of a file that is file_bytes long (8 + json_bytes + data) and appends its
-// tensors to set as those of file number `file`, whose path is for messages. Pure; for
-// safetensors_open and the fuzzer. On failure set holds some of them: close it.
-enum status safetensors_parse_header(struct safetensors *set, int file, const char *path,
-                                     const char *json, size_t json_bytes, uint64_t file_bytes,
-                                     struct error *error) MUST_CHECK;
+// Parses the header of set->files[file], whose size is known (8 + json_bytes + data), and appends
+// its tensors to set. Pure; for safetensors_open and the fuzzer. On failure set holds some of
+// them: close it.
+enum status safetensors_parse_header(struct safetensors *set, int file, const char *json,
+                                     size_t json_bytes, struct error *error) MUST_CHECK;
 
 // Parses an index into set->claims and set->files: the paths it names, unopened (fd -1). Pure, as
 // above. A file name with a '/' is refused: nothing outside the directory is read.

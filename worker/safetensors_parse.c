@@ -186,10 +186,11 @@ static enum status append_tensors(struct safetensors *set, int file, const char 
     return OK;
 }
 
-enum status safetensors_parse_header(struct safetensors *set, int file, const char *path,
-                                     const char *json, size_t json_bytes, uint64_t file_bytes,
-                                     struct error *error)
+enum status safetensors_parse_header(struct safetensors *set, int file, const char *json,
+                                     size_t json_bytes, struct error *error)
 {
+    const char *path = set->files[file].path;
+    uint64_t file_bytes = set->files[file].bytes;
     ASSERT(file_bytes >= 8 && json_bytes <= file_bytes - 8);
     json_t *header;
     TRY(parse_json(&header, path, json, json_bytes, error));

@@ -221,25 +221,25 @@ static void load_model(struct model_weights *out, struct context *context)
         load_mtp(&out->mtp, context);
 }
 
-enum status weights_open(struct model_weights *out, const char *model_dir, enum load_format format,
-                         const struct model_config *config, const struct shard *shard,
-                         void (*progress)(double share), struct error *error)
+enum status weights_open(struct model_weights *out, const struct weights_request *request,
+                         struct error *error)
 {
+    const struct model_config *config = request->config;
     struct checkpoint *checkpoint = NULL;
     struct tensor_list made = {0};
     const struct tensor_list *tensors = &made;
     memset(out, 0, sizeof *out);
-    if (format == LOAD_DUMMY) {
+    if (request->format == LOAD_DUMMY) {
         out->has_mtp = config->mtp_layers > 0;
         TRY(tensors_init(&made, config, out->has_mtp, error));
     } else {
-        TRY(checkpoint_open(&checkpoint, model_dir, config, error));
+        TRY(checkpoint_open(&checkpoint, request->model_dir, config, error));
         out->has_mtp = checkpoint_has_mtp(checkpoint);
         tensors = checkpoint_tensors(checkpoint);
     }
     struct weight_writer writer;
-    struct context context = {.writer = &writer, .config = config, .shard = shard};
-    weight_writer_init(&writer, tensors, checkpoint, progress, error);
+    struct context context = {.writer = &writer, .config = config, .shard = request->shard};
+    weight_writer_init(&writer, tensors, checkpoint, request->progress, error);
     load_model(out, &context);
     weight_writer_begin(&writer);
     load_model(out, &context);

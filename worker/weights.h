@@ -71,19 +71,29 @@ struct model_weights {
 
 enum load_format { LOAD_AUTO, LOAD_DUMMY };
 
+// Which weights: everything is borrowed for the call.
+struct weights_request {
+    const char *model_dir; // not read for LOAD_DUMMY
+    enum load_format format;
+    const struct model_config *config;
+    const struct shard *shard;
+    void (*progress)(double share); // may be NULL; called with the share done in [0, 1]
+};
+
 // Loads or makes the weights of one rank. Norm vectors, A_log, dt_bias and conv taps become f32.
-// Reads from disk only the byte ranges that this rank needs. E_NOT_FOUND, E_MALFORMED, E_INPUT
+// Reads from disk only the byte ranges that this rank needs; of a matrix whose columns are sliced
+// into pieces smaller than a page, whole rows. E_NOT_FOUND, E_MALFORMED, E_INPUT, E_UNSUPPORTED
 // with a text that names the file, the tensor, its shape or dtype and what was expected: a tensor
 // missing, of a wrong shape or dtype, or in the checkpoint and consumed by nobody (vision towers
-// `model.visual.*` and a stored lm_head of a tied model are skipped by name).
-// progress (may be NULL) is called with the share done in [0, 1].
-enum status weights_open(struct model_weights *out, const char *model_dir, enum load_format format,
-                         const struct model_config *config, const struct shard *shard,
-                         void (*progress)(double share), struct error *error) MUST_CHECK;
+// `model.visual.*` and a stored lm_head of a tied model are skipped by name). E_LIMIT: bytes
+// needed and there.
+enum status weights_open(struct model_weights *out, const struct weights_request *request,
+                         struct error *error) MUST_CHECK;
 
+// Gives the device memory back; the pointers in weights are dead then.
 void weights_close(struct model_weights *weights);
 
-// Whether the checkpoint in model_dir holds mtp.* tensors (reads the index or the header only);
-// for dummy: whether the config asks for the head.
+// Whether the checkpoint in model_dir holds mtp.* tensors (reads the headers only); for dummy:
+// whether the config asks for the head.
 enum status weights_has_mtp(bool *out, const char *model_dir, enum load_format format,
                             const struct model_config *config, struct error *error) MUST_CHECK;
