@@ -9,8 +9,10 @@
 //   error   k is rounded to bf16 once when appended, q is not rounded; softmax and the gated sum
 //           are rounded to bf16 once
 //   angles  f32(position * inverse frequency), then cos and sin of it, times rotary_scale
+//   keys    position_first .. own position; a token that sees none gets zeros
 //   source  Qwen3_5Attention of HF transformers (zero-centred q/k norm, rotate-half on the first
 //           rotary_dim dimensions, scale head_dim^-0.5, output gate); pages: Kwon et al. 2023
+//
 // Positions come from tables.token_positions, pages from the slot's row of the block table; pages
 // beyond a token's position are never used. Tokens that do not run leave zeros in y and append
 // nothing.

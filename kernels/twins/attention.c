@@ -26,6 +26,7 @@ struct rotation {
 // Queries that share a KV head, with their running softmax.
 struct tile {
     int count, kv_head;
+    int skip, keys[QUERIES]; // of the page at hand: keys skip .. keys[i] are query i's
     int position[QUERIES];
     size_t gate_at[QUERIES], y_at[QUERIES]; // in projected and y
     _Alignas(64) double q[QUERIES][HEAD_DIM_MAX];
@@ -121,15 +122,15 @@ static void load_tile(struct tile *tile, const struct attention *op, const struc
     }
 }
 
-// Scores of the first `keys` tokens of a page for all queries of the tile. A score past a query's
-// own position is computed from whatever lies there and not used.
+// Scores of keys skip .. keys of a page for all queries of the tile. A score past a query's own
+// position is computed from whatever lies there and not used.
 VECTOR_CLONES
 static void score_page(struct tile *tile, const bf16 *k_page, int keys, int head_dim)
 {
     _Alignas(64) double k[2][HEAD_DIM_MAX];
     int width = VECTOR_ROUND_UP(head_dim);
     double scale = 1 / sqrt((double)head_dim);
-    for (int key = 0; key < keys; key += 2) {
+    for (int key = tile->skip; key < keys; key += 2) {
         int second = key + 1 < keys ? key + 1 : key;
         vector_from_bf16(k[0], k_page + (size_t)key * (size_t)head_dim, head_dim);
         vector_from_bf16(k[1], k_page + (size_t)second * (size_t)head_dim, head_dim);
@@ -149,17 +150,18 @@ static void score_page(struct tile *tile, const bf16 *k_page, int keys, int head
 // Turns the scores of a page into weights relative to the largest so far; sums that were relative
 // to a smaller one are scaled down first.
 VECTOR_CLONES
-static void weigh_page(struct tile *tile, int query, int keys, int head_dim)
+static void weigh_page(struct tile *tile, int query, int head_dim)
 {
     double *scores = tile->scores[query];
     double largest = tile->largest[query];
-    for (int key = 0; key < keys; key++)
+    int keys = tile->keys[query];
+    for (int key = tile->skip; key < keys; key++)
         largest = scores[key] > largest ? scores[key] : largest;
     double scale = exp(tile->largest[query] - largest);
     tile->weight[query] *= scale;
     for (int i = 0; i < head_dim; i++)
         tile->sum[query][i] *= scale;
-    for (int key = 0; key < keys; key++) {
+    for (int key = tile->skip; key < keys; key++) {
         scores[key] = exp(scores[key] - largest);
         tile->weight[query] += scores[key];
     }
@@ -168,14 +170,13 @@ static void weigh_page(struct tile *tile, int query, int keys, int head_dim)
 
 // sum += weight * v, key after key, for the keys that each query may see.
 VECTOR_CLONES
-static void add_values(struct tile *tile, const bf16 *v_page, const int *keys, int keys_most,
-                       int head_dim)
+static void add_values(struct tile *tile, const bf16 *v_page, int keys_most, int head_dim)
 {
     _Alignas(64) double v[HEAD_DIM_MAX];
-    for (int key = 0; key < keys_most; key++) {
+    for (int key = tile->skip; key < keys_most; key++) {
         vector_from_bf16(v, v_page + (size_t)key * (size_t)head_dim, head_dim);
         for (int query = 0; query < tile->count; query++) {
-            if (key >= keys[query])
+            if (key >= tile->keys[query])
                 continue;
             double weight = tile->scores[query][key];
             double *restrict sum = tile->sum[query];
@@ -189,9 +190,10 @@ static void store_tile(const struct tile *tile, const struct attention *op, doub
 {
     for (int query = 0; query < tile->count; query++) {
         const bf16 *gate = op->projected + tile->gate_at[query];
+        bool blind = tile->position[query] < op->position_first; // else it would be 0 / 0
         for (int i = 0; i < op->head_dim; i++) {
             double open = 1 / (1 + exp(-(double)bf16_to_float(gate[i])));
-            double y = tile->sum[query][i] / tile->weight[query] * open;
+            double y = blind ? 0 : tile->sum[query][i] / tile->weight[query] * open;
             if (unrounded != NULL)
                 unrounded[tile->y_at[query] + (size_t)i] = y;
             else
@@ -205,20 +207,22 @@ static void run_tile(struct tile *tile, const struct attention *op, int slot)
     int last = 0;
     for (int i = 0; i < tile->count; i++)
         last = tile->position[i] > last ? tile->position[i] : last;
-    for (int first = 0; first <= last; first += PAGE_TOKENS) {
-        int keys[QUERIES], keys_most = 0;
+    int page_first = op->position_first / PAGE_TOKENS * PAGE_TOKENS;
+    for (int first = page_first; first <= last; first += PAGE_TOKENS) {
+        int keys_most = 0;
+        tile->skip = op->position_first > first ? op->position_first - first : 0;
         for (int i = 0; i < tile->count; i++) {
             int seen = tile->position[i] + 1 - first;
-            keys[i] = seen < 0 ? 0 : seen > PAGE_TOKENS ? PAGE_TOKENS : seen;
-            keys_most = keys[i] > keys_most ? keys[i] : keys_most;
+            tile->keys[i] = seen < 0 ? 0 : seen > PAGE_TOKENS ? PAGE_TOKENS : seen;
+            keys_most = tile->keys[i] > keys_most ? tile->keys[i] : keys_most;
         }
         size_t at = page_at(op, slot, first, tile->kv_head);
         score_page(tile, op->k_pages + at, keys_most, op->head_dim);
         for (int i = 0; i < tile->count; i++) {
-            if (keys[i] > 0)
-                weigh_page(tile, i, keys[i], op->head_dim);
+            if (tile->keys[i] > tile->skip)
+                weigh_page(tile, i, op->head_dim);
         }
-        add_values(tile, op->v_pages + at, keys, keys_most, op->head_dim);
+        add_values(tile, op->v_pages + at, keys_most, op->head_dim);
     }
 }
 
@@ -266,6 +270,7 @@ void attention(struct stream *stream, const struct attention *op)
     ASSERT(op->kv_heads > 0 && op->heads > 0 && op->heads % op->kv_heads == 0);
     ASSERT(op->head_dim > 0 && op->head_dim <= HEAD_DIM_MAX);
     ASSERT(op->rotary_dim >= 0 && op->rotary_dim % 2 == 0 && op->rotary_dim <= op->head_dim);
+    ASSERT(op->position_first >= 0);
     ASSERT(op->projected_stride >= 2 * (op->heads + op->kv_heads) * op->head_dim);
     ASSERT(op->k_pages != NULL && op->v_pages != NULL && op->projected != NULL);
     ASSERT(op->q_norm != NULL && op->k_norm != NULL && op->inverse_frequencies != NULL);
