@@ -20,6 +20,7 @@ enum {
     REQUEST_STOP_IDS_MAX = 8,      // the model's own eos ids come on top
     REQUEST_UNKNOWN_KEYS_MAX = 16, // named in the first reply
     REQUEST_UNKNOWN_BYTES_MAX = 480,
+    REQUEST_TEMPERATURE_MAX = 1000,
     CLIENT_PING_INTERVAL_MS = 1000,   // to clients with unfinished work
     CLIENT_QUEUE_BYTES_MAX = 8 << 20, // unsent to one client; over it its work ends
 };
@@ -100,39 +101,58 @@ struct reply {
     int32_t index;                     // choice, 0 unless n > 1 (delta, final)
     uint64_t seed;                     // accepted: the seed in force
     int32_t prompt_tokens;             // accepted
-    const char *ignored;               // accepted: unknown keys, comma-separated, or ""
     const int32_t *ids;                // delta: new token ids
     int32_t ids_count;
     const char *text;          // delta: new text (may be shorter than the ids: half code
     size_t text_bytes;         // points wait); error: message; status, tokens: JSON
-    const char *finish_reason; // final: "stop", "length", "abort"
-    const char *error;         // error: status_name word
+    const char *finish_reason; // final: "stop", "length", "abort"; decoded: static, or "unknown"
+    const char *error;         // error: status_name word; decoded: static
     struct usage usage;        // final
+    char ignored[REQUEST_UNKNOWN_BYTES_MAX]; // accepted: unknown keys, comma-separated, or ""
 };
 
+// The request's type, wherever "t" stands in its map; REQUEST_NONE for an unknown one or no map.
+// And its id, for the answer to a request that cannot be decoded; "" when it has none.
 enum request_type request_type_of(const void *frame, size_t frame_bytes);
+void request_id_of(char id[REQUEST_ID_BYTES_MAX + 1], const void *frame, size_t frame_bytes);
+
+// A request with everything left out: the defaults above, empty id, no prompt.
+void generate_request_init(struct generate_request *request);
 
 // A request of a frame. On failure error names the field and out->id holds the id if one was read.
+// E_MALFORMED: no msgpack; E_INPUT: wrong type, out of range, missing or contradictory; E_LIMIT.
 enum status generate_request_decode(struct generate_request *out, const void *frame,
                                     size_t frame_bytes, struct error *error) MUST_CHECK;
+
+// Writes only what differs from "left out". E_LIMIT when buffer_bytes do not suffice.
 enum status generate_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
                                     const struct generate_request *request) MUST_CHECK;
 
-// Copies the "ids" of a request into ids[count_max]; E_INPUT names the first id out of
-// [0, vocab) and its place, E_LIMIT the count.
+// Copies the "ids" of a request into ids[count_max] (ids_count of them on OK); E_INPUT names the
+// first id out of [0, vocab) and its place, E_LIMIT the count.
 enum status generate_request_ids(int32_t *ids, int32_t count_max, int32_t vocab,
                                  const struct generate_request *request,
                                  struct error *error) MUST_CHECK;
 
+// The reverse: packs ids[0 .. count) into buffer (at most 5 bytes each) for request->ids.
+enum status generate_request_pack_ids(void *buffer, size_t buffer_bytes, size_t *bytes_out,
+                                      const int32_t *ids, int32_t count) MUST_CHECK;
+
+// A request that is only an id. Unknown keys are ignored.
 enum status plain_request_decode(struct plain_request *out, const void *frame, size_t frame_bytes,
                                  struct error *error) MUST_CHECK;
 enum status plain_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
                                  enum request_type type, const char *id) MUST_CHECK;
+
+// Checks that the frame is one whole map with an id; the text library reads the rest.
 enum status tokenize_request_decode(struct tokenize_request *out, const void *frame,
                                     size_t frame_bytes, struct error *error) MUST_CHECK;
 
+// Writes the fields that belong to reply->type. Bytes of text that are no UTF-8 become '?'.
 enum status reply_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
                          const struct reply *reply) MUST_CHECK;
-// Borrowed pointers of *out lie in the frame; ids are unpacked into ids_space[ids_max].
+
+// out->text lies in the frame; ids are unpacked into ids_space[ids_max]. Unknown keys are ignored,
+// so that an older client understands a newer server.
 enum status reply_decode(struct reply *out, int32_t *ids_space, int32_t ids_max, const void *frame,
                          size_t frame_bytes, struct error *error) MUST_CHECK;

@@ -68,6 +68,7 @@ const char *socket_endpoint(const struct socket *socket);
 // A DEALER: whether the handshake with the peer succeeded and the connection stands.
 bool socket_is_connected(struct socket *socket);
 
+// What was counted since it was opened.
 struct socket_counts socket_counts(struct socket *socket);
 
 // Readable when something may have happened. It tells edges, not levels: after it fired, and after
