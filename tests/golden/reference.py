@@ -122,7 +122,7 @@ CLASSES = {
 
 
 class Reference:
-    """A transformers model of one config, in one dtype, with hooks on its routers and layers.
+    """A transformers model of one config, in one dtype; records router picks and layer outputs.
 
     router: "own" = the class's router as it is; "f32" = its matrix product and weights in float32;
     a list of [tokens, top-k] index tensors = those experts, weights from the float32 logits.
@@ -200,7 +200,7 @@ class Reference:
         return ids
 
     def router_margins(self):
-        """[tokens, layers]: by how much the last chosen expert's logit beats the first not chosen."""
+        """[tokens, layers]: logit of the last expert chosen less that of the first not chosen."""
         top_k = self.router_picks[0].shape[1]
         margins = []
         for logits in self.router_logits:
