@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// loader.c -- one thread that runs once: open in order, close in reverse.
+#include "worker/loader.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "parallel/base/clock.h"
+
+_Static_assert((int)WIRE_ID_BYTES == (int)GROUP_ID_BYTES, "wire and group agree on the id");
+
+enum { MS_NS = CLOCK_NS_PER_MS, GATHER_BYTES_PER_SAMPLE = 64 };
+
+struct loader {
+    struct loader_options options;
+    struct model model;
+    struct model_weights weights;
+    struct rank_state state;
+    struct step_engine *engine;
+    struct memory_plan memory;
+    pthread_t thread;
+    bool weights_opened, state_opened;
+    atomic_bool ended;
+    enum status status;
+    struct error error;
+};
+
+static _Atomic double progress_share;
+
+static void note_progress(double share)
+{
+    atomic_store(&progress_share, share);
+}
+
+double loader_progress(void)
+{
+    return atomic_load(&progress_share);
+}
+
+static enum status open_group(struct loader *loader, struct error *error)
+{
+    const struct place_message *place = &loader->options.place;
+    struct group_options options = {
+        .place = {.group = place->group, .rank = place->rank, .ranks = place->ranks},
+        .exchange_bytes =
+            (size_t)place->step_tokens * (size_t)loader->model.config.hidden * sizeof(bf16),
+        .gather_bytes = (size_t)state_samples_max(&loader->memory) * GATHER_BYTES_PER_SAMPLE,
+        .wait_ns_max = (uint64_t)STEP_TIMEOUT_MS * MS_NS,
+        .join_ns_max = (uint64_t)JOIN_TIMEOUT_MS * MS_NS,
+    };
+    memcpy(options.id, place->id, sizeof options.id);
+    return group_open(&loader->model.group, &options, error);
+}
+
+static enum status open_all(struct loader *loader, struct error *error)
+{
+    const struct place_message *place = &loader->options.place;
+    struct model *model = &loader->model;
+    TRY(shard_make(&model->shard, &model->config, place->rank, place->ranks, error));
+    struct weights_request request = {.model_dir = loader->options.model_dir,
+                                      .format = loader->options.load_format,
+                                      .config = &model->config,
+                                      .shard = &model->shard,
+                                      .progress = note_progress};
+    TRY(weights_open(&loader->weights, &request, error));
+    loader->weights_opened = true;
+    TRY(state_open(&loader->state, &model->config, &model->shard, &loader->memory,
+                   loader->weights.has_mtp, error));
+    loader->state_opened = true;
+    TRY(stream_open(&model->stream, error));
+    TRY(open_group(loader, error));
+    model->weights = &loader->weights;
+    model->state = &loader->state;
+    struct step_options options = {.model = model,
+                                   .memory = loader->memory,
+                                   .epoch = place->epoch,
+                                   .vocab_real = place->vocab_real,
+                                   .notify_fd = loader->options.notify_fd};
+    return step_engine_open(&loader->engine, &options, error);
+}
+
+static void *run(void *argument)
+{
+    struct loader *loader = (struct loader *)argument;
+    uint64_t one = 1;
+    loader->status = open_all(loader, &loader->error);
+    atomic_store(&loader->ended, true);
+    ssize_t written = write(loader->options.ended_fd, &one, sizeof one);
+    ASSERT(written == (ssize_t)sizeof one);
+    return NULL;
+}
+
+enum status loader_start(struct loader **out, const struct loader_options *options,
+                         struct error *error)
+{
+    struct loader *loader = calloc(1, sizeof *loader);
+    if (loader == NULL)
+        return error_set(error, E_SYSTEM, "no memory for the loader");
+    const struct place_message *place = &options->place;
+    loader->options = *options;
+    loader->model.config = options->config;
+    loader->memory = (struct memory_plan){
+        .sequences = place->sequences,
+        .sequence_tokens = place->sequence_tokens,
+        .step_tokens = place->step_tokens,
+        .pages = place->pages,
+        .pages_per_sequence = place->pages_per_sequence,
+        .checkpoints = place->checkpoints,
+    };
+    if (pthread_create(&loader->thread, NULL, run, loader) != 0) {
+        free(loader);
+        return error_set(error, E_SYSTEM, "no thread for the loader");
+    }
+    *out = loader;
+    return OK;
+}
+
+void loader_close(struct loader *loader)
+{
+    if (loader == NULL)
+        return;
+    if (!atomic_load(&loader->ended)) {
+        // Reading a large model cannot be interrupted; the process ends now and takes it along.
+        pthread_detach(loader->thread);
+        return;
+    }
+    pthread_join(loader->thread, NULL);
+    if (loader->model.group != NULL)
+        group_abort(loader->model.group);
+    step_engine_close(loader->engine);
+    if (loader->model.stream != NULL)
+        stream_synchronize(loader->model.stream);
+    if (loader->model.group != NULL)
+        group_close(loader->model.group);
+    if (loader->model.stream != NULL)
+        stream_close(loader->model.stream);
+    if (loader->state_opened)
+        state_close(&loader->state);
+    if (loader->weights_opened)
+        weights_close(&loader->weights);
+    free(loader);
+}
+
+enum status loader_result(const struct loader *loader, struct error *error)
+{
+    if (!atomic_load(&loader->ended))
+        return error_set(error, E_TIMEOUT, "still loading");
+    if (loader->status != OK && error != NULL)
+        *error = loader->error;
+    return loader->status;
+}
+
+struct step_engine *loader_engine(const struct loader *loader)
+{
+    return loader->engine;
+}
+
+struct group *loader_group(const struct loader *loader)
+{
+    return loader->model.group;
+}
