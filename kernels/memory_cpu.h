@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// memory_cpu.h -- how much memory this process may still use, from the kernel's text files. Not
-// an op. Belongs to runtime_cpu.c.
+// memory_cpu.h -- how much memory this process may still use, from the kernel's text files.
+// Not an op. Belongs to runtime_cpu.c.
 #pragma once
 
 #include <stdint.h>

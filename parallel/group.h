@@ -32,6 +32,7 @@ enum status group_open(struct group **out, const struct group_options *options,
 // After the streams that used the group have been synchronised. NULL is allowed.
 void group_close(struct group *group);
 
+// The place that the group was opened with.
 struct place group_place(const struct group *group);
 
 // The exchange for push and pull ops. Owned by the group.
@@ -52,8 +53,8 @@ void group_barrier(struct group *group, struct stream *stream);
 // True when a wait failed or someone aborted: results since then mean nothing. Any thread.
 int group_failed(const struct group *group);
 
-// Bit r: rank r did not come within wait_ns_max; 0 when nothing failed, or when another rank ran out
-// of time or aborted first. Any thread.
+// Bit r: rank r did not come within wait_ns_max; 0 when nothing failed, or when another rank ran
+// out of time or aborted first. Any thread.
 uint32_t group_missing(const struct group *group);
 
 // Ends all waits of all ranks, at once. Any thread.

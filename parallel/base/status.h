@@ -8,9 +8,9 @@
 #include <stddef.h>
 
 #if defined(__GNUC__)
-#define MUST_CHECK                 __attribute__((warn_unused_result))
+#define MUST_CHECK               __attribute__((warn_unused_result))
 #define PRINTF_LIKE(text, first) __attribute__((format(printf, text, first)))
-#define NO_RETURN                  __attribute__((noreturn))
+#define NO_RETURN                __attribute__((noreturn))
 #else
 #define MUST_CHECK
 #define PRINTF_LIKE(text, first)
@@ -47,7 +47,7 @@ const char *status_name(enum status status);
 // The status of a word that status_name printed; E_FAILED for a word nobody knows.
 enum status status_from_name(const char *name);
 
-// The exit code of DESIGN's command line: 0 ok, 1 usage, 2 bad input, 3 no connection, 4 failed.
+// The exit code of the command line: 0 ok, 1 usage, 2 bad input, 3 no connection, 4 failed.
 int status_exit_code(enum status status);
 
 // Fills error (which may be NULL) with a formatted text and returns status, so that a function

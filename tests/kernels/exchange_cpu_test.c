@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// exchange_cpu_test.c -- the exchange's protocol between threads over plain memory, where the thread
-// sanitizer sees every access: exact sums, reuse of lanes, bounded waits, abort. Over shared memory
-// and between processes: tests/parallel/.
+// exchange_cpu_test.c -- the exchange's protocol between threads over plain memory, where the
+// thread sanitizer sees every access: exact sums, reuse of lanes, bounded waits, abort. Over shared
+// memory and between processes: tests/parallel/.
 #include "kernels/exchange.h"
 
 #include <pthread.h>
