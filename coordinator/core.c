@@ -296,6 +296,11 @@ void coord_step(struct coord *coord, const struct coord_event *event, struct coo
     check_drained(coord, out);
 }
 
+int32_t coord_worker(const struct coord *coord, int32_t group, int rank)
+{
+    return coord->groups[group].workers[rank];
+}
+
 void coord_status(const struct coord *coord, struct coord_status *out)
 {
     *out = (struct coord_status){

@@ -26,9 +26,8 @@ enum {
 // What the operator and the model decide before the first event. Borrowed during coord_init only.
 struct coord_options {
     struct model_config config;
-    struct memory_wishes wishes; // bytes_free is filled in from the workers' HELLOs
+    struct memory_wishes wishes; // bytes_free and mtp are filled in from the workers' HELLOs
     int groups, ranks;
-    bool mtp;                        // the checkpoint has the head
     int vocab_real;                  // number of real token ids
     int queued_max;                  // requests waiting for a slot
     int64_t pool_tokens;             // prompt and output tokens of all unfinished requests together
@@ -147,6 +146,10 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
 
 void coord_step(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
 
+// The connection of a rank of a group that has been placed.
+int32_t coord_worker(const struct coord *coord, int32_t group, int rank);
+
+// Counts as of the last event.
 void coord_status(const struct coord *coord, struct coord_status *out);
 
 // Named invariants, for tests/sim after every step: NULL when all hold, else the name of the one

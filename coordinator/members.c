@@ -43,9 +43,9 @@ static const char *mismatch(struct coord *coord, const struct hello *hello, char
     } else if (hello->config_hash != coord->config_hash) {
         snprintf(text, 320, "model config %016llx, this coordinator serves %016llx",
                  (unsigned long long)hello->config_hash, (unsigned long long)coord->config_hash);
-    } else if ((hello->has_mtp != 0) != coord->options.mtp) {
-        snprintf(text, 320, "its checkpoint %s the mtp head, the coordinator's %s",
-                 hello->has_mtp ? "has" : "lacks", coord->options.mtp ? "has" : "lacks");
+    } else if (first != NULL && hello->has_mtp != first->has_mtp) {
+        snprintf(text, 320, "its checkpoint %s the mtp head, the first worker's %s",
+                 hello->has_mtp ? "has" : "lacks", first->has_mtp ? "has" : "lacks");
     } else if (first != NULL && strcmp(hello->backend, first->backend) != 0) {
         snprintf(text, 320, "backend '%s', the first worker has '%s'", hello->backend,
                  first->backend);
@@ -153,6 +153,18 @@ static void init_group_pools(struct coord *coord, int32_t g)
                   group->memory.pages);
 }
 
+// Bytes that a chosen worker can count on: CPU ranks of one host share its memory.
+static uint64_t bytes_of(const struct coord *coord, const int32_t *chosen, int r)
+{
+    const struct hello *hello = &coord->workers[chosen[r]].hello;
+    uint64_t sharers = 0;
+    if (strcmp(hello->backend, "cpu") != 0)
+        return hello->bytes_free;
+    for (int i = 0; i < coord->options.ranks; i++)
+        sharers += strcmp(coord->workers[chosen[i]].hello.host, hello->host) == 0;
+    return hello->bytes_free / sharers;
+}
+
 // Forms a group as soon as enough workers wait.
 static void form(struct coord *coord, struct coord_actions *out)
 {
@@ -163,8 +175,9 @@ static void form(struct coord *coord, struct coord_actions *out)
     struct group_state *group = &coord->groups[g];
     struct memory_wishes wishes = coord->options.wishes;
     wishes.bytes_free = UINT64_MAX;
+    wishes.mtp = coord->workers[chosen[0]].hello.has_mtp != 0;
     for (int r = 0; r < coord->options.ranks; r++) {
-        uint64_t bytes_free = coord->workers[chosen[r]].hello.bytes_free;
+        uint64_t bytes_free = bytes_of(coord, chosen, r);
         wishes.bytes_free = bytes_free < wishes.bytes_free ? bytes_free : wishes.bytes_free;
         group->workers[r] = chosen[r];
     }

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// link.c -- rings of structs by value.
+#include "coordinator/link.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "parallel/base/clock.h"
+
+enum status link_open(struct link *link, struct error *error)
+{
+    size_t orders_bytes = LINK_TO_CORE_MAX * sizeof(struct link_order);
+    size_t news_bytes = LINK_FROM_CORE_MAX * sizeof(struct link_news);
+    memset(link, 0, sizeof *link);
+    link->core_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    link->door_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    link->memory = malloc(orders_bytes + news_bytes);
+    if (link->core_fd < 0 || link->door_fd < 0 || link->memory == NULL) {
+        link_close(link);
+        return error_set(error, E_SYSTEM, "no memory or file descriptor for a door");
+    }
+    ring_init(&link->to_core, link->memory, sizeof(struct link_order), LINK_TO_CORE_MAX);
+    ring_init(&link->from_core, (uint8_t *)link->memory + orders_bytes, sizeof(struct link_news),
+              LINK_FROM_CORE_MAX);
+    return OK;
+}
+
+void link_close(struct link *link)
+{
+    if (link->core_fd >= 0)
+        close(link->core_fd);
+    if (link->door_fd >= 0)
+        close(link->door_fd);
+    free(link->memory);
+    *link = (struct link){.core_fd = -1, .door_fd = -1};
+}
+
+bool link_order(struct link *link, const struct link_order *order)
+{
+    void *item = ring_write_begin(&link->to_core);
+    if (item == NULL)
+        return false;
+    memcpy(item, order, sizeof *order);
+    ring_write_end(&link->to_core);
+    return true;
+}
+
+bool link_next_order(struct link *link, struct link_order *out)
+{
+    const void *item = ring_read_begin(&link->to_core);
+    if (item == NULL)
+        return false;
+    memcpy(out, item, sizeof *out);
+    ring_read_end(&link->to_core);
+    return true;
+}
+
+void link_tell(struct link *link, const struct link_news *news)
+{
+    void *item = ring_write_begin(&link->from_core);
+    while (item == NULL) {
+        link_wake_door(link);
+        clock_sleep_ns(CLOCK_NS_PER_MS);
+        item = ring_write_begin(&link->from_core);
+    }
+    memcpy(item, news, sizeof *news);
+    ring_write_end(&link->from_core);
+}
+
+bool link_next_news(struct link *link, struct link_news *out)
+{
+    const void *item = ring_read_begin(&link->from_core);
+    if (item == NULL)
+        return false;
+    memcpy(out, item, sizeof *out);
+    ring_read_end(&link->from_core);
+    return true;
+}
+
+static void wake(int fd)
+{
+    uint64_t one = 1;
+    ssize_t written = write(fd, &one, sizeof one); // full means awake already
+    (void)written;
+}
+
+void link_wake_core(struct link *link)
+{
+    wake(link->core_fd);
+}
+
+void link_wake_door(struct link *link)
+{
+    wake(link->door_fd);
+}
+
+void link_clear(int fd)
+{
+    uint64_t count;
+    ssize_t got = read(fd, &count, sizeof count);
+    (void)got;
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// link.h -- what passes between a door's thread and the core's: two bounded rings and two
+// eventfds. A door is the only writer of one ring and the only reader of the other. Knows no
+// socket and no format.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/core.h"
+#include "parallel/base/ring.h"
+
+enum {
+    LINK_TO_CORE_MAX = 8192,    // orders waiting for the core
+    LINK_FROM_CORE_MAX = 65536, // news waiting for the door: 64 steps of 1,024 rows
+};
+
+enum link_order_type {
+    ORDER_SUBMIT,
+    ORDER_FINISH,
+    ORDER_STATUS,
+    ORDER_DRAIN,
+};
+
+// Door -> core. prompt belongs to the core from then on, which frees it.
+struct link_order {
+    enum link_order_type type;
+    uint64_t request;
+    int32_t *prompt; // [prompt_tokens], malloc'ed
+    int32_t prompt_tokens;
+    struct coord_sampling sampling;
+    const char *reason; // FINISH: a literal
+};
+
+enum link_news_type {
+    NEWS_READY,    // the first group serves; context tells the limit
+    NEWS_ACCEPTED, // request
+    NEWS_TOKENS,   // request, tokens
+    NEWS_DONE,     // request, reason, usage
+    NEWS_ERROR,    // request, status, text
+    NEWS_STATUS,   // status_report
+    NEWS_END,      // nothing follows: flush and leave
+};
+
+// Core -> door. text belongs to the door from then on, which frees it.
+struct link_news {
+    enum link_news_type type;
+    uint64_t request;
+    int32_t tokens_count;
+    int32_t tokens[STEP_VERIFY_MAX];
+    enum status status;
+    char *text;         // ERROR: malloc'ed, or NULL when there was no memory
+    const char *reason; // DONE: a literal
+    union {
+        struct coord_usage usage;
+        struct coord_status status_report;
+        int32_t context; // READY: longest sequence
+    };
+};
+
+struct link {
+    struct ring to_core, from_core;
+    int core_fd, door_fd; // eventfds: something is in the ring that this side reads
+    void *memory;
+};
+
+enum status link_open(struct link *link, struct error *error) MUST_CHECK;
+void link_close(struct link *link);
+
+// Door's side. False when the ring is full: the caller answers `overloaded`.
+bool link_order(struct link *link, const struct link_order *order);
+bool link_next_news(struct link *link, struct link_news *out);
+
+// Core's side. link_tell waits when the ring is full: a door never blocks, so it will read.
+void link_tell(struct link *link, const struct link_news *news);
+bool link_next_order(struct link *link, struct link_order *out);
+
+// Wakes the other side; once after a batch.
+void link_wake_core(struct link *link);
+void link_wake_door(struct link *link);
+
+// Empties this side's eventfd before the ring is read.
+void link_clear(int fd);
