@@ -15,83 +15,10 @@ import shutil
 import subprocess
 import sys
 
-# ---------------------------------------------------------------- the limits of STYLE.md
-LINE_COLUMNS_MAX = 100
-FILE_LINES_MAX = {".c": 600, ".cu": 600, ".cuh": 600, ".h": 250, ".py": 600, ".sh": 600}
-FUNCTION_LINES_MAX = 70
-KERNEL_LINES_MAX = 150
-PARAMETERS_MAX = 6
-LAUNCHER_PARAMETERS_MAX = 8
-CONTRACT_GROUP_MAX = 6  # declarations without a blank line between them that share one contract
-
-C_KINDS = (".c", ".h", ".cu", ".cuh")
-DATA_FOLDERS = ("deploy/demo/model/", "tests/golden/data/", "tests/fuzz/corpus/", "build/", ".git/")
-
-# ---------------------------------------------------------------- the one list of exceptions
-# (rule, path) -> reason. It may only shrink: an entry that is no longer needed is itself a finding.
-EXCEPTIONS = {}
-
-# A .c file without tests/<path>_test.c -> the test that covers it. The test has to exist.
-COVERED_BY = {}
-
-# ---------------------------------------------------------------- include arrows
-# zone -> zones it may include (itself is understood). The first pattern that matches decides.
-ZONES = [
-    ("tests", r"tests/"),
-    ("base", r"parallel/base/"),
-    ("wire", r"parallel/wire/"),
-    ("group", r"parallel/(group|exchange)(_\w+)?\.\w+$"),
-    ("memory_plan", r"parallel/memory_plan(_\w+)?\.\w+$"),
-    ("config", r"parallel/config(_\w+)?\.\w+$"),
-    ("plan", r"parallel/plan(_\w+)?\.\w+$"),
-    ("shard", r"parallel/shard(_\w+)?\.\w+$"),
-    ("dummy", r"parallel/dummy(_\w+)?\.\w+$"),
-    ("kernels", r"kernels/"),
-    ("worker", r"worker/"),
-    ("text", r"coordinator/text/"),
-    ("coordinator", r"coordinator/"),
-    ("client", r"deploy/client/"),
-    ("cli", r"deploy/cli/"),
-]
-MODEL = {"config", "plan", "shard", "memory_plan", "dummy"}  # one library, no arrows out but base
-ARROWS = {
-    "base": set(),
-    "kernels": {"base"},
-    "wire": {"base"},
-    **{zone: {"base"} | MODEL for zone in MODEL},
-    "group": {"base", "plan", "kernels"},
-    "worker": {"base", "wire", "group", "kernels"} | MODEL,
-    "text": {"base"},
-    "coordinator": {"base", "wire", "config", "plan", "memory_plan", "text"},
-    "client": {"base", "wire"},
-    "cli": {"client", "text", "base", "wire", "config"},
-    "tests": {zone for zone, _ in ZONES},
-}
-# Outside headers that only some files may see: (header, who may include it).
-OUTSIDE = [
-    (r"(cuda|cublas|cooperative_groups|mma\.h|nvtx|nvrtc)",
-     r"kernels/.*\.(cu|cuh)$|parallel/(exchange_cuda|group_nccl)\.\w+$|tests/.*\.cu$"),
-    (r"nccl",
-     r"parallel/(exchange_cuda|group_nccl)\.\w+$|kernels/exchange\w*\.(cu|cuh)$|tests/.*\.cu$"),
-    (r"(zmq|msgpack)", r"parallel/wire/|tests/"),
-    (r"(pcre2|utf8proc)", r"coordinator/text/|tests/"),
-    (r"microhttpd", r"coordinator/door_http\w*\.c$|tests/"),
-]
-
-# ---------------------------------------------------------------- purity
-PURE = re.compile(
-    r"coordinator/(core|scheduler|kv_pages|state_slots|prefix_cache|requests|members|router"
-    r"|token_pool)(_\w+)?\.c$|parallel/(plan|shard|memory_plan|dummy)(_\w+)?\.c$")
-IMPURE_SYSTEM = re.compile(
-    r"^(time|errno|pthread|threads|unistd|fcntl|poll|signal|stdatomic|semaphore|dlfcn|spawn|wait"
-    r"|zmq|msgpack|jansson|pcre2|utf8proc|microhttpd|cuda|cublas|nccl)|^(sys|netinet|arpa|net)/")
-IMPURE_OURS = re.compile(r"parallel/base/(clock|log)\.h$|parallel/wire/socket\w*\.h$")
-IMPURE_CALLS = re.compile(
-    r"\b(malloc|calloc|realloc|free|aligned_alloc|strdup|strndup|asprintf|alloca|printf|fprintf"
-    r"|vprintf|vfprintf|dprintf|puts|fputs|putchar|fputc|putc|perror|fwrite|fread|fopen|fclose"
-    r"|open|close|read|write|send|recv|socket|time|clock|clock_gettime|gettimeofday|nanosleep"
-    r"|usleep|sleep|rand|srand|random|getenv|exit|abort|system|pthread_\w+|thrd_\w+|mtx_\w+"
-    r"|clock_\w+|log_\w+)\s*\(")
+from tidy_rules import (ARROWS, CONTRACT_GROUP_MAX, COVERED_BY, C_KINDS, DATA_FOLDERS, EXCEPTIONS,
+                        FILE_LINES_MAX, FUNCTION_LINES_MAX, IMPURE_CALLS, IMPURE_OURS,
+                        IMPURE_SYSTEM, KERNEL_LINES_MAX, LAUNCHER_PARAMETERS_MAX,
+                        LINE_COLUMNS_MAX, OUTSIDE, PARAMETERS_MAX, PURE, ZONES)
 
 OP_FIELDS = ("shape", "needs", "moves", "error", "source")
 KERNEL_FIELDS = ("launch", "limit")
@@ -229,8 +156,6 @@ def rule_text(source, _):
     if source.path.endswith("STYLE.md"):
         return
     for number, line in enumerate(source.lines, 1):
-        if len(line) > LINE_COLUMNS_MAX and source.kind != ".md":
-            yield number, f"{len(line)} columns, the limit is {LINE_COLUMNS_MAX}"
         if "\t" in line:
             yield number, "a tab; indentation is spaces"
         if line != line.rstrip():
@@ -241,6 +166,12 @@ def rule_text(source, _):
             yield number, f"'{match.group(0)}' is outside the repository"
     if source.text and not source.text.endswith("\n"):
         yield len(source.lines), "no newline at the end of the file"
+
+
+def rule_columns(source, _):
+    for number, line in enumerate(source.lines, 1):
+        if len(line) > LINE_COLUMNS_MAX and source.kind != ".md":
+            yield number, f"{len(line)} columns, the limit is {LINE_COLUMNS_MAX}"
 
 
 def rule_head(source, _):
@@ -299,7 +230,7 @@ def rule_include(source, tree):
         return
     zone = zone_of(source.path)
     if zone is None:
-        yield 1, "the file is in no line of the arrow table (ZONES in tests/tidy.py)"
+        yield 1, "the file is in no line of the arrow table (ZONES in tests/tidy_rules.py)"
         return
     own = os.path.splitext(source.path)[0] + ".h"
     if source.kind == ".c" and own in tree and \
@@ -311,7 +242,7 @@ def rule_include(source, tree):
             continue
         for header, allowed in OUTSIDE:
             if re.match(header, name) and not re.match(allowed, source.path):
-                yield line, f"<{name}> may not be seen here (OUTSIDE in tests/tidy.py)"
+                yield line, f"<{name}> may not be seen here (OUTSIDE in tests/tidy_rules.py)"
 
 
 def check_arrow(source, tree, zone, line, name):
@@ -361,12 +292,12 @@ def rule_contract(source, _):
         yield 1, "no #pragma once"
     items = sorted(source.functions + source.declarations, key=lambda f: f.first)
     last, group, documented = None, 0, False
-    if items and source.path.startswith("kernels/") and " -- op: " in source.lines[1]:
-        items.pop(0)  # the op itself: the head comment is its contract
+    is_op = source.path.startswith("kernels/") and " -- op: " in source.lines[1]
     for function in items:
         above = source.lines[function.first - 2].strip() if function.first > 1 else ""
         beside = re.search(r"; // \S", source.lines[function.last - 1])
-        if beside or above.startswith("//") or above.endswith("*/"):
+        head = is_op and function is items[0]  # the op itself: its contract is the head comment
+        if head or beside or above.startswith("//") or above.endswith("*/"):
             group, documented = 1, True
         elif last == function.first - 1:
             group += 1
@@ -422,9 +353,9 @@ def rule_test(source, tree):
     stem = re.sub(r"^kernels/twins/", "kernels/", path[:-2])
     if f"tests/{stem}_test.c" in tree:
         if path in COVERED_BY:
-            yield 1, "has a test of its own now: take it off COVERED_BY in tests/tidy.py"
+            yield 1, "has a test of its own now: take it off COVERED_BY in tests/tidy_rules.py"
     elif path not in COVERED_BY:
-        yield 1, f"no tests/{stem}_test.c, and no entry in COVERED_BY in tests/tidy.py"
+        yield 1, f"no tests/{stem}_test.c, and no entry in COVERED_BY in tests/tidy_rules.py"
     elif COVERED_BY[path] not in tree:
         yield 1, f"COVERED_BY names {COVERED_BY[path]}, which does not exist"
 
@@ -455,9 +386,9 @@ def rule_plant(source, tree):
                 yield number, f"planted bug {name} has no line in tests/plants.txt"
 
 
-RULES = {"text": rule_text, "head": rule_head, "size": rule_size, "include": rule_include,
-         "pure": rule_pure, "contract": rule_contract, "typedef": rule_typedef, "op": rule_op,
-         "test": rule_test, "plant": rule_plant}
+RULES = {"text": rule_text, "columns": rule_columns, "head": rule_head, "size": rule_size,
+         "include": rule_include, "pure": rule_pure, "contract": rule_contract,
+         "typedef": rule_typedef, "op": rule_op, "test": rule_test, "plant": rule_plant}
 
 
 # ---------------------------------------------------------------- the run
