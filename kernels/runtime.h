@@ -36,6 +36,7 @@ void runtime_free(void *memory_dev);
 void *runtime_alloc_host(size_t bytes);
 void runtime_free_host(void *memory);
 
+// A queue of work that runs in order, beside its host. E_SYSTEM when the system gives none.
 enum status stream_open(struct stream **out, struct error *error) MUST_CHECK;
 void stream_close(struct stream *stream); // waits for queued work
 
@@ -51,6 +52,7 @@ void stream_zero(struct stream *stream, void *memory_dev, size_t bytes);
 // has run: how a poll loop learns that a step ended.
 void stream_notify(struct stream *stream, int fd);
 
+// A point in a stream that others can ask for. Recording again moves the point.
 enum status event_open(struct event **out, struct error *error) MUST_CHECK;
 void event_close(struct event *event);
 void event_record(struct event *event, struct stream *stream);

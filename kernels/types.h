@@ -10,6 +10,7 @@ typedef struct {
     uint16_t bits;
 } bf16;
 
+// Exact.
 static inline float bf16_to_float(bf16 value)
 {
     uint32_t bits = (uint32_t)value.bits << 16;

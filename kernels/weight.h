@@ -20,6 +20,7 @@ struct weight {
     const void *scales; // NULL for bf16
 };
 
+// The values of a weight whose format is WEIGHT_BF16.
 static inline const bf16 *weight_bf16(const struct weight *weight)
 {
     return (const bf16 *)weight->data;
