@@ -45,6 +45,7 @@ struct added_piece {
     size_t start, bytes;
 };
 
+// An empty set in the caller's storage; fini frees what it holds.
 void added_tokens_init(struct added_tokens *set);
 void added_tokens_fini(struct added_tokens *set);
 

@@ -28,6 +28,7 @@ struct json_extent {
     size_t start, bytes;
 };
 
+// A scan from the first byte of text, which is borrowed, as is name, while the scan is in use.
 void json_scan_init(struct json_scan *scan, const char *name, const char *text, size_t bytes,
                     struct error *error);
 

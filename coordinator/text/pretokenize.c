@@ -122,18 +122,19 @@ void pretokenize_scratch_fini(struct pretokenize_scratch *scratch)
 
 enum status pretokenize_next(const struct pretokenize *pretokenize,
                              struct pretokenize_scratch *scratch, const char *text, size_t bytes,
-                             size_t start, size_t *end, struct error *error)
+                             size_t *at, struct error *error)
 {
+    const size_t start = *at;
     const int matches = pcre2_match(pretokenize->code, (PCRE2_SPTR)text, bytes, start,
                                     PCRE2_NO_UTF_CHECK, scratch->match, scratch->context);
     if (matches == PCRE2_ERROR_NOMATCH) {
-        *end = bytes;
+        *at = bytes;
         return OK;
     }
     if (matches < 0)
         return pcre2_failed(error, E_SYSTEM, "cutting text into pieces", matches);
     const PCRE2_SIZE *place = pcre2_get_ovector_pointer(scratch->match);
-    *end = place[0] > start ? place[0] : place[1];
-    ASSERT(*end > start && *end <= bytes);
+    *at = place[0] > start ? place[0] : place[1];
+    ASSERT(*at > start && *at <= bytes);
     return OK;
 }

@@ -27,14 +27,14 @@ MUST_CHECK enum status pretokenize_init(struct pretokenize *pretokenize, const c
                                         struct error *error);
 void pretokenize_fini(struct pretokenize *pretokenize);
 
+// The caller's storage, for init and fini; E_SYSTEM: no memory.
 MUST_CHECK enum status pretokenize_scratch_init(struct pretokenize_scratch *scratch,
                                                 struct error *error);
 void pretokenize_scratch_fini(struct pretokenize_scratch *scratch);
 
-// The piece of text[bytes] (well-formed UTF-8) that starts at byte `start` < bytes: *end becomes
-// one past it. Text that the expression does not match is a piece of its own, as is each match.
-// E_SYSTEM carries PCRE2's words (a resource limit).
+// The piece of text[bytes] (well-formed UTF-8) that starts at byte *at < bytes: *at becomes one
+// past it. Text that the expression does not match is a piece of its own, as is each match. E_SYSTEM
+// carries PCRE2's words (a resource limit).
 MUST_CHECK enum status pretokenize_next(const struct pretokenize *pretokenize,
                                         struct pretokenize_scratch *scratch, const char *text,
-                                        size_t bytes, size_t start, size_t *end,
-                                        struct error *error);
+                                        size_t bytes, size_t *at, struct error *error);

@@ -116,10 +116,12 @@ static enum status encode_piece(struct encoding *encoding, const char *piece, si
 // Text without added tokens, in normal form.
 static enum status encode_plain(struct encoding *encoding, const char *text, size_t bytes)
 {
-    for (size_t start = 0, end; start < bytes; start = end) {
+    size_t at = 0;
+    while (at < bytes) {
+        const size_t start = at;
         TRY(pretokenize_next(&encoding->tokenizer->pretokenize, &encoding->scratch->pretokenize,
-                             text, bytes, start, &end, encoding->error));
-        TRY(encode_piece(encoding, text + start, end - start));
+                             text, bytes, &at, encoding->error));
+        TRY(encode_piece(encoding, text + start, at - start));
     }
     return OK;
 }
