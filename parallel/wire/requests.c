@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: Apache-2.0
+// requests.c -- what clients send: generate, and the requests that are little more than an id. The
+// answers are in replies.c.
+#include "parallel/wire/requests.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "parallel/wire/reader.h"
+#include "parallel/wire/writer.h"
+
+static const char *const type_names[] = {
+    [REQUEST_NONE] = "",         [REQUEST_GENERATE] = "generate", [REQUEST_ABORT] = "abort",
+    [REQUEST_STATUS] = "status", [REQUEST_TOKENIZE] = "tokenize", [REQUEST_DRAIN] = "drain",
+};
+
+enum { REQUEST_TYPES = sizeof type_names / sizeof type_names[0] };
+
+enum generate_key {
+    KEY_T,
+    KEY_ID,
+    KEY_PROMPT,
+    KEY_IDS,
+    KEY_MESSAGES,
+    KEY_MAX_TOKENS,
+    KEY_TEMPERATURE,
+    KEY_TOP_K,
+    KEY_TOP_P,
+    KEY_MIN_P,
+    KEY_SEED,
+    KEY_IGNORE_EOS,
+    KEY_STOP_IDS,
+    KEY_SPECULATIVE,
+    KEY_THINKING,
+    KEY_SKIP_SPECIAL,
+    KEY_TEXT,
+    KEY_UNSUPPORTED_FIRST
+};
+
+// The keys of generate, in the order of the enum; then fields that the family's servers take and
+// this build does not serve: they are refused by name unless they say "nothing".
+static const char *const generate_keys[] = {
+    "t",
+    "id",
+    "prompt",
+    "ids",
+    "messages",
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+    "ignore_eos",
+    "stop_token_ids",
+    "speculative_tokens",
+    "enable_thinking",
+    "skip_special_tokens",
+    "text",
+    // Neutral at 1:
+    "n",
+    "best_of",
+    "repetition_penalty",
+    "length_penalty",
+    // Neutral at 0:
+    "presence_penalty",
+    "frequency_penalty",
+    "min_tokens",
+    "top_logprobs",
+    // Neutral when nil, false or empty:
+    "stop",
+    "logprobs",
+    "prompt_logprobs",
+    "logprob_token_ids",
+    "logit_bias",
+    "logits_processors",
+    "allowed_token_ids",
+    "bad_words",
+    "structured_outputs",
+    "response_format",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "tools",
+    "documents",
+    "repetition_detection",
+    "thinking_token_budget",
+    "truncate_prompt_tokens",
+    "echo",
+    "suffix",
+    "use_beam_search",
+    "include_stop_str_in_output",
+    "prompt_embeds",
+    "multi_modal_data",
+    "lora_request",
+    "extra_args",
+};
+
+enum {
+    GENERATE_KEYS = sizeof generate_keys / sizeof generate_keys[0],
+    NEUTRAL_ONE_COUNT = 4,
+    NEUTRAL_ZERO_COUNT = 4,
+};
+
+_Static_assert((int)GENERATE_KEYS <= (int)READER_KEYS_MAX, "a reader_map knows no more keys");
+
+// ---- What every request has ----
+
+// The value of a string key of a map, wherever it stands; "" with *bytes 0 when there is none.
+static const char *find_str(const void *frame, size_t frame_bytes, const char *key, size_t *bytes)
+{
+    struct reader reader;
+    struct reader_map map;
+    const char *found = "";
+    *bytes = 0;
+    reader_init(&reader, frame, frame_bytes, "request", NULL);
+    reader_map_open(&reader, &map, &key, 1, false);
+    for (int32_t index; (index = reader_map_key(&reader, &map)) != READER_MAP_END;) {
+        size_t value_bytes;
+        if (index == 0 && reader_peek(&reader) == READER_STR)
+            found = reader_str(&reader, bytes, SIZE_MAX);
+        else
+            reader_value(&reader, &value_bytes);
+    }
+    return found;
+}
+
+enum request_type request_type_of(const void *frame, size_t frame_bytes)
+{
+    size_t bytes;
+    const char *name = find_str(frame, frame_bytes, "t", &bytes);
+    for (int i = 1; i < REQUEST_TYPES; i++) {
+        if (strlen(type_names[i]) == bytes && memcmp(type_names[i], name, bytes) == 0)
+            return (enum request_type)i;
+    }
+    return REQUEST_NONE;
+}
+
+void request_id_of(char id[REQUEST_ID_BYTES_MAX + 1], const void *frame, size_t frame_bytes)
+{
+    size_t bytes;
+    const char *found = find_str(frame, frame_bytes, "id", &bytes);
+    if (bytes > REQUEST_ID_BYTES_MAX)
+        bytes = 0;
+    memcpy(id, found, bytes);
+    id[bytes] = '\0';
+}
+
+static void read_id(struct reader *reader, char id[REQUEST_ID_BYTES_MAX + 1])
+{
+    reader_text(reader, id, REQUEST_ID_BYTES_MAX + 1);
+    if (id[0] == '\0')
+        reader_fail(reader, E_INPUT, "empty, 1 to %d bytes are needed", REQUEST_ID_BYTES_MAX);
+}
+
+// ---- Generate ----
+
+void generate_request_init(struct generate_request *request)
+{
+    *request = (struct generate_request){.max_tokens = -1,
+                                         .temperature = -1,
+                                         .top_k = -1,
+                                         .top_p = -1,
+                                         .min_p = -1,
+                                         .speculative_tokens = -1,
+                                         .enable_thinking = true,
+                                         .skip_special_tokens = true,
+                                         .want_text = true};
+}
+
+// Reads over a value; true when it says "nothing": nil, false, empty, or the neutral number.
+static bool read_neutral(struct reader *reader, double neutral)
+{
+    size_t bytes;
+    switch (reader_peek(reader)) {
+    case READER_NIL: return reader_nil(reader);
+    case READER_BOOL: return !reader_bool(reader);
+    case READER_INT:
+    case READER_REAL: return reader_real(reader, -DBL_MAX, DBL_MAX) == neutral;
+    default: break;
+    }
+    const uint8_t *value = reader_value(reader, &bytes);
+    return bytes == 1 && (value[0] == 0x80 || value[0] == 0x90 || value[0] == 0xA0);
+}
+
+static void read_unsupported(struct reader *reader, struct generate_request *out, int32_t key)
+{
+    int32_t index = key - KEY_UNSUPPORTED_FIRST;
+    double neutral = (double)NAN; // which no number equals
+    if (index < NEUTRAL_ONE_COUNT)
+        neutral = 1;
+    else if (index < NEUTRAL_ONE_COUNT + NEUTRAL_ZERO_COUNT)
+        neutral = 0;
+    if (!read_neutral(reader, neutral) && out->unsupported == NULL)
+        out->unsupported = generate_keys[key];
+}
+
+static void read_prompt(struct reader *reader, struct generate_request *out)
+{
+    out->prompt = reader_str(reader, &out->prompt_bytes, REQUEST_TEXT_BYTES_MAX);
+    if (out->prompt_bytes == 0)
+        reader_fail(reader, E_INPUT, "an empty prompt");
+}
+
+static void read_ids(struct reader *reader, struct generate_request *out)
+{
+    out->ids_count = reader_array(reader, REQUEST_PROMPT_TOKENS_MAX);
+    if (out->ids_count == 0)
+        reader_fail(reader, E_INPUT, "an empty prompt");
+    out->ids = reader->at;
+    for (int32_t i = 0; i < out->ids_count && reader->status == OK; i++) {
+        reader->index = i;
+        reader_int32(reader, 0, INT32_MAX);
+    }
+    out->ids_bytes = (size_t)(reader->at - out->ids);
+}
+
+static void read_messages(struct reader *reader, struct generate_request *out)
+{
+    enum reader_kind kind = reader_peek(reader);
+    if (kind != READER_ARRAY && kind != READER_NOTHING)
+        reader_fail(reader, E_INPUT, "not an array of messages");
+    out->messages = reader_value(reader, &out->messages_bytes);
+    if (out->messages_bytes == 1)
+        reader_fail(reader, E_INPUT, "an empty array");
+}
+
+static void read_stop_ids(struct reader *reader, struct generate_request *out)
+{
+    out->stop_count = reader_array(reader, REQUEST_STOP_IDS_MAX);
+    for (int32_t i = 0; i < out->stop_count && reader->status == OK; i++) {
+        reader->index = i;
+        out->stop_ids[i] = reader_int32(reader, 0, INT32_MAX);
+    }
+}
+
+// vLLM's clients send -1 for "none": of a seed, of top_k and of max_tokens.
+static bool read_minus_one(struct reader *reader)
+{
+    if (reader->at == reader->end || *reader->at != 0xFF)
+        return false;
+    reader->at++;
+    return true;
+}
+
+static double read_top_p(struct reader *reader)
+{
+    double top_p = reader_real(reader, 0, 1);
+    if (reader->status == OK && !(top_p > 0))
+        reader_fail(reader, E_INPUT, "0 is outside its range, above 0 and up to 1");
+    return top_p;
+}
+
+static void read_sampling(struct reader *reader, struct generate_request *out,
+                          enum generate_key key)
+{
+    switch (key) {
+    case KEY_MAX_TOKENS:
+        if (!read_minus_one(reader))
+            out->max_tokens = reader_int32(reader, 1, INT32_MAX);
+        break;
+    case KEY_TEMPERATURE: out->temperature = reader_real(reader, 0, REQUEST_TEMPERATURE_MAX); break;
+    case KEY_TOP_K:
+        out->top_k = read_minus_one(reader) ? 0 : reader_int32(reader, 0, INT32_MAX);
+        break;
+    case KEY_TOP_P: out->top_p = read_top_p(reader); break;
+    case KEY_MIN_P: out->min_p = reader_real(reader, 0, 1); break;
+    case KEY_SEED:
+        out->has_seed = !read_minus_one(reader);
+        if (out->has_seed)
+            out->seed = reader_uint64(reader);
+        break;
+    case KEY_SPECULATIVE:
+        out->speculative_tokens = reader_int32(reader, 0, STEP_VERIFY_MAX - 1);
+        break;
+    default: break;
+    }
+}
+
+static void read_known(struct reader *reader, struct generate_request *out, int32_t key)
+{
+    size_t bytes;
+    if (key >= KEY_UNSUPPORTED_FIRST) {
+        read_unsupported(reader, out, key);
+        return;
+    }
+    if (reader_nil(reader)) // nil is "left out"
+        return;
+    switch ((enum generate_key)key) {
+    case KEY_T: reader_str(reader, &bytes, 64); break;
+    case KEY_ID: read_id(reader, out->id); break;
+    case KEY_PROMPT: read_prompt(reader, out); break;
+    case KEY_IDS: read_ids(reader, out); break;
+    case KEY_MESSAGES: read_messages(reader, out); break;
+    case KEY_IGNORE_EOS: out->ignore_eos = reader_bool(reader); break;
+    case KEY_STOP_IDS: read_stop_ids(reader, out); break;
+    case KEY_THINKING: out->enable_thinking = reader_bool(reader); break;
+    case KEY_SKIP_SPECIAL: out->skip_special_tokens = reader_bool(reader); break;
+    case KEY_TEXT: out->want_text = reader_bool(reader); break;
+    default: read_sampling(reader, out, (enum generate_key)key); break;
+    }
+}
+
+// Adds a name to the comma-separated list of ignored keys; a full list ends in "...".
+static void add_unknown(struct generate_request *out, const char *name, size_t name_bytes,
+                        int *unknown_count)
+{
+    static const char more[] = ",...";
+    size_t used = strlen(out->unknown);
+    const char *comma = used > 0 ? "," : "";
+    (*unknown_count)++;
+    if (*unknown_count <= REQUEST_UNKNOWN_KEYS_MAX &&
+        used + name_bytes + 1 < sizeof out->unknown - sizeof more)
+        snprintf(out->unknown + used, sizeof out->unknown - used, "%s%.*s", comma, (int)name_bytes,
+                 name);
+    else if (used < 3 || strcmp(out->unknown + used - 3, "...") != 0)
+        snprintf(out->unknown + used, sizeof out->unknown - used, "%s...", comma);
+}
+
+static void check_whole(struct reader *reader, const struct generate_request *request)
+{
+    int inputs = (request->prompt != NULL) + (request->ids != NULL) + (request->messages != NULL);
+    reader->field = NULL;
+    if (request->id[0] == '\0')
+        reader_fail(reader, E_INPUT, "key 'id' is missing");
+    if (inputs != 1)
+        reader_fail(reader, E_INPUT, "%d of 'prompt', 'ids' and 'messages' are given, 1 is needed",
+                    inputs);
+}
+
+enum status generate_request_decode(struct generate_request *out, const void *frame,
+                                    size_t frame_bytes, struct error *error)
+{
+    struct reader reader;
+    struct reader_map map;
+    struct generate_request request;
+    int unknown_count = 0;
+    generate_request_init(&request);
+    request_id_of(out->id, frame, frame_bytes);
+    reader_init(&reader, frame, frame_bytes, "generate", error);
+    reader.status_value = E_INPUT;
+    reader_map_open(&reader, &map, generate_keys, GENERATE_KEYS, false);
+    for (int32_t key; (key = reader_map_key(&reader, &map)) != READER_MAP_END;) {
+        size_t value_bytes;
+        if (key >= 0) {
+            read_known(&reader, &request, key);
+        } else {
+            add_unknown(&request, map.name, map.name_bytes, &unknown_count);
+            reader_value(&reader, &value_bytes);
+        }
+    }
+    TRY(reader_end(&reader));
+    check_whole(&reader, &request);
+    if (reader.status == OK)
+        *out = request;
+    return reader.status;
+}
+
+static void write_real(struct writer *writer, const char *key, double value)
+{
+    writer_key(writer, key);
+    writer_double(writer, value);
+}
+
+static void write_int(struct writer *writer, const char *key, int64_t value)
+{
+    writer_key(writer, key);
+    writer_int(writer, value);
+}
+
+static void write_bool(struct writer *writer, const char *key, bool value)
+{
+    writer_key(writer, key);
+    writer_bool(writer, value);
+}
+
+static void write_sampling(struct writer *writer, const struct generate_request *request)
+{
+    if (request->max_tokens >= 0)
+        write_int(writer, "max_tokens", request->max_tokens);
+    if (request->temperature >= 0)
+        write_real(writer, "temperature", request->temperature);
+    if (request->top_k >= 0)
+        write_int(writer, "top_k", request->top_k);
+    if (request->top_p >= 0)
+        write_real(writer, "top_p", request->top_p);
+    if (request->min_p >= 0)
+        write_real(writer, "min_p", request->min_p);
+    if (request->has_seed) {
+        writer_key(writer, "seed");
+        writer_uint(writer, request->seed);
+    }
+    if (request->stop_count > 0) {
+        writer_key(writer, "stop_token_ids");
+        writer_array(writer, (size_t)request->stop_count);
+        for (int32_t i = 0; i < request->stop_count; i++)
+            writer_int(writer, request->stop_ids[i]);
+    }
+    if (request->speculative_tokens >= 0)
+        write_int(writer, "speculative_tokens", request->speculative_tokens);
+    if (request->ignore_eos)
+        write_bool(writer, "ignore_eos", true);
+    if (!request->enable_thinking)
+        write_bool(writer, "enable_thinking", false);
+    if (!request->skip_special_tokens)
+        write_bool(writer, "skip_special_tokens", false);
+    if (!request->want_text)
+        write_bool(writer, "text", false);
+}
+
+// How many pairs write_sampling writes.
+static size_t sampling_pairs(const struct generate_request *request)
+{
+    return (size_t)(request->max_tokens >= 0) + (request->temperature >= 0) +
+           (request->top_k >= 0) + (request->top_p >= 0) + (request->min_p >= 0) +
+           request->has_seed + (request->stop_count > 0) + (request->speculative_tokens >= 0) +
+           request->ignore_eos + !request->enable_thinking + !request->skip_special_tokens +
+           !request->want_text;
+}
+
+enum status generate_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
+                                    const struct generate_request *request)
+{
+    ASSERT(request->stop_count >= 0 && request->stop_count <= REQUEST_STOP_IDS_MAX);
+    ASSERT((request->prompt != NULL) + (request->ids != NULL) + (request->messages != NULL) == 1);
+    struct writer writer;
+    writer_init(&writer, buffer, buffer_bytes);
+    writer_map(&writer, 3 + sampling_pairs(request));
+    writer_key(&writer, "t");
+    writer_key(&writer, "generate");
+    writer_key(&writer, "id");
+    writer_text(&writer, request->id, strnlen(request->id, REQUEST_ID_BYTES_MAX));
+    if (request->prompt != NULL) {
+        writer_key(&writer, "prompt");
+        writer_text(&writer, request->prompt, request->prompt_bytes);
+    } else if (request->ids != NULL) {
+        writer_key(&writer, "ids");
+        writer_array(&writer, (size_t)request->ids_count);
+        writer_raw(&writer, request->ids, request->ids_bytes);
+    } else {
+        writer_key(&writer, "messages");
+        writer_raw(&writer, request->messages, request->messages_bytes);
+    }
+    write_sampling(&writer, request);
+    return writer_end(&writer, bytes_out);
+}
+
+enum status generate_request_ids(int32_t *ids, int32_t count_max, int32_t vocab,
+                                 const struct generate_request *request, struct error *error)
+{
+    if (request->ids_count > count_max)
+        return error_set(error, E_LIMIT, "generate: 'ids': %d tokens, the limit is %d",
+                         (int)request->ids_count, (int)count_max);
+    struct reader reader;
+    reader_init(&reader, request->ids, request->ids_bytes, "generate", error);
+    reader.status_value = E_INPUT;
+    reader.field = "ids";
+    for (int32_t i = 0; i < request->ids_count && reader.status == OK; i++) {
+        reader.index = i;
+        ids[i] = reader_int32(&reader, 0, vocab - 1);
+    }
+    return reader_end(&reader);
+}
+
+enum status generate_request_pack_ids(void *buffer, size_t buffer_bytes, size_t *bytes_out,
+                                      const int32_t *ids, int32_t count)
+{
+    struct writer writer;
+    writer_init(&writer, buffer, buffer_bytes);
+    for (int32_t i = 0; i < count; i++)
+        writer_int(&writer, ids[i]);
+    return writer_end(&writer, bytes_out);
+}
+
+// ---- Requests that are little more than an id ----
+
+enum status plain_request_decode(struct plain_request *out, const void *frame, size_t frame_bytes,
+                                 struct error *error)
+{
+    static const char *const keys[] = {"id"};
+    struct reader reader;
+    struct reader_map map;
+    struct plain_request request = {0};
+    reader_init(&reader, frame, frame_bytes, "request", error);
+    reader.status_value = E_INPUT;
+    reader_map_open(&reader, &map, keys, 1, false);
+    for (int32_t key; (key = reader_map_key(&reader, &map)) != READER_MAP_END;) {
+        size_t value_bytes;
+        if (key == 0)
+            read_id(&reader, request.id);
+        else
+            reader_value(&reader, &value_bytes);
+    }
+    TRY(reader_end(&reader));
+    if (request.id[0] == '\0')
+        return error_set(error, E_INPUT, "request: key 'id' is missing");
+    *out = request;
+    return OK;
+}
+
+enum status plain_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
+                                 enum request_type type, const char *id)
+{
+    ASSERT(type > REQUEST_NONE && (int)type < REQUEST_TYPES);
+    struct writer writer;
+    writer_init(&writer, buffer, buffer_bytes);
+    writer_map(&writer, 2);
+    writer_key(&writer, "t");
+    writer_key(&writer, type_names[type]);
+    writer_key(&writer, "id");
+    writer_text(&writer, id, strnlen(id, REQUEST_ID_BYTES_MAX));
+    return writer_end(&writer, bytes_out);
+}
+
+enum status tokenize_request_decode(struct tokenize_request *out, const void *frame,
+                                    size_t frame_bytes, struct error *error)
+{
+    struct plain_request plain;
+    TRY(plain_request_decode(&plain, frame, frame_bytes, error));
+    memcpy(out->id, plain.id, sizeof out->id);
+    out->value = frame;
+    out->value_bytes = frame_bytes;
+    return OK;
+}
