@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TENSORS_PER_LAYER_MAX = 17, TENSORS_BESIDE_LAYERS_MAX = 8 };
+// A GDN layer with experts has most: 2 norms, 9 of the mixer, 7 of the feed-forward.
+enum { TENSORS_PER_LAYER_MAX = 18, TENSORS_BESIDE_LAYERS_MAX = 8 };
 
 // Appends a tensor; dims of 0 end the shape.
 static void add(struct tensor_list *list, const char *prefix, const char *name, int64_t dim0,
