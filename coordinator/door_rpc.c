@@ -1,0 +1,641 @@
+// SPDX-License-Identifier: Apache-2.0
+// door_rpc.c -- the table of unfinished requests of all clients, their frames in, their replies
+// out. A client is known by its connection; it is gone when a reply cannot be routed to it, and
+// every client with unfinished work gets a ping a second, so this is noticed soon.
+#include "coordinator/door_rpc.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "coordinator/door_text.h"
+#include "parallel/base/clock.h"
+#include "parallel/base/log.h"
+#include "parallel/wire/socket.h"
+
+#define MS_NS ((uint64_t)CLOCK_NS_PER_MS)
+
+enum {
+    POLL_MS = 100,
+    REPLY_BYTES_MAX = REQUEST_FRAME_BYTES_MAX,
+    CLIENT_FRAMES_MAX = 4096, // unsent to one client; over it its work ends
+    STATUS_WAITERS_MAX = 64,
+    NUMBER_INDEX_BITS = 24,
+};
+
+struct door_request {
+    bool used;
+    bool accepted;
+    uint64_t number;
+    uint32_t generation; // makes numbers of the same place differ
+    struct socket_peer peer;
+    char id[REQUEST_ID_BYTES_MAX + 1];
+    char ignored[REQUEST_UNKNOWN_BYTES_MAX];
+    int32_t prompt_tokens;
+    uint64_t seed;
+    struct door_stream *stream; // NULL: ids only
+};
+
+// A client that asked for the status and waits for the core's answer.
+struct status_waiter {
+    struct socket_peer peer;
+    char id[REQUEST_ID_BYTES_MAX + 1];
+};
+
+struct door_rpc {
+    struct door_rpc_options options;
+    struct socket *socket;
+    struct door_text *text;
+    struct door_request *requests; // [requests_max]
+    int32_t *free;                 // [free_count] places
+    int32_t free_count;
+    struct status_waiter waiters[STATUS_WAITERS_MAX];
+    int waiters_first, waiters_count; // a ring
+    uint8_t *frame;                   // [REPLY_BYTES_MAX]
+    uint64_t pinged_ns;
+    uint64_t seeds_given;
+    int32_t context; // longest sequence, 0 until a group is ready
+    bool ended;
+    char *model_name_json; // quoted
+    pthread_t thread;
+};
+
+// ---- replies ----
+
+static enum status send_reply(struct door_rpc *door, const struct socket_peer *peer,
+                              const struct reply *reply)
+{
+    size_t bytes;
+    struct error error;
+    enum status status = reply_encode(door->frame, REPLY_BYTES_MAX, &bytes, reply);
+    if (status != OK) {
+        log_error("a reply to request '%s' does not fit %d bytes", reply->id, REPLY_BYTES_MAX);
+        return status;
+    }
+    return socket_send(door->socket, peer, door->frame, bytes, &error);
+}
+
+static void send_error(struct door_rpc *door, const struct socket_peer *peer, const char *id,
+                       const struct error *error)
+{
+    struct reply reply = {.type = REPLY_ERROR, .error = status_name(error->status)};
+    snprintf(reply.id, sizeof reply.id, "%s", id);
+    reply.text = error->text;
+    reply.text_bytes = strlen(error->text);
+    (void)!send_reply(door, peer, &reply); // who is gone needs no error
+}
+
+// ---- the table ----
+
+static void give_back(struct door_rpc *door, struct door_request *request)
+{
+    door_stream_close(request->stream);
+    request->stream = NULL;
+    request->used = false;
+    door->free[door->free_count++] = (int32_t)(request - door->requests);
+}
+
+static struct door_request *take(struct door_rpc *door, const struct socket_peer *peer,
+                                 const char *id)
+{
+    if (door->free_count == 0)
+        return NULL;
+    int32_t index = door->free[--door->free_count];
+    struct door_request *request = &door->requests[index];
+    uint32_t generation = request->generation + 1;
+    memset(request, 0, sizeof *request);
+    request->used = true;
+    request->generation = generation;
+    request->number = (uint64_t)door->options.link_index << 56 |
+                      (uint64_t)generation << NUMBER_INDEX_BITS | (uint64_t)index;
+    request->peer = *peer;
+    snprintf(request->id, sizeof request->id, "%s", id);
+    return request;
+}
+
+static struct door_request *by_number(struct door_rpc *door, uint64_t number)
+{
+    uint64_t index = number & ((1u << NUMBER_INDEX_BITS) - 1);
+    if (index >= (uint64_t)door->options.requests_max)
+        return NULL;
+    struct door_request *request = &door->requests[index];
+    return request->used && request->number == number ? request : NULL;
+}
+
+static bool same_peer(const struct socket_peer *a, const struct socket_peer *b)
+{
+    return a->bytes_count == b->bytes_count && memcmp(a->bytes, b->bytes, a->bytes_count) == 0;
+}
+
+static struct door_request *by_id(struct door_rpc *door, const struct socket_peer *peer,
+                                  const char *id)
+{
+    for (int32_t i = 0; i < door->options.requests_max; i++) {
+        struct door_request *request = &door->requests[i];
+        if (request->used && strcmp(request->id, id) == 0 && same_peer(&request->peer, peer))
+            return request;
+    }
+    return NULL;
+}
+
+// Ends a request whose client is gone or does not read: the core frees its slot and pages.
+static void cut_off(struct door_rpc *door, struct door_request *request, const char *why)
+{
+    struct link_order order = {.type = ORDER_FINISH, .request = request->number, .reason = "abort"};
+    log_info("request '%s': %s; its work stops", request->id, why);
+    while (!link_order(door->options.link, &order)) { // the core empties its ring every 50 ms
+        link_wake_core(door->options.link);
+        clock_sleep_ns(MS_NS);
+    }
+    link_wake_core(door->options.link);
+    give_back(door, request);
+}
+
+static void reply_to(struct door_rpc *door, struct door_request *request, struct reply *reply)
+{
+    snprintf(reply->id, sizeof reply->id, "%s", request->id);
+    enum status status = send_reply(door, &request->peer, reply);
+    if (status == E_OVERLOADED)
+        cut_off(door, request, "its client does not read its replies");
+    else if (status != OK)
+        cut_off(door, request, "its client went away");
+}
+
+// ---- requests ----
+
+static uint64_t next_seed(struct door_rpc *door)
+{
+    uint64_t seed;
+    if (!door->options.has_seed && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
+        return seed;
+    uint64_t z = door->options.seed + ++door->seeds_given * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+// What is understood and not served by this build, by name.
+static enum status check_served(const struct generate_request *request, struct error *error)
+{
+    const char *field = request->unsupported;
+    if (field == NULL && request->top_k > 0)
+        field = "top_k";
+    if (field == NULL && request->top_p >= 0 && request->top_p < 1)
+        field = "top_p";
+    if (field == NULL && request->min_p > 0)
+        field = "min_p";
+    if (field == NULL && request->speculative_tokens > 0)
+        field = "speculative_tokens";
+    if (field == NULL)
+        return OK;
+    return error_set(error, E_UNSUPPORTED, "'%s' is not served by this version; leave it out",
+                     field);
+}
+
+static enum status add_stop(struct coord_sampling *sampling, int32_t id)
+{
+    for (int32_t i = 0; i < sampling->stop_count; i++) {
+        if (sampling->stop_ids[i] == id)
+            return OK;
+    }
+    if (sampling->stop_count == STEP_STOP_IDS_MAX)
+        return E_LIMIT;
+    sampling->stop_ids[sampling->stop_count++] = id;
+    return OK;
+}
+
+static enum status fill_stops(const struct door_rpc *door, const struct generate_request *request,
+                              struct coord_sampling *sampling, struct error *error)
+{
+    enum status status = OK;
+    const struct tokenizer *tokenizer = door->options.tokenizer;
+    for (int32_t i = 0; i < request->stop_count && status == OK; i++)
+        status = add_stop(sampling, request->stop_ids[i]);
+    if (request->ignore_eos)
+        return status;
+    for (int i = 0; i < door->options.config.eos_count && status == OK; i++)
+        status = add_stop(sampling, door->options.config.eos_ids[i]);
+    for (uint32_t i = 0; tokenizer != NULL && i < tokenizer->eos_count && status == OK; i++)
+        status = add_stop(sampling, (int32_t)tokenizer->eos_ids[i]);
+    if (status == OK)
+        return OK;
+    return error_set(error, E_LIMIT, "stop_token_ids: more than %d with the model's own",
+                     STEP_STOP_IDS_MAX);
+}
+
+static enum status make_order(struct door_rpc *door, const struct generate_request *request,
+                              struct link_order *order, struct error *error)
+{
+    bool greedy_default = request->temperature < 0;
+    TRY(check_served(request, error));
+    order->type = ORDER_SUBMIT;
+    order->sampling.max_tokens = request->max_tokens;
+    order->sampling.temperature =
+        (float)(greedy_default ? door->options.temperature_default : request->temperature);
+    order->sampling.seed = request->has_seed ? request->seed : next_seed(door);
+    TRY(fill_stops(door, request, &order->sampling, error));
+    return door_text_prompt(door->text, request, &order->prompt, &order->prompt_tokens, error);
+}
+
+static enum status submit(struct door_rpc *door, const struct socket_peer *peer,
+                          const struct generate_request *request, struct error *error)
+{
+    struct link_order order = {.prompt = NULL};
+    if (by_id(door, peer, request->id) != NULL) {
+        return error_set(error, E_INPUT, "id '%s' is taken by an unfinished request of this client",
+                         request->id);
+    }
+    TRY(make_order(door, request, &order, error));
+    struct door_request *entry = take(door, peer, request->id);
+    if (entry != NULL) {
+        entry->prompt_tokens = order.prompt_tokens;
+        entry->seed = order.sampling.seed;
+        snprintf(entry->ignored, sizeof entry->ignored, "%s", request->unknown);
+        if (request->want_text)
+            entry->stream = door_stream_open(door->text, request->skip_special_tokens);
+        order.request = entry->number;
+        if (link_order(door->options.link, &order)) {
+            link_wake_core(door->options.link);
+            return OK;
+        }
+        give_back(door, entry);
+    }
+    free(order.prompt);
+    return error_set(error, E_OVERLOADED, "%d requests are unfinished already, the limit is %d",
+                     door->options.requests_max - door->free_count, door->options.requests_max);
+}
+
+static void on_generate(struct door_rpc *door, const struct socket_peer *peer, const void *frame,
+                        size_t bytes)
+{
+    struct generate_request request;
+    struct error error = {.status = OK};
+    enum status status = generate_request_decode(&request, frame, bytes, &error);
+    if (status == OK)
+        status = submit(door, peer, &request, &error);
+    if (status != OK) {
+        error.status = status;
+        send_error(door, peer, request.id, &error);
+    }
+}
+
+static void on_abort(struct door_rpc *door, const struct socket_peer *peer, const char *id)
+{
+    struct door_request *request = by_id(door, peer, id);
+    struct error error;
+    if (request == NULL) {
+        (void)error_set(&error, E_NOT_FOUND, "no unfinished request of this client has id '%s'",
+                        id);
+        send_error(door, peer, id, &error);
+        return;
+    }
+    struct link_order order = {.type = ORDER_FINISH, .request = request->number, .reason = "abort"};
+    if (link_order(door->options.link, &order)) {
+        link_wake_core(door->options.link); // its end comes as NEWS_DONE
+        return;
+    }
+    (void)error_set(&error, E_OVERLOADED, "the server is too busy to abort; try again");
+    send_error(door, peer, id, &error);
+}
+
+static void on_status(struct door_rpc *door, const struct socket_peer *peer, const char *id)
+{
+    struct link_order order = {.type = ORDER_STATUS};
+    struct error error;
+    if (door->waiters_count == STATUS_WAITERS_MAX || !link_order(door->options.link, &order)) {
+        (void)error_set(&error, E_OVERLOADED, "%d clients ask for the status already",
+                        door->waiters_count);
+        send_error(door, peer, id, &error);
+        return;
+    }
+    int at = (door->waiters_first + door->waiters_count++) % STATUS_WAITERS_MAX;
+    door->waiters[at].peer = *peer;
+    snprintf(door->waiters[at].id, sizeof door->waiters[at].id, "%s", id);
+    link_wake_core(door->options.link);
+}
+
+static void on_tokenize(struct door_rpc *door, const struct socket_peer *peer, const void *frame,
+                        size_t bytes)
+{
+    struct tokenize_request request;
+    struct error error = {.status = OK};
+    char *json = NULL;
+    enum status status = tokenize_request_decode(&request, frame, bytes, &error);
+    if (status == OK)
+        status = door_text_tokenize(door->text, &request, &json, &error);
+    if (status != OK) {
+        error.status = status;
+        send_error(door, peer, request.id, &error);
+        return;
+    }
+    struct reply reply = {.type = REPLY_TOKENS, .text = json, .text_bytes = strlen(json)};
+    snprintf(reply.id, sizeof reply.id, "%s", request.id);
+    (void)!send_reply(door, peer, &reply);
+    free(json);
+}
+
+static void on_drain(struct door_rpc *door, const struct socket_peer *peer, const char *id)
+{
+    struct link_order order = {.type = ORDER_DRAIN};
+    struct reply reply = {.type = REPLY_DRAINING};
+    snprintf(reply.id, sizeof reply.id, "%s", id);
+    if (link_order(door->options.link, &order)) {
+        link_wake_core(door->options.link);
+        (void)!send_reply(door, peer, &reply);
+    }
+}
+
+static void on_plain(struct door_rpc *door, const struct socket_peer *peer, enum request_type type,
+                     const void *frame, size_t bytes)
+{
+    struct plain_request request;
+    struct error error = {.status = OK};
+    enum status status = plain_request_decode(&request, frame, bytes, &error);
+    if (status != OK) {
+        request_id_of(request.id, frame, bytes);
+        error.status = status;
+        send_error(door, peer, request.id, &error);
+    } else if (type == REQUEST_ABORT) {
+        on_abort(door, peer, request.id);
+    } else if (type == REQUEST_STATUS) {
+        on_status(door, peer, request.id);
+    } else {
+        on_drain(door, peer, request.id);
+    }
+}
+
+static void on_frame(struct door_rpc *door, const struct socket_peer *peer, const void *frame,
+                     size_t bytes)
+{
+    enum request_type type = request_type_of(frame, bytes);
+    struct error error;
+    char id[REQUEST_ID_BYTES_MAX + 1];
+    switch (type) {
+    case REQUEST_GENERATE: on_generate(door, peer, frame, bytes); return;
+    case REQUEST_TOKENIZE: on_tokenize(door, peer, frame, bytes); return;
+    case REQUEST_ABORT:
+    case REQUEST_STATUS:
+    case REQUEST_DRAIN: on_plain(door, peer, type, frame, bytes); return;
+    default:
+        request_id_of(id, frame, bytes);
+        (void)error_set(&error, E_MALFORMED,
+                        "a message of %zu bytes is no msgpack map with a known \"t\": generate, "
+                        "abort, status, tokenize, drain",
+                        bytes);
+        send_error(door, peer, id, &error);
+    }
+}
+
+static void receive_clients(struct door_rpc *door)
+{
+    struct socket_peer peer;
+    const void *frame;
+    size_t bytes;
+    for (;;) {
+        struct error error;
+        enum status status = socket_receive(door->socket, &peer, &frame, &bytes);
+        if (status == E_TIMEOUT)
+            return;
+        if (status == OK) {
+            on_frame(door, &peer, frame, bytes);
+            continue;
+        }
+        (void)error_set(&error, status, "the message was dropped: %s, the limit is %d bytes",
+                        status == E_LIMIT ? "it is too large" : "it has several frames",
+                        REQUEST_FRAME_BYTES_MAX);
+        send_error(door, &peer, "", &error);
+    }
+}
+
+// ---- news ----
+
+static void tell_accepted(struct door_rpc *door, struct door_request *request)
+{
+    struct reply reply = {
+        .type = REPLY_ACCEPTED, .seed = request->seed, .prompt_tokens = request->prompt_tokens};
+    snprintf(reply.ignored, sizeof reply.ignored, "%s", request->ignored);
+    request->accepted = true;
+    reply_to(door, request, &reply);
+}
+
+static void tell_tokens(struct door_rpc *door, struct door_request *request,
+                        const struct link_news *news)
+{
+    struct reply reply = {
+        .type = REPLY_DELTA, .ids = news->tokens, .ids_count = news->tokens_count, .text = ""};
+    if (request->stream != NULL) {
+        reply.text = door_stream_feed(request->stream, news->tokens, news->tokens_count, false,
+                                      &reply.text_bytes);
+    }
+    reply_to(door, request, &reply);
+}
+
+static void tell_done(struct door_rpc *door, struct door_request *request,
+                      const struct link_news *news)
+{
+    uint64_t number = request->number;
+    if (request->stream != NULL) {
+        struct reply tail = {.type = REPLY_DELTA};
+        tail.text = door_stream_feed(request->stream, NULL, 0, true, &tail.text_bytes);
+        if (tail.text_bytes > 0)
+            reply_to(door, request, &tail);
+        if (by_number(door, number) == NULL)
+            return; // cut off
+    }
+    struct reply reply = {.type = REPLY_FINAL,
+                          .finish_reason = news->reason,
+                          .usage = {.prompt_tokens = news->usage.prompt_tokens,
+                                    .completion_tokens = news->usage.completion_tokens,
+                                    .cached_tokens = news->usage.cached_tokens,
+                                    .target_steps = news->usage.target_steps,
+                                    .drafted = news->usage.drafted,
+                                    .accepted = news->usage.accepted}};
+    snprintf(reply.id, sizeof reply.id, "%s", request->id);
+    (void)!send_reply(door, &request->peer, &reply); // who is gone needs no end
+    give_back(door, request);
+}
+
+static void tell_error(struct door_rpc *door, struct door_request *request,
+                       const struct link_news *news)
+{
+    struct error error = {.status = news->status};
+    snprintf(error.text, sizeof error.text, "%s",
+             news->text != NULL ? news->text : status_name(news->status));
+    send_error(door, &request->peer, request->id, &error);
+    give_back(door, request);
+}
+
+static void tell_status(struct door_rpc *door, const struct coord_status *s)
+{
+    char json[2048];
+    if (door->waiters_count == 0)
+        return;
+    struct status_waiter *waiter = &door->waiters[door->waiters_first];
+    door->waiters_first = (door->waiters_first + 1) % STATUS_WAITERS_MAX;
+    door->waiters_count--;
+    struct socket_counts counts = socket_counts(door->socket);
+    int n = snprintf(
+        json, sizeof json,
+        "{\"model\":%s,\"state\":\"%s\",\"groups_ready\":%d,\"groups\":%d,\"running\":%d,"
+        "\"queued\":%d,\"queued_max\":%d,\"slots_free\":%d,\"slots\":%d,\"pages_free\":%d,"
+        "\"pages\":%d,\"pool_tokens_free\":%lld,\"pool_tokens\":%lld,\"steps\":%llu,"
+        "\"requests_done\":%llu,\"requests_failed\":%llu,\"tokens_in\":%llu,\"tokens_out\":%llu,"
+        "\"clients_connected\":%llu,\"frames_oversized\":%llu,\"handshakes_failed\":%llu}",
+        door->model_name_json,
+        s->failed                      ? "failed"
+        : s->draining                  ? "draining"
+        : s->groups_ready == s->groups ? "ready"
+                                       : "starting",
+        s->groups_ready, s->groups, s->running, s->queued, s->queued_max, s->slots_free, s->slots,
+        s->pages_free, s->pages, (long long)s->pool_tokens_free, (long long)s->pool_tokens,
+        (unsigned long long)s->steps, (unsigned long long)s->requests_done,
+        (unsigned long long)s->requests_failed, (unsigned long long)s->tokens_in,
+        (unsigned long long)s->tokens_out,
+        (unsigned long long)(counts.connected - counts.disconnected),
+        (unsigned long long)counts.frames_oversized, (unsigned long long)counts.handshakes_failed);
+    ASSERT(n > 0 && (size_t)n < sizeof json);
+    struct reply reply = {.type = REPLY_STATUS, .text = json, .text_bytes = (size_t)n};
+    snprintf(reply.id, sizeof reply.id, "%s", waiter->id);
+    (void)!send_reply(door, &waiter->peer, &reply);
+}
+
+static void on_news(struct door_rpc *door, const struct link_news *news)
+{
+    struct door_request *request = by_number(door, news->request);
+    switch (news->type) {
+    case NEWS_READY: door->context = news->context; break;
+    case NEWS_STATUS: tell_status(door, &news->status_report); break;
+    case NEWS_END: door->ended = true; break;
+    case NEWS_ACCEPTED:
+        if (request != NULL)
+            tell_accepted(door, request);
+        break;
+    case NEWS_TOKENS:
+        if (request != NULL)
+            tell_tokens(door, request, news);
+        break;
+    case NEWS_DONE:
+        if (request != NULL)
+            tell_done(door, request, news);
+        break;
+    case NEWS_ERROR:
+        if (request != NULL)
+            tell_error(door, request, news);
+        free(news->text);
+        break;
+    }
+}
+
+// Every client with unfinished work hears something each second; who cannot is gone.
+static void ping(struct door_rpc *door)
+{
+    uint64_t now_ns = clock_now_ns();
+    if (now_ns - door->pinged_ns < CLIENT_PING_INTERVAL_MS * MS_NS)
+        return;
+    door->pinged_ns = now_ns;
+    for (int32_t i = 0; i < door->options.requests_max; i++) {
+        struct reply reply = {.type = REPLY_PING};
+        if (door->requests[i].used)
+            reply_to(door, &door->requests[i], &reply);
+    }
+}
+
+static void *run(void *argument)
+{
+    struct door_rpc *door = (struct door_rpc *)argument;
+    struct link_news news;
+    while (!door->ended) {
+        (void)socket_wait(door->socket, door->options.link->door_fd, POLL_MS);
+        link_clear(door->options.link->door_fd);
+        while (link_next_news(door->options.link, &news))
+            on_news(door, &news);
+        receive_clients(door);
+        ping(door);
+    }
+    return NULL;
+}
+
+// ---- start and end ----
+
+static enum status open_door(struct door_rpc *door, struct error *error)
+{
+    size_t count = (size_t)door->options.requests_max;
+    door->requests = calloc(count, sizeof *door->requests);
+    door->free = calloc(count, sizeof *door->free);
+    door->frame = malloc(REPLY_BYTES_MAX);
+    if (door->requests == NULL || door->free == NULL || door->frame == NULL)
+        return error_set(error, E_SYSTEM, "no memory for the RPC door");
+    json_t *name = json_string(door->options.model_name);
+    door->model_name_json = json_dumps(name, JSON_ENCODE_ANY);
+    json_decref(name);
+    if (door->model_name_json == NULL || strlen(door->model_name_json) > 1024) {
+        return error_set(error, E_INPUT,
+                         "the model's name is not UTF-8 or above 1,000 bytes: %.64s",
+                         door->options.model_name);
+    }
+    for (int32_t i = door->options.requests_max - 1; i >= 0; i--)
+        door->free[door->free_count++] = i;
+    TRY(door_text_open(&door->text, door->options.tokenizer, door->options.vocab_real, error));
+    struct socket_options socket = {.endpoint = door->options.endpoint,
+                                    .frame_bytes_max = REQUEST_FRAME_BYTES_MAX,
+                                    .queue_frames_max = CLIENT_FRAMES_MAX,
+                                    .insecure = door->options.insecure};
+    return socket_open_router(&door->socket, &socket, error);
+}
+
+static void free_door(struct door_rpc *door)
+{
+    for (int32_t i = 0; door->requests != NULL && i < door->options.requests_max; i++)
+        door_stream_close(door->requests[i].stream);
+    socket_close(door->socket, 1000);
+    door_text_close(door->text);
+    free(door->requests);
+    free(door->model_name_json);
+    free(door->free);
+    free(door->frame);
+    free(door);
+}
+
+// Signals are the shell's: its thread shall be the one that poll() interrupts.
+static int start_thread(struct door_rpc *door)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&door->thread, NULL, run, door);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+enum status door_rpc_open(struct door_rpc **out, const struct door_rpc_options *options,
+                          struct error *error)
+{
+    struct door_rpc *door = calloc(1, sizeof *door);
+    if (door == NULL)
+        return error_set(error, E_SYSTEM, "no memory for the RPC door");
+    door->options = *options;
+    enum status status = open_door(door, error);
+    if (status == OK && start_thread(door) != 0)
+        status = error_set(error, E_SYSTEM, "no thread for the RPC door");
+    if (status != OK) {
+        free_door(door);
+        return status;
+    }
+    *out = door;
+    return OK;
+}
+
+const char *door_rpc_endpoint(const struct door_rpc *door)
+{
+    return socket_endpoint(door->socket);
+}
+
+void door_rpc_close(struct door_rpc *door)
+{
+    pthread_join(door->thread, NULL);
+    free_door(door);
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// main.c -- deltamesh-coordinator: command line, model's config and tokenizer, doors, core, exit
+// code.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "coordinator/door_rpc.h"
+#include "coordinator/shell.h"
+#include "coordinator/text/tokenizer.h"
+#include "parallel/base/log.h"
+#include "parallel/base/options.h"
+#include "parallel/base/version.h"
+
+enum { POOL_TOKENS = 4 << 20, LINE_BYTES = 512 };
+
+struct arguments {
+    const char *model, *workers, *rpc, *load_format, *name;
+    int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s;
+    double utilization, gibibytes_free;
+    uint64_t seed;
+    bool has_seed, insecure, dry_run, version, help;
+};
+
+// Everything that is loaded once.
+struct deployment {
+    struct arguments arguments;
+    struct model_config config;
+    struct tokenizer tokenizer;
+    bool has_tokenizer;
+    double temperature_default;
+};
+
+static enum status parse(struct arguments *a, int argc, char **argv, struct error *error)
+{
+    struct option options[] = {
+        {"--model", NULL, OPTION_TEXT, &a->model, 0, 0, "DIR", "the model directory", NULL},
+        {"--tp", "-tp --tensor-parallel-size", OPTION_INT, &a->tp, 1, RANKS_MAX, "N",
+         "ranks of a group", NULL},
+        {"--dp", "-dp --data-parallel-size", OPTION_INT, &a->dp, 1, GROUPS_MAX, "N", "groups",
+         NULL},
+        {"--workers", NULL, OPTION_TEXT, &a->workers, 0, 0, "ENDPOINT",
+         "where workers dial; port 0 = any", NULL},
+        {"--rpc", NULL, OPTION_TEXT, &a->rpc, 0, 0, "ENDPOINT", "the RPC door; port 0 = any", NULL},
+        {"--load-format", NULL, OPTION_CHOICE, &a->load_format, 0, 0, "auto|dummy",
+         "weights from files, or made by a rule", NULL},
+        {"--max-model-len", NULL, OPTION_INT, &a->sequence_tokens, 64, SEQUENCE_TOKENS_MAX, "N",
+         "longest sequence, prompt and output", NULL},
+        {"--max-num-seqs", NULL, OPTION_INT, &a->sequences, 1, SEQUENCES_MAX, "N",
+         "sequences that run at once", NULL},
+        {"--max-num-batched-tokens", NULL, OPTION_INT, &a->step_tokens, 64, STEP_TOKENS_MAX, "N",
+         "tokens of one step", NULL},
+        {"--gpu-memory-utilization", NULL, OPTION_REAL, &a->utilization, 0.01, 1, "F",
+         "share of free memory to use", NULL},
+        {"--max-queued", NULL, OPTION_INT, &a->queued_max, 0, 1 << 20, "N",
+         "requests that may wait", NULL},
+        {"--seed", NULL, OPTION_SEED, &a->seed, 0, 0, "S",
+         "requests without a seed get one derived from it", NULL},
+        {"--served-model-name", NULL, OPTION_TEXT, &a->name, 0, 0, "NAME",
+         "what the model is called", NULL},
+        {"--drain-timeout", NULL, OPTION_INT, &a->drain_timeout_s, 0, 86400, "S",
+         "longest drain after SIGTERM", NULL},
+        {"--insecure", NULL, OPTION_FLAG, &a->insecure, 0, 0, NULL,
+         "allow endpoints that are not on the loopback", NULL},
+        {"--dry-run", NULL, OPTION_FLAG, &a->dry_run, 0, 0, NULL,
+         "check the model, print the memory plan", NULL},
+        {"--gib-free", NULL, OPTION_REAL, &a->gibibytes_free, 0.001, 1 << 20, "F",
+         "for --dry-run: memory of a rank; this host's by default", NULL},
+        {"--version", NULL, OPTION_FLAG, &a->version, 0, 0, NULL, "print the version", NULL},
+        {"--help", "-h", OPTION_FLAG, &a->help, 0, 0, NULL, "print this help", NULL},
+    };
+    int count = (int)(sizeof options / sizeof options[0]);
+    TRY(options_parse(options, count, argc - 1, argv + 1, error));
+    for (int i = 0; i < count; i++)
+        a->has_seed |= options[i].value == &a->seed && options[i].given != NULL;
+    if (a->help) {
+        printf("usage: deltamesh-coordinator --model DIR [options]\n\n"
+               "The doors, the scheduler and the memory plan of one deployment. Needs no GPU.\n\n");
+        options_print(stdout, options, count);
+    }
+    if (a->help || a->version || a->model != NULL)
+        return OK;
+    return error_set(error, E_USAGE, "--model is needed; see --help");
+}
+
+// temperature of generation_config.json, the only one of its sampling fields served so far; what
+// else it asks for is named once, since it will not be done.
+static void read_generation_config(struct deployment *d)
+{
+    char path[4096];
+    d->temperature_default = 1;
+    snprintf(path, sizeof path, "%s/generation_config.json", d->arguments.model);
+    json_t *root = json_load_file(path, 0, NULL);
+    const json_t *temperature = json_object_get(root, "temperature");
+    const json_t *sample = json_object_get(root, "do_sample");
+    double top_p = json_number_value(json_object_get(root, "top_p"));
+    int top_k = (int)json_integer_value(json_object_get(root, "top_k"));
+    if (json_is_number(temperature) && json_number_value(temperature) >= 0)
+        d->temperature_default = json_number_value(temperature);
+    if (json_is_false(sample))
+        d->temperature_default = 0;
+    if (top_k > 0 || (top_p > 0 && top_p < 1)) {
+        log_warning("generation_config.json asks for top_k %d, top_p %g: this version samples by "
+                    "temperature alone (default %g)",
+                    top_k, top_p, d->temperature_default);
+    }
+    json_decref(root);
+}
+
+static enum status load(struct deployment *d, struct error *error)
+{
+    TRY(config_load(&d->config, d->arguments.model, error));
+    enum status status = tokenizer_load(&d->tokenizer, d->arguments.model, error);
+    if (status == E_NOT_FOUND) {
+        log_info("no tokenizer in %s: token ids only", d->arguments.model);
+        read_generation_config(d);
+        return OK;
+    }
+    TRY(status);
+    d->has_tokenizer = true;
+    if ((int64_t)d->tokenizer.id_count > d->config.vocab) {
+        return error_set(error, E_INPUT,
+                         "%s: tokenizer.json has %u ids, the model only %d vocabulary rows",
+                         d->arguments.model, d->tokenizer.id_count, d->config.vocab);
+    }
+    read_generation_config(d);
+    return OK;
+}
+
+static int32_t vocab_real(const struct deployment *d)
+{
+    return d->has_tokenizer ? (int32_t)d->tokenizer.id_count : d->config.vocab;
+}
+
+static struct memory_wishes wishes_of(const struct arguments *a)
+{
+    return (struct memory_wishes){.utilization = a->utilization,
+                                  .sequences = a->sequences,
+                                  .sequence_tokens = a->sequence_tokens,
+                                  .step_tokens = a->step_tokens};
+}
+
+static enum status dry_run(const struct deployment *d, struct error *error)
+{
+    struct shard shard;
+    struct memory_plan plan;
+    char table[2048];
+    const struct arguments *a = &d->arguments;
+    struct memory_wishes wishes = wishes_of(a);
+    double host_bytes = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    wishes.bytes_free = (uint64_t)(host_bytes / a->tp);
+    if (a->gibibytes_free > 0)
+        wishes.bytes_free = (uint64_t)ldexp(a->gibibytes_free, 30);
+    wishes.mtp = d->config.mtp_layers > 0;
+    TRY(shard_make(&shard, &d->config, 0, a->tp, error));
+    TRY(memory_plan_make(&plan, &d->config, &shard, &wishes, error));
+    memory_plan_print(table, sizeof table, &plan);
+    printf("%s: %s, %d layers, hidden %d, %d token ids, tensor parallel %d\n%s", a->model,
+           d->config.model_type, d->config.layers, d->config.hidden, vocab_real(d), a->tp, table);
+    return OK;
+}
+
+static const char *model_name(const struct arguments *a)
+{
+    if (a->name != NULL)
+        return a->name;
+    const char *slash = strrchr(a->model, '/');
+    return slash != NULL && slash[1] != '\0' ? slash + 1 : a->model;
+}
+
+static enum status run_shell(const struct deployment *d, struct link *link, const char *rpc,
+                             struct error *error)
+{
+    const struct arguments *a = &d->arguments;
+    char ready_line[LINE_BYTES];
+    struct shell_options options = {
+        .core = {.config = d->config,
+                 .wishes = wishes_of(a),
+                 .groups = a->dp,
+                 .ranks = a->tp,
+                 .vocab_real = vocab_real(d),
+                 .queued_max = a->queued_max,
+                 .pool_tokens = POOL_TOKENS},
+        .workers_endpoint = a->workers,
+        .insecure = a->insecure,
+        .links = link,
+        .links_count = 1,
+        .drain_timeout_s = a->drain_timeout_s,
+        .ready_line = ready_line,
+    };
+    snprintf(ready_line, sizeof ready_line, "ready rpc=%s http=off", rpc);
+    snprintf(options.core.build, sizeof options.core.build, "%s", version_build());
+    if (getrandom(options.core.entropy, sizeof options.core.entropy, 0) !=
+        (ssize_t)sizeof options.core.entropy)
+        return error_set(error, E_SYSTEM, "the system gives no randomness");
+    return shell_run(&options, error);
+}
+
+static enum status serve(const struct deployment *d, struct error *error)
+{
+    const struct arguments *a = &d->arguments;
+    struct link link;
+    struct door_rpc *door;
+    struct shard shard;
+    TRY(shard_make(&shard, &d->config, 0, a->tp, error)); // before anything is opened
+    TRY(link_open(&link, error));
+    struct door_rpc_options options = {.endpoint = a->rpc,
+                                       .insecure = a->insecure,
+                                       .link = &link,
+                                       .tokenizer = d->has_tokenizer ? &d->tokenizer : NULL,
+                                       .config = d->config,
+                                       .vocab_real = vocab_real(d),
+                                       .model_name = model_name(a),
+                                       .temperature_default = d->temperature_default,
+                                       .seed = a->seed,
+                                       .has_seed = a->has_seed,
+                                       .requests_max = a->queued_max + 2 * SEQUENCES_MAX};
+    enum status status = door_rpc_open(&door, &options, error);
+    if (status == OK) {
+        status = run_shell(d, &link, door_rpc_endpoint(door), error);
+        link_tell(&link, &(struct link_news){.type = NEWS_END}); // also when the shell never ran
+        link_wake_door(&link);
+        door_rpc_close(door);
+    }
+    link_close(&link);
+    return status;
+}
+
+static enum status run(struct deployment *d, struct error *error)
+{
+    enum status status = load(d, error);
+    if (status == OK)
+        status = d->arguments.dry_run ? dry_run(d, error) : serve(d, error);
+    if (d->has_tokenizer)
+        tokenizer_fini(&d->tokenizer);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    static struct deployment deployment = {
+        .arguments = {.workers = "tcp://127.0.0.1:0",
+                      .rpc = "tcp://127.0.0.1:5570",
+                      .load_format = "auto",
+                      .tp = 1,
+                      .dp = 1,
+                      .queued_max = COORD_QUEUED_MAX_DEFAULT,
+                      .utilization = 0.9,
+                      .drain_timeout_s = 30},
+    };
+    struct error error = {.status = OK};
+    log_set_name("deltamesh-coordinator", -1);
+    enum status status = parse(&deployment.arguments, argc, argv, &error);
+    if (status == OK && !deployment.arguments.help) {
+        if (deployment.arguments.version)
+            printf("deltamesh-coordinator %s\n", version_build());
+        else
+            status = run(&deployment, &error);
+    }
+    if (status != OK)
+        log_error("%s", error.text);
+    return status_exit_code(status);
+}
