@@ -7,11 +7,14 @@
 
 Expansion is a pure function of the template, the slots and the random generator.
 """
+
 import functools
 import re
 
 TOKEN = re.compile(r"[{}|]|\$\w+|%\w+|[$%]|[^{}|$%]+")
-VOWEL = re.compile(r"\b([Aa]) (?=(?:[aeiou]|honest|hour|8\b|11\b|18\b)(?!ne[ -]|niform|nicorn|seful|sual))")
+VOWEL = re.compile(
+    r"\b([Aa]) (?=(?:[aeiou]|honest|hour|8\b|11\b|18\b)(?!ne[ -]|niform|nicorn|seful|sual))"
+)
 
 
 def _sequence(tokens, position):

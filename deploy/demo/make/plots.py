@@ -465,7 +465,7 @@ Where was the market? => The market was in $town.
 How many coins did $hero have? => $Hero had $n coins.""", f"""
 %Time, $elder gave $hero $n coins. "Please go to the market in $town and buy some $fruit," $elder said.
 $Hero was a %trait $kind, and {{$he had never gone alone before|this was the first time alone}}. {{$He held the coins tightly in $his hand.|$He was a little nervous.}}
-At the market there were {{so many people|so many colours and smells}}. {{A man sold $col birds.|A woman sold $food.}} 
+At the market there were {{so many people|so many colours and smells}}. {{A man sold $col birds.|A woman sold $food.}}
 A {{tall|thin}} man with a $col hat called, "Buy my $fruit, they are the best in the world!" {{They were very shiny.|They looked perfect.}} But $hero looked {{twice|closely}}. {{They were made of wax!|Under the shiny ones lay the old ones.}}
 "No, thank you," said $hero {{and went on|politely}}.
 
