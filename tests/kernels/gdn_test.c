@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn_test.c -- Gated DeltaNet: against the formulas of its source in plain double; and bit for
+// bit, however a sequence is cut into prefill, decode and verify rows, whatever was accepted,
+// whoever runs beside it.
+#include "kernels/gdn.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/twins/twins.h"
+#include "tests/fixtures/steps.h"
+
+enum {
+    DIM = GDN_HEAD_DIM,
+    SLOTS = 3,
+    POSITIONS = 150, // of each slot's sequence
+    TOKENS_MAX = 400,
+};
+
+// One layer with three slots; slot s runs sequence s, whose raw projections are fixed, so that a
+// token's input depends on its position alone. o of committed tokens is gathered by position.
+struct world {
+    struct ops ops;
+    struct steps steps;
+    struct gdn op;
+    int stride, channels, o_width;
+    bf16 *raw;       // [SLOTS, POSITIONS, stride]
+    bf16 *wrong;     // [stride] what refused drafts carry
+    bf16 *projected; // [TOKENS_MAX, stride]
+    bf16 *o;         // [SLOTS, POSITIONS, o_width], as committed
+};
+
+static size_t state_values(const struct world *w)
+{
+    return (size_t)SLOTS * (size_t)w->op.value_heads * DIM * DIM;
+}
+
+static void open_memory(struct world *w)
+{
+    struct ops *ops = &w->ops;
+    size_t buffers = SLOTS * 2 * ROW_VERIFY_MAX;
+    size_t keys = (size_t)w->op.key_heads, values = (size_t)w->op.value_heads;
+    w->op.state = (struct gdn_state){
+        .state = ops_alloc(ops, state_values(w) * sizeof(float)),
+        .conv = ops_alloc(ops, SLOTS * 3 * (size_t)w->channels * sizeof(bf16)),
+        .pending_k = ops_alloc(ops, buffers * keys * DIM * sizeof(float)),
+        .pending_u = ops_alloc(ops, buffers * values * DIM * sizeof(float)),
+        .pending_g = ops_alloc(ops, buffers * values * sizeof(float)),
+        .pending_conv = ops_alloc(ops, buffers * (size_t)w->channels * sizeof(bf16)),
+    };
+}
+
+static void open_slot(struct world *w, int slot)
+{
+    struct slot_sampling sampling = steps_endless();
+    struct slot_opening opening = {.slot = slot};
+    steps_open_slot(&w->steps, slot, 0, &sampling);
+    gdn_open(w->ops.streams[0], &w->op.state, w->op.key_heads, w->op.value_heads, &opening, 1);
+    ops_wait(&w->ops);
+}
+
+// The same seed gives the same layer and sequences.
+static void open_world(struct world *w, int key_heads, int value_heads, uint64_t seed)
+{
+    struct ops *ops = &w->ops;
+    memset(w, 0, sizeof *w);
+    ops_open(ops, 1, 256, seed);
+    w->channels = (2 * key_heads + value_heads) * DIM;
+    w->stride = w->channels + value_heads * DIM + 2 * value_heads + 3;
+    w->o_width = value_heads * DIM;
+    w->raw = ops_bf16(ops, (size_t)SLOTS * POSITIONS * (size_t)w->stride, 2);
+    w->wrong = ops_bf16(ops, (size_t)w->stride, 2);
+    w->projected = ops_alloc(ops, (size_t)TOKENS_MAX * (size_t)w->stride * sizeof(bf16));
+    w->o = ops_alloc(ops, (size_t)SLOTS * POSITIONS * (size_t)w->o_width * sizeof(bf16));
+    w->op = (struct gdn){
+        .projected = w->projected,
+        .projected_stride = w->stride,
+        .conv_weight = ops_float(ops, (size_t)w->channels * 4, 0.6),
+        .a_log = ops_float(ops, (size_t)value_heads, 2),
+        .dt_bias = ops_float(ops, (size_t)value_heads, 2),
+        .key_heads = key_heads,
+        .value_heads = value_heads,
+        .o = ops_alloc(ops, (size_t)TOKENS_MAX * (size_t)w->o_width * sizeof(bf16)),
+    };
+    open_memory(w);
+    steps_open(&w->steps, ops, SLOTS, POSITIONS / 64 + 1, TOKENS_MAX);
+    for (int slot = 0; slot < SLOTS; slot++)
+        open_slot(w, slot);
+}
+
+static void close_world(struct world *w)
+{
+    ops_close(&w->ops);
+}
+
+// A row to run: prefill of count tokens (accepted 0), or a decode of count rows of which
+// `accepted` (1 .. count) prove right.
+struct piece {
+    int count, accepted;
+};
+
+static void add_piece(struct world *w, int slot, struct piece piece)
+{
+    struct slot *s = &w->steps.slots.slots[slot];
+    if (piece.accepted == 0) {
+        steps_add_prefill(&w->steps, slot, NULL, piece.count, 1);
+        return;
+    }
+    s->token_next = 1;
+    for (int i = 0; i + 1 < piece.count; i++)
+        s->drafts[i] = 10 + i;
+    steps_add_decode(&w->steps, slot, piece.count);
+}
+
+// Inputs by position; drafts that will be refused carry something else.
+static void fill_inputs(struct world *w, const struct piece *pieces)
+{
+    size_t bytes = (size_t)w->stride * sizeof(bf16);
+    for (int row = 0; row < w->steps.tables.rows_count; row++) {
+        const struct step_row *r = &w->steps.rows[row];
+        int slot = r->slot;
+        for (int i = 0; i < r->token_count; i++) {
+            int position = w->steps.tables.token_positions[r->token_first + i];
+            bool right = pieces[slot].accepted == 0 || i < pieces[slot].accepted;
+            const bf16 *from = w->raw + (size_t)(slot * POSITIONS + position) * (size_t)w->stride;
+            memcpy(w->projected + (size_t)(r->token_first + i) * (size_t)w->stride,
+                   right ? from : w->wrong, bytes);
+        }
+    }
+}
+
+static void keep_outputs(struct world *w, const struct piece *pieces)
+{
+    size_t width = (size_t)w->o_width;
+    for (int row = 0; row < w->steps.tables.rows_count; row++) {
+        const struct step_row *r = &w->steps.rows[row];
+        struct piece piece = pieces[r->slot];
+        int committed = piece.accepted == 0 ? piece.count : piece.accepted;
+        for (int i = 0; i < committed; i++) {
+            int token = r->token_first + i, position = w->steps.tables.token_positions[token];
+            memcpy(w->o + (size_t)(r->slot * POSITIONS + position) * width,
+                   w->op.o + (size_t)token * width, width * sizeof(bf16));
+        }
+    }
+}
+
+// One step; pieces[slot].count 0 leaves the slot out. Decode rows come first.
+static void run_step(struct world *w, const struct piece pieces[SLOTS])
+{
+    steps_clear(&w->steps);
+    for (int decode = 1; decode >= 0; decode--) {
+        for (int slot = 0; slot < SLOTS; slot++) {
+            if (pieces[slot].count > 0 && (pieces[slot].accepted > 0) == decode)
+                add_piece(w, slot, pieces[slot]);
+        }
+    }
+    steps_begin(&w->steps);
+    for (int row = 0; row < w->steps.tables.rows_count; row++)
+        assert_int_equal(w->steps.tables.active_count[row], w->steps.rows[row].token_count);
+    fill_inputs(w, pieces);
+    w->op.tables = w->steps.tables;
+    w->op.slots = w->steps.slots;
+    gdn(w->ops.streams[0], &w->op);
+    ops_wait(&w->ops);
+    for (int row = 0; row < w->steps.tables.rows_count; row++) {
+        int accepted = pieces[w->steps.rows[row].slot].accepted;
+        if (accepted > 0)
+            steps_accept(&w->steps, row, accepted);
+    }
+    steps_end(&w->steps);
+    keep_outputs(w, pieces);
+}
+
+static void run_alone(struct world *w, int slot, struct piece piece)
+{
+    struct piece pieces[SLOTS] = {{0, 0}, {0, 0}, {0, 0}};
+    pieces[slot] = piece;
+    run_step(w, pieces);
+}
+
+static int position_of(const struct world *w, int slot)
+{
+    return w->steps.slots.slots[slot].position;
+}
+
+// Prefills to the last position, so that nothing is pending and all worlds stand alike.
+static void finish(struct world *w, int slot)
+{
+    int left = POSITIONS - position_of(w, slot);
+    if (left > 0)
+        run_alone(w, slot, (struct piece){left, 0});
+}
+
+static void assert_same_o(const struct world *a, const struct world *b, int slot)
+{
+    size_t o = (size_t)POSITIONS * (size_t)a->o_width, at = (size_t)slot * o;
+    assert_memory_equal(a->o + at, b->o + at, o * sizeof(bf16));
+}
+
+static void assert_same_slot(const struct world *a, const struct world *b, int slot)
+{
+    size_t state = state_values(a) / SLOTS, conv = 3 * (size_t)a->channels;
+    assert_same_o(a, b, slot);
+    assert_memory_equal(a->op.state.state + (size_t)slot * state,
+                        b->op.state.state + (size_t)slot * state, state * sizeof(float));
+    assert_memory_equal(a->op.state.conv + (size_t)slot * conv,
+                        b->op.state.conv + (size_t)slot * conv, conv * sizeof(bf16));
+}
+
+// ---------------------------------------------------------------- the formulas
+
+// Plain double, [key dim][value dim] as in the source, nothing rounded but what the contract
+// stores as bf16.
+struct plain {
+    double state[DIM][DIM];
+    double largest; // |element| ever seen in the state
+};
+
+static double bf(const bf16 *values, int i)
+{
+    return (double)bf16_to_float(values[i]);
+}
+
+static void plain_conv(double *y, const struct world *w, int slot, int position, int channel)
+{
+    for (int i = 0; i < DIM; i++) {
+        double sum = 0;
+        for (int tap = 0; tap < 4; tap++) {
+            int from = position - 3 + tap;
+            if (from >= 0)
+                sum +=
+                    (double)w->op.conv_weight[(channel + i) * 4 + tap] *
+                    bf(w->raw + (size_t)(slot * POSITIONS + from) * (size_t)w->stride, channel + i);
+        }
+        y[i] = (double)bf16_to_float(bf16_from_double(sum / (1 + exp(-sum))));
+    }
+}
+
+static void plain_l2(double *x)
+{
+    double squares = 0;
+    for (int i = 0; i < DIM; i++)
+        squares += x[i] * x[i];
+    for (int i = 0; i < DIM; i++)
+        x[i] /= sqrt(squares + 1e-6);
+}
+
+static void plain_step(struct plain *plain, double *o, const struct world *w, int slot,
+                       int position, int head)
+{
+    double q[DIM], k[DIM], v[DIM];
+    int keys = w->op.key_heads, values = w->op.value_heads, key_head = head / (values / keys);
+    const bf16 *raw = w->raw + (size_t)(slot * POSITIONS + position) * (size_t)w->stride;
+    double b = bf(raw, w->channels + values * DIM + head);
+    double a = bf(raw, w->channels + values * DIM + values + head) + (double)w->op.dt_bias[head];
+    double alpha = exp(-exp((double)w->op.a_log[head]) * log(1 + exp(a)));
+    plain_conv(q, w, slot, position, key_head * DIM);
+    plain_conv(k, w, slot, position, (keys + key_head) * DIM);
+    plain_conv(v, w, slot, position, (2 * keys + head) * DIM);
+    plain_l2(q);
+    plain_l2(k);
+    for (int j = 0; j < DIM; j++) {
+        double read = 0;
+        for (int i = 0; i < DIM; i++)
+            read += alpha * plain->state[i][j] * k[i];
+        double u = (v[j] - read) / (1 + exp(-b));
+        o[j] = 0;
+        for (int i = 0; i < DIM; i++) {
+            plain->state[i][j] = alpha * plain->state[i][j] + k[i] * u;
+            plain->largest = fmax(plain->largest, fabs(plain->state[i][j]));
+            o[j] += plain->state[i][j] * q[i] / sqrt(DIM);
+        }
+    }
+}
+
+// Rounding to f32 moves an element of S, k, q, u and g by 2^-24 of it at most, once per token. k is
+// a unit vector, so a token adds at most (2^-24 * (largest state * (1 + 3 sqrt 128) + |v|)) to what
+// o = S^T q / sqrt(128), |q| = 1, can be off, and alpha <= 1 and the contraction never enlarge it:
+// the bound below is that with |v| < 16 and one token's share for each token so far.
+static double o_error(const struct plain *plain, int position)
+{
+    return (position + 1) * 0x1p-24 * (plain->largest * (1 + 3 * sqrt(DIM)) + 16) / sqrt(DIM);
+}
+
+static void follows_the_formulas(void **state)
+{
+    (void)state;
+    static const int heads[][2] = {{1, 1}, {2, 4}, {1, 3}};
+    for (int i = 0; i < 3; i++) {
+        struct world w;
+        open_world(&w, heads[i][0], heads[i][1], 10 + (uint64_t)i);
+        run_alone(&w, 1, (struct piece){POSITIONS, 0});
+        struct plain *plain = calloc(1, sizeof *plain);
+        assert_non_null(plain);
+        for (int head = 0; head < heads[i][1]; head++) {
+            memset(plain, 0, sizeof *plain);
+            for (int position = 0; position < POSITIONS; position++) {
+                double o[DIM];
+                plain_step(plain, o, &w, 1, position, head);
+                const bf16 *got =
+                    w.o + (size_t)(POSITIONS + position) * (size_t)w.o_width + head * DIM;
+                for (int j = 0; j < DIM; j++)
+                    assert_true(ops_rounded_bf16(got[j], o[j], o_error(plain, position)));
+            }
+            assert_true(o_error(plain, POSITIONS) < 1e-3 * plain->largest); // the bound is sharp
+        }
+        free(plain);
+        close_world(&w);
+    }
+}
+
+// ---------------------------------------------------------------- bits
+
+static void prefill_cut_anywhere_is_whole(void **state)
+{
+    (void)state;
+    struct world whole;
+    open_world(&whole, 1, 2, 20);
+    for (int slot = 0; slot < SLOTS; slot++)
+        run_alone(&whole, slot, (struct piece){POSITIONS, 0});
+    for (int cut = 1; cut < POSITIONS; cut += cut < 20 ? 1 : 7) {
+        struct world w;
+        open_world(&w, 1, 2, 20);
+        run_alone(&w, 0, (struct piece){cut, 0});
+        finish(&w, 0);
+        assert_same_slot(&w, &whole, 0);
+        for (int size = cut; position_of(&w, 1) + size <= POSITIONS;)
+            run_alone(&w, 1, (struct piece){size, 0});
+        finish(&w, 1);
+        assert_same_slot(&w, &whole, 1);
+        close_world(&w);
+    }
+    close_world(&whole);
+}
+
+// Verify width and accepted count in all combinations, after a prefill of `first` tokens.
+static void check_speculation(const struct world *whole, int first, int verify, int accepted)
+{
+    struct world w;
+    open_world(&w, 1, 2, 20);
+    if (first > 0)
+        run_alone(&w, 0, (struct piece){first, 0});
+    for (int i = 0; i < 4; i++)
+        run_alone(&w, 0, (struct piece){verify, accepted});
+    finish(&w, 0);
+    assert_same_slot(&w, whole, 0);
+    close_world(&w);
+}
+
+static void every_accepted_count_folds_to_the_same_bits(void **state)
+{
+    (void)state;
+    struct world whole;
+    open_world(&whole, 1, 2, 20);
+    run_alone(&whole, 0, (struct piece){POSITIONS, 0});
+    for (int verify = 1; verify <= ROW_VERIFY_MAX; verify++) {
+        for (int accepted = 1; accepted <= verify; accepted++) {
+            for (int first = 0; first <= 5; first += first < 2 ? 1 : 3)
+                check_speculation(&whole, first, verify, accepted);
+        }
+    }
+    close_world(&whole);
+}
+
+// Random mixes of rows, verify changing from step to step, three slots side by side, against each
+// slot prefilled alone.
+static void any_mix_of_rows_is_whole(void **state)
+{
+    (void)state;
+    struct world whole;
+    int states = 0;
+    open_world(&whole, 2, 4, 30);
+    for (int slot = 0; slot < SLOTS; slot++)
+        run_alone(&whole, slot, (struct piece){POSITIONS, 0});
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        struct world w;
+        open_world(&w, 2, 4, 30);
+        w.ops.random = seed;
+        for (int step = 0; step < 25; step++) {
+            struct piece pieces[SLOTS];
+            for (int slot = 0; slot < SLOTS; slot++) {
+                int left = POSITIONS - position_of(&w, slot);
+                int count = 1 + (int)(ops_random(&w.ops) % ROW_VERIFY_MAX);
+                bool decode = ops_random(&w.ops) % 3 != 0;
+                count = count < left ? count : left;
+                pieces[slot] = (struct piece){count, 0};
+                if (decode && count > 0)
+                    pieces[slot].accepted = 1 + (int)(ops_random(&w.ops) % (uint64_t)count);
+            }
+            run_step(&w, pieces);
+        }
+        for (int slot = 0; slot < SLOTS; slot++) {
+            finish(&w, slot);
+            assert_same_o(&w, &whole, slot);
+            if (w.steps.slots.slots[slot].pending > 0)
+                continue; // ended with a decode row: the last fold is still to come
+            assert_same_slot(&w, &whole, slot);
+            states++;
+        }
+        close_world(&w);
+    }
+    assert_true(states > 12);
+    close_world(&whole);
+}
+
+// ---------------------------------------------------------------- memory
+
+// A decode row writes only the other parity; an inert one nothing.
+static void rows_touch_what_they_may(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 1, 2, 40);
+    run_step(&w, (struct piece[SLOTS]){{5, 0}, {6, 0}, {7, 0}});
+    run_step(&w, (struct piece[SLOTS]){{4, 2}, {4, 4}, {3, 1}});
+    size_t k_bytes = SLOTS * 2 * ROW_VERIFY_MAX * DIM * sizeof(float);
+    size_t state_bytes = state_values(&w) * sizeof(float);
+    size_t conv_bytes = SLOTS * 3 * (size_t)w.channels * sizeof(bf16);
+    float *k = ops_copy(&w.ops, w.op.state.pending_k, k_bytes);
+    float *s = ops_copy(&w.ops, w.op.state.state, state_bytes);
+    bf16 *conv = ops_copy(&w.ops, w.op.state.conv, conv_bytes);
+    w.steps.slots.slots[0].end = SLOT_STOP;
+    w.steps.slots.slots[1].token_next = 1;
+    steps_clear(&w.steps);
+    steps_add_decode(&w.steps, 0, 2);
+    steps_add_decode(&w.steps, 1, 1);
+    steps_begin(&w.steps);
+    for (int token = 0; token < 3; token++)
+        memcpy(w.projected + token * w.stride, w.raw, (size_t)w.stride * sizeof(bf16));
+    w.op.tables = w.steps.tables;
+    gdn(w.ops.streams[0], &w.op);
+    ops_wait(&w.ops);
+    for (int i = 0; i < 2 * w.o_width; i++)
+        assert_int_equal(w.op.o[i].bits, 0); // the inert row
+    size_t own_state = state_bytes / SLOTS, own_conv = conv_bytes / SLOTS;
+    for (int slot = 0; slot < SLOTS; slot += 2) {
+        assert_memory_equal((char *)w.op.state.state + (size_t)slot * own_state,
+                            (char *)s + (size_t)slot * own_state, own_state);
+        assert_memory_equal((char *)w.op.state.conv + (size_t)slot * own_conv,
+                            (char *)conv + (size_t)slot * own_conv, own_conv);
+    }
+    // Slot 1 had written parity 1 and so now writes one row of parity 0.
+    size_t buffer = k_bytes / (SLOTS * 2), row = buffer / ROW_VERIFY_MAX;
+    assert_int_equal(w.steps.slots.slots[1].parity, 1);
+    const char *now = (const char *)w.op.state.pending_k, *before = (const char *)k;
+    assert_memory_equal(now, before, 2 * buffer);
+    assert_memory_not_equal(now + 2 * buffer, before + 2 * buffer, row);
+    assert_memory_equal(now + 2 * buffer + row, before + 2 * buffer + row, 4 * buffer - row);
+    close_world(&w);
+}
+
+static void opening_zeroes_fresh_slots_only(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 1, 2, 41);
+    size_t values = state_values(&w) / SLOTS, columns = 3 * (size_t)w.channels;
+    memset(w.op.state.state, 0x41, SLOTS * values * sizeof(float));
+    memset(w.op.state.conv, 0x41, SLOTS * columns * sizeof(bf16));
+    struct slot_opening openings[2] = {{.slot = 2, .position = 0}, {.slot = 0, .position = 64}};
+    gdn_open(w.ops.streams[0], &w.op.state, 1, 2, openings, 2);
+    ops_wait(&w.ops);
+    for (size_t i = 0; i < SLOTS * values * sizeof(float); i++) {
+        int expected = i / (values * sizeof(float)) == 2 ? 0 : 0x41;
+        assert_int_equal(((const uint8_t *)w.op.state.state)[i], expected);
+    }
+    for (size_t i = 0; i < SLOTS * columns * sizeof(bf16); i++) {
+        int expected = i / (columns * sizeof(bf16)) == 2 ? 0 : 0x41;
+        assert_int_equal(((const uint8_t *)w.op.state.conv)[i], expected);
+    }
+    close_world(&w);
+}
+
+static void twin_is_o_before_rounding(void **state)
+{
+    (void)state;
+    struct world a, b;
+    open_world(&a, 1, 2, 42);
+    open_world(&b, 1, 2, 42);
+    run_alone(&a, 0, (struct piece){20, 0});
+    steps_clear(&b.steps);
+    steps_add_prefill(&b.steps, 0, NULL, 20, 1);
+    steps_begin(&b.steps);
+    fill_inputs(&b, (struct piece[SLOTS]){{20, 0}, {0, 0}, {0, 0}});
+    b.op.tables = b.steps.tables;
+    b.op.slots = b.steps.slots;
+    double *o = ops_alloc(&b.ops, 20 * (size_t)b.o_width * sizeof *o);
+    gdn_twin(o, &b.op);
+    for (int i = 0; i < 20 * b.o_width; i++)
+        assert_true(ops_rounded_bf16(a.o[i], o[i], 0));
+    assert_int_equal(b.op.o[0].bits, 0xffff); // not written
+    close_world(&a);
+    close_world(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(follows_the_formulas),
+        cmocka_unit_test(prefill_cut_anywhere_is_whole),
+        cmocka_unit_test(every_accepted_count_folds_to_the_same_bits),
+        cmocka_unit_test(any_mix_of_rows_is_whole),
+        cmocka_unit_test(rows_touch_what_they_may),
+        cmocka_unit_test(opening_zeroes_fresh_slots_only),
+        cmocka_unit_test(twin_is_o_before_rounding),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
