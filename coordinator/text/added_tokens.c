@@ -2,11 +2,11 @@
 // added_tokens.c -- a sorted set searched byte by byte; see added_tokens.h.
 #include "coordinator/text/added_tokens.h"
 
-#include "coordinator/text/text_buffer.h"
-#include "coordinator/text/utf8.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "coordinator/text/code_point.h"
+#include "coordinator/text/text_buffer.h"
 
 void added_tokens_init(struct added_tokens *set)
 {
@@ -130,7 +130,7 @@ static size_t space_before(const char *text, size_t floor, size_t end)
         while (start > floor && ((uint8_t)text[start] & 0xc0) == 0x80)
             start--;
         size_t next = start;
-        if (!is_white_space(utf8_next(text, &next)))
+        if (!is_white_space(code_point_next(text, &next)))
             break;
         end = start;
     }
@@ -142,7 +142,7 @@ static size_t space_after(const char *text, size_t bytes, size_t start)
 {
     while (start < bytes) {
         size_t next = start;
-        if (!is_white_space(utf8_next(text, &next)))
+        if (!is_white_space(code_point_next(text, &next)))
             break;
         start = next;
     }

@@ -3,11 +3,11 @@
 // first, before anything else looks at it. Owns copies of their contents.
 #pragma once
 
-#include "parallel/base/status.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "parallel/base/status.h"
 
 enum {
     ADDED_TOKENS_MAX = 16384,     // tokens in one set

@@ -3,10 +3,10 @@
 // for long ones; see bpe.h.
 #include "coordinator/text/bpe.h"
 
-#include "coordinator/text/text_buffer.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "coordinator/text/text_buffer.h"
 
 // Words are shorter than this; the scan is quadratic, but in one or two cache lines.
 enum { SCAN_BYTES_MAX = 48 };

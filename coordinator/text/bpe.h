@@ -3,10 +3,10 @@
 // Knows ids and ranks only; how text is cut into pieces and what ids mean is not here.
 #pragma once
 
-#include "parallel/base/status.h"
-
 #include <stddef.h>
 #include <stdint.h>
+
+#include "parallel/base/status.h"
 
 enum { BPE_NO_RANK = UINT32_MAX >> 1 }; // "these two do not merge"; above every real rank
 

@@ -2,10 +2,10 @@
 // chat_format.c -- renders turns as the chat template of Qwen3.5 does; see chat_format.h.
 #include "coordinator/text/chat_format.h"
 
-#include "coordinator/text/utf8.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "coordinator/text/code_point.h"
 
 // Bytes of a text that something else owns; may hold zeros.
 struct span {
@@ -56,7 +56,7 @@ static struct span strip(struct span text)
 {
     while (text.count > 0) {
         size_t next = 0;
-        if (!is_space(utf8_next(text.bytes, &next)))
+        if (!is_space(code_point_next(text.bytes, &next)))
             break;
         text.bytes += next;
         text.count -= next;
@@ -66,7 +66,7 @@ static struct span strip(struct span text)
         while (((unsigned char)text.bytes[last] & 0xc0) == 0x80)
             last--;
         size_t next = last;
-        if (!is_space(utf8_next(text.bytes, &next)))
+        if (!is_space(code_point_next(text.bytes, &next)))
             break;
         text.count = last;
     }

@@ -4,12 +4,12 @@
 // images are refused by name. Knows no token ids and no request.
 #pragma once
 
-#include "coordinator/text/text_buffer.h"
-#include "parallel/base/status.h"
-
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+
+#include "coordinator/text/text_buffer.h"
+#include "parallel/base/status.h"
 
 enum { CHAT_FORMAT_MESSAGES_MAX = 16384 };
 

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "parallel/base/utf8.h"
+
 static const char replacement[] = "\xef\xbf\xbd"; // U+FFFD
 
 void detokenizer_init(struct detokenizer *detokenizer, const struct tokenizer *tokenizer,
@@ -19,11 +21,11 @@ static enum status push(struct detokenizer *detokenizer, char byte, struct text_
     detokenizer->tail[detokenizer->tail_bytes++] = byte;
     while (detokenizer->tail_bytes > 0) {
         size_t length;
-        const enum utf8_verdict verdict =
-            utf8_look(detokenizer->tail, detokenizer->tail_bytes, &length);
-        if (verdict == UTF8_CUT)
+        const enum code_point_verdict verdict =
+            code_point_look(detokenizer->tail, detokenizer->tail_bytes, &length);
+        if (verdict == CODE_POINT_CUT)
             return OK;
-        if (verdict == UTF8_WHOLE)
+        if (verdict == CODE_POINT_WHOLE)
             TRY(text_buffer_append(out, detokenizer->tail, length, error));
         else
             TRY(text_buffer_append_text(out, replacement, error));

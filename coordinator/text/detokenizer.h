@@ -4,20 +4,20 @@
 // most three bytes of state; where a text ends and stop strings are not its business.
 #pragma once
 
-#include "coordinator/text/text_buffer.h"
-#include "coordinator/text/tokenizer.h"
-#include "coordinator/text/utf8.h"
-#include "parallel/base/status.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "coordinator/text/code_point.h"
+#include "coordinator/text/text_buffer.h"
+#include "coordinator/text/tokenizer.h"
+#include "parallel/base/status.h"
 
 // One stream. Plain data: copying it copies the stream's place.
 struct detokenizer {
     const struct tokenizer *tokenizer; // borrowed
     bool skip_special;                 // special tokens give no text
-    char tail[UTF8_BYTES_MAX];         // [tail_bytes] a code point that is not whole yet
+    char tail[CODE_POINT_BYTES_MAX];   // [tail_bytes] a code point that is not whole yet
     size_t tail_bytes;
 };
 

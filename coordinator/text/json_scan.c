@@ -2,9 +2,9 @@
 // json_scan.c -- the scanner; see json_scan.h for why it exists beside jansson.
 #include "coordinator/text/json_scan.h"
 
-#include "coordinator/text/utf8.h"
-
 #include <string.h>
+
+#include "coordinator/text/code_point.h"
 
 enum { DEPTH_MAX = 64 };
 
@@ -107,14 +107,14 @@ static uint32_t escaped_code_point(struct json_scan *scan)
 
 // Consumes the escape sequence at scan->at (a backslash) and writes what it means to out; returns
 // the bytes written.
-static size_t unescape(struct json_scan *scan, char out[UTF8_BYTES_MAX])
+static size_t unescape(struct json_scan *scan, char out[CODE_POINT_BYTES_MAX])
 {
     static const char letters[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
     scan->at++;
     const char c = scan->at < scan->bytes ? scan->text[scan->at] : 0;
     if (c == 'u') {
         scan->at++;
-        return utf8_encode(out, escaped_code_point(scan));
+        return code_point_encode(out, escaped_code_point(scan));
     }
     const char *letter = c == 0 ? NULL : strchr(letters, c);
     if (letter == NULL) {
@@ -134,7 +134,7 @@ void json_scan_string(struct json_scan *scan, struct text_buffer *out)
         while (scan->at < scan->bytes && scan->text[scan->at] != '"' &&
                scan->text[scan->at] != '\\' && (unsigned char)scan->text[scan->at] >= 0x20)
             scan->at++;
-        char escape[UTF8_BYTES_MAX];
+        char escape[CODE_POINT_BYTES_MAX];
         scan->status = text_buffer_append(out, scan->text + start, scan->at - start, scan->error);
         if (scan->status != OK)
             return;

@@ -5,12 +5,12 @@
 // whole numbers; every other value is cut out and given to jansson. Not a general parser.
 #pragma once
 
-#include "coordinator/text/text_buffer.h"
-#include "parallel/base/status.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "coordinator/text/text_buffer.h"
+#include "parallel/base/status.h"
 
 // The first problem sets status and error; every later call does nothing and leaves both alone, so
 // that a reader checks once, at the end of its straight line.

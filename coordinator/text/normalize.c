@@ -3,12 +3,12 @@
 // own ordering is quadratic in a run of marks); see normalize.h.
 #include "coordinator/text/normalize.h"
 
-#include "coordinator/text/utf8.h"
-
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
+
+#include "coordinator/text/code_point.h"
 
 enum {
     DECOMPOSED_MAX = 8,      // code points that one canonically decomposes to: 4 in Unicode 16
@@ -138,7 +138,7 @@ static enum status append_stretch(struct normalize_scratch *scratch, const char 
     for (size_t at = 0; at < bytes;) {
         int last_class = 0;
         const utf8proc_ssize_t written = utf8proc_decompose_char(
-            (utf8proc_int32_t)utf8_next(text, &at), points + count, DECOMPOSED_MAX,
+            (utf8proc_int32_t)code_point_next(text, &at), points + count, DECOMPOSED_MAX,
             UTF8PROC_COMPOSE | UTF8PROC_STABLE, &last_class);
         ASSERT(written >= 1 && written <= DECOMPOSED_MAX);
         count += (size_t)written;
@@ -147,10 +147,10 @@ static enum status append_stretch(struct normalize_scratch *scratch, const char 
     const utf8proc_ssize_t composed = utf8proc_normalize_utf32(points, (utf8proc_ssize_t)count,
                                                                UTF8PROC_COMPOSE | UTF8PROC_STABLE);
     ASSERT(composed >= 0 && (size_t)composed <= count);
-    TRY(text_buffer_reserve(&scratch->text, (size_t)composed * UTF8_BYTES_MAX, error));
+    TRY(text_buffer_reserve(&scratch->text, (size_t)composed * CODE_POINT_BYTES_MAX, error));
     for (size_t i = 0; i < (size_t)composed; i++)
         scratch->text.count +=
-            utf8_encode(scratch->text.bytes + scratch->text.count, (uint32_t)points[i]);
+            code_point_encode(scratch->text.bytes + scratch->text.count, (uint32_t)points[i]);
     return OK;
 }
 
@@ -178,7 +178,7 @@ static enum status normalize_all(struct normalize_scratch *scratch, const char *
         size_t end = stretch, newer_end = 0;
         while (end < bytes) {
             size_t next = end;
-            const uint32_t point = utf8_next(text, &next);
+            const uint32_t point = code_point_next(text, &next);
             if (point < FIRST_COMBINING && end > stretch)
                 break;
             if (is_newer(point)) {

@@ -4,11 +4,11 @@
 // are. Owns only its scratch.
 #pragma once
 
-#include "coordinator/text/text_buffer.h"
-#include "parallel/base/status.h"
-
 #include <stddef.h>
 #include <stdint.h>
+
+#include "coordinator/text/text_buffer.h"
+#include "parallel/base/status.h"
 
 enum { NORMALIZE_EXPANSION_MAX = 3 }; // bytes out per byte in, at worst (U+1D160 and its kin)
 

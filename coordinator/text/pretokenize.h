@@ -4,9 +4,9 @@
 // little differently from the engine they were written for, so each is respelled by hand.
 #pragma once
 
-#include "parallel/base/status.h"
-
 #include <stddef.h>
+
+#include "parallel/base/status.h"
 
 // Read-only after init: any number of threads may cut with one.
 struct pretokenize {
@@ -33,8 +33,8 @@ MUST_CHECK enum status pretokenize_scratch_init(struct pretokenize_scratch *scra
 void pretokenize_scratch_fini(struct pretokenize_scratch *scratch);
 
 // The piece of text[bytes] (well-formed UTF-8) that starts at byte *at < bytes: *at becomes one
-// past it. Text that the expression does not match is a piece of its own, as is each match. E_SYSTEM
-// carries PCRE2's words (a resource limit).
+// past it. Text that the expression does not match is a piece of its own, as is each match.
+// E_SYSTEM carries PCRE2's words (a resource limit).
 MUST_CHECK enum status pretokenize_next(const struct pretokenize *pretokenize,
                                         struct pretokenize_scratch *scratch, const char *text,
                                         size_t bytes, size_t *at, struct error *error);

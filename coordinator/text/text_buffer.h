@@ -3,9 +3,9 @@
 // its bytes; knows nothing of their encoding.
 #pragma once
 
-#include "parallel/base/status.h"
-
 #include <stddef.h>
+
+#include "parallel/base/status.h"
 
 struct text_buffer {
     char *bytes; // [capacity], the first `count` are in use; not terminated

@@ -2,14 +2,15 @@
 // tokenize_lines.c -- one JSON line to another; see tokenize_lines.h.
 #include "coordinator/text/tokenize_lines.h"
 
-#include "coordinator/text/chat_format.h"
-#include "coordinator/text/detokenizer.h"
-#include "coordinator/text/utf8.h"
-
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "coordinator/text/chat_format.h"
+#include "coordinator/text/code_point.h"
+#include "coordinator/text/detokenizer.h"
+#include "parallel/base/utf8.h"
 
 // One line under way. `error` gets what is wrong with the line; the caller's gets what is wrong
 // with the machine.
@@ -41,7 +42,7 @@ static enum status put_error(struct answering *answering, const char *text)
     const size_t bytes = strlen(text);
     ASSERT(bytes < sizeof whole);
     for (size_t at = 0, length; at < bytes; at += length) {
-        if (utf8_look(text + at, bytes - at, &length) == UTF8_WHOLE)
+        if (code_point_look(text + at, bytes - at, &length) == CODE_POINT_WHOLE)
             memcpy(whole + at, text + at, length);
         else
             memset(whole + at, '?', length);

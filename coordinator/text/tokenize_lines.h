@@ -3,11 +3,11 @@
 // writes no stream.
 #pragma once
 
+#include <stddef.h>
+
 #include "coordinator/text/text_buffer.h"
 #include "coordinator/text/tokenizer.h"
 #include "parallel/base/status.h"
-
-#include <stddef.h>
 
 // Of a line, and of a text made from ids: any text that encodes fits, escaped.
 enum { TOKENIZE_LINES_BYTES_MAX = 256 << 20 };
@@ -19,8 +19,8 @@ enum { TOKENIZE_LINES_BYTES_MAX = 256 << 20 };
 //                                  -> {"text": ..., "ids": [...]}
 //   anything else                  -> {"error": ...}     naming the key, value and limit
 // An unknown key, a wrong type, or a line that is not one such object is an error of the line, so
-// the result is OK, and so is an answer too long for out. E_SYSTEM: out of memory, E_LIMIT: not even
-// the error fits; out is then as before.
+// the result is OK, and so is an answer too long for out. E_SYSTEM: out of memory, E_LIMIT: not
+// even the error fits; out is then as before.
 MUST_CHECK enum status tokenize_lines_answer(struct text_buffer *out,
                                              const struct tokenizer *tokenizer,
                                              struct tokenizer_scratch *scratch, const char *line,

@@ -3,10 +3,11 @@
 // see tokenizer.h.
 #include "coordinator/text/tokenizer.h"
 
-#include "coordinator/text/utf8.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "coordinator/text/code_point.h"
+#include "parallel/base/utf8.h"
 
 enum {
     CACHE_LINES = 1 << 14, // of 64 bytes: 1 MiB, which a core's second-level cache about holds
@@ -47,8 +48,9 @@ struct tokenizer_scratch *tokenizer_scratch_new(const struct tokenizer *tokenize
         return NULL;
     scratch->tokenizer = tokenizer;
     // Room is reserved at four bytes a code point before it is known how many they need.
-    normalize_scratch_init(&scratch->normalize, (size_t)TOKENIZER_TEXT_BYTES_MAX *
-                                                    (NORMALIZE_EXPANSION_MAX + UTF8_BYTES_MAX));
+    normalize_scratch_init(&scratch->normalize,
+                           (size_t)TOKENIZER_TEXT_BYTES_MAX *
+                               (NORMALIZE_EXPANSION_MAX + CODE_POINT_BYTES_MAX));
     scratch->cache = calloc(CACHE_LINES, sizeof *scratch->cache);
     if (scratch->cache == NULL || pretokenize_scratch_init(&scratch->pretokenize, NULL) != OK) {
         tokenizer_scratch_free(scratch);

@@ -4,15 +4,15 @@
 // clock, no thread; the way back is detokenizer.h.
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "coordinator/text/added_tokens.h"
 #include "coordinator/text/bpe.h"
 #include "coordinator/text/normalize.h"
 #include "coordinator/text/pretokenize.h"
 #include "parallel/base/status.h"
-
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
 enum {
     TOKENIZER_FILE_BYTES_MAX = 256 << 20, // of tokenizer.json: ten times the family's largest

@@ -3,11 +3,6 @@
 // value, every pipeline that encoding would not reproduce exactly; declared in tokenizer.h.
 #include "coordinator/text/tokenizer.h"
 
-#include "coordinator/text/json_scan.h"
-#include "coordinator/text/tokenizer_tables.h"
-#include "coordinator/text/utf8.h"
-#include "coordinator/text/vocabulary.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,6 +10,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "coordinator/text/json_scan.h"
+#include "coordinator/text/tokenizer_tables.h"
+#include "coordinator/text/vocabulary.h"
+#include "parallel/base/utf8.h"
 
 enum {
     VALUE_SHOWN_MAX = 120,       // bytes of a refused value that an error shows

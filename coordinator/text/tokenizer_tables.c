@@ -2,11 +2,11 @@
 // tokenizer_tables.c -- vocabulary, merges and added tokens; see tokenizer_tables.h.
 #include "coordinator/text/tokenizer_tables.h"
 
-#include "coordinator/text/text_buffer.h"
-#include "coordinator/text/utf8.h"
-
 #include <stdlib.h>
 #include <string.h>
+
+#include "coordinator/text/code_point.h"
+#include "coordinator/text/text_buffer.h"
 
 enum {
     LETTERS_END = 0x144, // the byte map's letters are the code points 0x21 .. 0x143
@@ -156,8 +156,8 @@ static enum status set_byte_ids(struct bpe *bpe, const struct vocabulary *vocabu
                                 const struct json_scan *scan)
 {
     for (unsigned byte = 0; byte < 256; byte++) {
-        char letter[UTF8_BYTES_MAX];
-        const size_t bytes = utf8_encode(letter, letter_of(byte));
+        char letter[CODE_POINT_BYTES_MAX];
+        const size_t bytes = code_point_encode(letter, letter_of(byte));
         if (!vocabulary_find(vocabulary, letter, bytes, &bpe->byte_ids[byte]))
             return error_set(scan->error, E_INPUT,
                              "%s: model.vocab: no token \"%.*s\" for the byte 0x%02x", scan->name,
@@ -300,7 +300,7 @@ static size_t decode_letters(const int16_t bytes_of[LETTERS_END], const char *te
 {
     size_t count = 0;
     for (size_t at = 0; at < bytes;) {
-        const uint32_t letter = utf8_next(text, &at);
+        const uint32_t letter = code_point_next(text, &at);
         if (letter >= LETTERS_END || bytes_of[letter] < 0) {
             memcpy(out, text, bytes);
             return bytes;

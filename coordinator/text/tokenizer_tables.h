@@ -4,12 +4,12 @@
 // serve is tokenizer_load.c's business.
 #pragma once
 
+#include <jansson.h>
+
 #include "coordinator/text/json_scan.h"
 #include "coordinator/text/tokenizer.h"
 #include "coordinator/text/vocabulary.h"
 #include "parallel/base/status.h"
-
-#include <jansson.h>
 
 // Reads the vocabulary, an object of text: id at the scan's place, into `vocabulary` (inited) and
 // sets base_count. E_INPUT: an id is missing (a hole), or an id or text comes twice.

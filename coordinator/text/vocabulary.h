@@ -3,11 +3,11 @@
 // the file spells them (letters of the byte map, not bytes). Dropped when loading is done.
 #pragma once
 
-#include "coordinator/text/text_buffer.h"
-#include "parallel/base/status.h"
-
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "coordinator/text/text_buffer.h"
+#include "parallel/base/status.h"
 
 enum {
     VOCABULARY_IDS_MAX = 1 << 20,     // four times the largest of the family

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// utf8.c -- UTF-8 sequences; see utf8.h.
-#include "coordinator/text/utf8.h"
-
-#include <string.h>
+// code_point.c -- single UTF-8 sequences; see code_point.h.
+#include "coordinator/text/code_point.h"
 
 // Length that a lead byte announces (0: not a lead byte) and the range of its second byte, which is
 // where overlong forms, surrogates and code points above 0x10ffff are kept out.
@@ -21,50 +19,28 @@ static struct lead lead_of(uint8_t byte)
     return (struct lead){4, byte == 0xf0 ? 0x90 : 0x80, byte == 0xf4 ? 0x8f : 0xbf};
 }
 
-enum utf8_verdict utf8_look(const char *text, size_t bytes, size_t *length)
+enum code_point_verdict code_point_look(const char *text, size_t bytes, size_t *length)
 {
     const uint8_t first = (uint8_t)text[0];
     *length = 1;
     if (first < 0x80)
-        return UTF8_WHOLE;
+        return CODE_POINT_WHOLE;
     const struct lead lead = lead_of(first);
     if (lead.length == 0)
-        return UTF8_INVALID;
+        return CODE_POINT_INVALID;
     for (size_t i = 1; i < lead.length; i++) {
         *length = i;
         if (i == bytes)
-            return UTF8_CUT;
+            return CODE_POINT_CUT;
         const uint8_t byte = (uint8_t)text[i];
         if (byte < (i == 1 ? lead.second_min : 0x80) || byte > (i == 1 ? lead.second_max : 0xbf))
-            return UTF8_INVALID;
+            return CODE_POINT_INVALID;
     }
     *length = lead.length;
-    return UTF8_WHOLE;
+    return CODE_POINT_WHOLE;
 }
 
-size_t utf8_valid_bytes(const char *text, size_t bytes)
-{
-    size_t at = 0;
-    while (at < bytes) {
-        // Eight ASCII bytes at a time: most text, and nearly all of a tokenizer.json.
-        uint64_t eight;
-        while (bytes - at >= sizeof eight) {
-            memcpy(&eight, text + at, sizeof eight);
-            if (eight & 0x8080808080808080u)
-                break;
-            at += sizeof eight;
-        }
-        if (at == bytes)
-            break;
-        size_t length;
-        if (utf8_look(text + at, bytes - at, &length) != UTF8_WHOLE)
-            return at;
-        at += length;
-    }
-    return bytes;
-}
-
-uint32_t utf8_next(const char *text, size_t *at)
+uint32_t code_point_next(const char *text, size_t *at)
 {
     const uint8_t *b = (const uint8_t *)text + *at;
     if (b[0] < 0x80) {
@@ -83,7 +59,7 @@ uint32_t utf8_next(const char *text, size_t *at)
     return (b[0] & 0x07u) << 18 | (b[1] & 0x3fu) << 12 | (b[2] & 0x3fu) << 6 | (b[3] & 0x3fu);
 }
 
-size_t utf8_encode(char *out, uint32_t code_point)
+size_t code_point_encode(char *out, uint32_t code_point)
 {
     if (code_point < 0x80) {
         out[0] = (char)code_point;
