@@ -118,8 +118,8 @@ void config_rope_parse(struct rope_config *out, struct config_fields *fields, in
     check_mrope(&rope);
 
     *out = (struct rope_config){.type = yarn ? ROPE_YARN : ROPE_DEFAULT, .attention_factor = 1};
-    double theta = config_fields_number_or(fields, "rope_theta", 0, 1, 1e12);
-    out->theta = config_fields_number_or(&rope, "rope_theta", theta, 1, 1e12);
+    double theta = config_fields_number_or(fields, "rope_theta", 0, 2, 1e12);
+    out->theta = config_fields_number_or(&rope, "rope_theta", theta, 2, 1e12);
     if (out->theta <= 0)
         config_fields_fail(&rope, E_INPUT, "config.json: %srope_theta is missing", where);
     double share = config_fields_number_or(fields, "partial_rotary_factor", 0.25, 0, 1);
