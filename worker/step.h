@@ -24,7 +24,7 @@ struct step_options {
     bool poison;    // test hook: fill host staging with 0xA5 as soon as its step has ended
 };
 
-// Takes all staging memory. E_SYSTEM when there is not enough.
+// Takes all memory of its steps. E_LIMIT names the bytes when they do not fit.
 enum status step_engine_open(struct step_engine **out, const struct step_options *options,
                              struct error *error) MUST_CHECK;
 void step_engine_close(struct step_engine *engine); // waits for queued steps
