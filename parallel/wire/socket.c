@@ -15,6 +15,7 @@ struct socket {
     zmq_msg_t message; // the frame lent to the caller
     size_t frame_bytes_max;
     struct socket_counts counts;
+    uint64_t disconnections_due; // of failed handshakes, which come as a second event
     char endpoint[SOCKET_ENDPOINT_BYTES_MAX];
 };
 
@@ -219,11 +220,14 @@ static void read_monitor(struct socket *socket)
         if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             socket->counts.connected++;
             socket->is_connected = true;
+        } else if (kind == ZMQ_EVENT_DISCONNECTED && socket->disconnections_due > 0) {
+            socket->disconnections_due--;
         } else if (kind == ZMQ_EVENT_DISCONNECTED) {
             socket->counts.disconnected++;
             socket->is_connected = false;
         } else {
             socket->counts.handshakes_failed++;
+            socket->disconnections_due++;
         }
     }
 }

@@ -39,7 +39,7 @@ struct socket_peer {
 
 struct socket_counts {
     uint64_t connected;         // handshakes that succeeded
-    uint64_t disconnected;      // connections that ended, whoever ended them
+    uint64_t disconnected;      // of those, connections that ended, whoever ended them
     uint64_t handshakes_failed; // something else than ZMTP, or of another security
     uint64_t frames_oversized;  // dropped: above the limit, up to twice the limit
     uint64_t frames_multipart;  // dropped: a message of several frames
