@@ -254,15 +254,53 @@ static void test_only_ranges_are_read(void **state)
     checkpoint_fixture_remove(dir);
 }
 
-// A matrix wide enough that a rank's columns are a page: intermediate 8192, half of it.
+enum { WIDE_ROWS = 16, WIDE_COLUMNS = 8192 };
+
+// A checkpoint of that list: down_proj holds its row times 1000 plus its column modulo 1000, the
+// rest zeros.
+static void write_wide(const char *path, const struct tensor_list *list)
+{
+    char *header = NULL;
+    size_t header_bytes;
+    long long at = 0, down_at = 0;
+    FILE *text = open_memstream(&header, &header_bytes);
+    assert_non_null(text);
+    for (int i = 0; i < list->count; i++) {
+        const struct tensor *tensor = &list->items[i];
+        long long rows = tensor->rows, columns = tensor->columns;
+        if (strstr(tensor->name, "down_proj") != NULL)
+            down_at = at;
+        fprintf(text, "%s\"model.%s\":{\"dtype\":\"BF16\",\"shape\":[", i > 0 ? "," : "{",
+                tensor->name);
+        if (tensor->dims_count == 2)
+            fprintf(text, "%lld,", rows);
+        fprintf(text, "%lld],\"data_offsets\":[%lld,%lld]}", columns, at, at + 2 * rows * columns);
+        at += 2 * rows * columns;
+    }
+    fprintf(text, "}");
+    fclose(text);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    for (int i = 0; i < 8; i++)
+        fputc((int)(header_bytes >> (8 * i) & 0xff), file);
+    assert_int_equal(fwrite(header, header_bytes, 1, file), 1);
+    for (long long i = -down_at / 2; i < (at - down_at) / 2; i++) {
+        long long value = i < 0 ? 0 : i / WIDE_COLUMNS * 1000 + i % WIDE_COLUMNS % 1000;
+        uint16_t bits = (uint16_t)value;
+        assert_int_equal(fwrite(&bits, 2, 1, file), 1);
+    }
+    assert_int_equal(fclose(file), 0);
+    free(header);
+}
+
+// A matrix wide enough that half a row is more than a page: the other half is not read.
 static void test_wide_columns_alone(void **state)
 {
     (void)state;
-    enum { ROWS = 16, COLUMNS = 8192 };
     struct model_config config = {
         .layers = 1,
         .layer_is_attention = {true},
-        .hidden = ROWS,
+        .hidden = WIDE_ROWS,
         .vocab = 8,
         .tied = true,
         .heads = 1,
@@ -273,7 +311,7 @@ static void test_wide_columns_alone(void **state)
         .key_dim = 128,
         .value_dim = 128,
         .conv_width = 4,
-        .intermediate = COLUMNS,
+        .intermediate = WIDE_COLUMNS,
     };
     char dir[] = "/tmp/deltamesh-wide-XXXXXX", path[128];
     assert_non_null(mkdtemp(dir));
@@ -281,55 +319,22 @@ static void test_wide_columns_alone(void **state)
     struct tensor_list list;
     struct error error = {0};
     assert_int_equal(tensors_init(&list, &config, false, &error), OK);
-    char *header = NULL;
-    size_t header_bytes;
-    FILE *text = open_memstream(&header, &header_bytes);
-    assert_non_null(text);
-    long long at = 0, down_at = 0;
-    for (int i = 0; i < list.count; i++) {
-        long long rows = list.items[i].rows, columns = list.items[i].columns;
-        if (strstr(list.items[i].name, "down_proj") != NULL)
-            down_at = at;
-        fprintf(text, "%s\"%s%s\":{\"dtype\":\"BF16\",\"shape\":", i > 0 ? "," : "{", "model.",
-                list.items[i].name);
-        if (list.items[i].dims_count == 1)
-            fprintf(text, "[%lld]", columns);
-        else
-            fprintf(text, "[%lld,%lld]", rows, columns);
-        fprintf(text, ",\"data_offsets\":[%lld,%lld]}", at, at + 2 * rows * columns);
-        at += 2 * rows * columns;
-    }
-    fprintf(text, "}");
-    fclose(text);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    for (int i = 0; i < 8; i++)
-        fputc((int)(header_bytes >> (8 * i) & 0xff), file);
-    assert_int_equal(fwrite(header, header_bytes, 1, file), 1);
-    for (long long i = 0; i < at / 2; i++) { // of down_proj: the row times 1000 plus the column
-        long long index = i - down_at / 2;
-        uint16_t value =
-            (uint16_t)(index < 0 ? 0 : index / COLUMNS * 1000 + index % COLUMNS % 1000);
-        assert_int_equal(fwrite(&value, 2, 1, file), 1);
-    }
-    assert_int_equal(fclose(file), 0);
+    write_wide(path, &list);
+    tensors_fini(&list);
 
     struct checkpoint *checkpoint;
     if (checkpoint_open(&checkpoint, dir, &config, &error) != OK)
         fail_msg("%s", error.text);
-    static uint16_t out[ROWS * COLUMNS / 2];
+    static uint16_t out[WIDE_ROWS * WIDE_COLUMNS / 2];
+    int half = WIDE_COLUMNS / 2;
     struct tensor_range range = {
-        tensors_find(checkpoint_tensors(checkpoint), "layers.0.mlp.down_proj.weight"), 0, ROWS,
-        COLUMNS / 2, COLUMNS / 2};
+        tensors_find(checkpoint_tensors(checkpoint), "layers.0.mlp.down_proj.weight"), 0, WIDE_ROWS,
+        half, half};
     assert_int_equal(checkpoint_read(checkpoint, out, &range, &error), OK);
-    assert_int_equal(checkpoint_files(checkpoint)->bytes_read, ROWS * COLUMNS); // half of 2 bytes
-    for (int i = 0; i < ROWS * COLUMNS / 2; i++) {
-        int row = i / (COLUMNS / 2), column = COLUMNS / 2 + i % (COLUMNS / 2);
-        assert_int_equal(out[i], row * 1000 + column % 1000);
-    }
+    assert_int_equal(checkpoint_files(checkpoint)->bytes_read, WIDE_ROWS * half * 2);
+    for (int i = 0; i < WIDE_ROWS * half; i++)
+        assert_int_equal(out[i], i / half * 1000 + (half + i % half) % 1000);
     checkpoint_close(checkpoint);
-    tensors_fini(&list);
-    free(header);
     remove(path);
     remove(dir);
 }

@@ -130,6 +130,7 @@ static void test_read_fails(void **state)
     checkpoint_fixture_remove(dir);
 }
 
+#ifndef DELTAMESH_SANITIZED // the sanitizers' allocators abort instead of refusing
 // More than any machine has: bytes needed and there are named.
 static void test_too_large(void **state)
 {
@@ -150,13 +151,16 @@ static void test_too_large(void **state)
     assert_null(writer.memory_dev);
     assert_non_null(strstr(error.text, "the weights take 4194304.000 GB on this rank"));
 }
+#endif
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_written_as_measured),
         cmocka_unit_test(test_read_fails),
+#ifndef DELTAMESH_SANITIZED
         cmocka_unit_test(test_too_large),
+#endif
     };
     struct error error = {0};
     if (runtime_open(0, &error) != OK)
