@@ -27,7 +27,7 @@ static struct linear_push make_op(struct ops *ops, bool gated)
         .push = &ops->exchanges[0],
         .x = ops_bf16(ops, TOKENS * STRIDE, 2),
         .x_stride = STRIDE,
-        .weight = ops_weight(ops, ROWS, COLUMNS, 0.1),
+        .weight = ops_weight(ops, ROWS, COLUMNS, 0),
         .tokens = TOKENS,
         .partial = ops_alloc(ops, TOKENS * ROWS * sizeof(bf16)),
     };

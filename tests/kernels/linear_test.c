@@ -48,8 +48,8 @@ static double dot_in_order(const bf16 *x, const bf16 *w, int columns)
 static void check_shape(struct ops *ops, int rows, int columns)
 {
     size_t stride = (size_t)columns + 3;
-    const bf16 *x = ops_bf16(ops, TOKENS_MAX * stride, 2);
-    const bf16 *w = ops_bf16(ops, (size_t)rows * (size_t)columns, 1);
+    const bf16 *x = ops_bf16_wide(ops, TOKENS_MAX * stride);
+    const bf16 *w = ops_bf16_wide(ops, (size_t)rows * (size_t)columns);
     double *expected = ops_alloc(ops, TOKENS_MAX * (size_t)rows * sizeof *expected);
     for (int token = 0; token < TOKENS_MAX; token++) {
         for (int row = 0; row < rows; row++)
@@ -93,7 +93,8 @@ static void agrees_with_a_plain_sum(void **state)
     enum { ROWS = 65, COLUMNS = 5120, TOKENS = 5 };
     struct ops ops;
     ops_open(&ops, 1, 256, 7);
-    const bf16 *x = ops_bf16(&ops, TOKENS * COLUMNS, 3), *w = ops_bf16(&ops, ROWS * COLUMNS, 1);
+    const bf16 *x = ops_bf16_wide(&ops, TOKENS * COLUMNS);
+    const bf16 *w = ops_bf16_wide(&ops, ROWS * COLUMNS);
     double *y = ops_alloc(&ops, TOKENS * ROWS * sizeof *y);
     linear_rows_double(y, &(struct linear_rows){x, COLUMNS, NULL, w, TOKENS, ROWS, COLUMNS});
     for (int token = 0; token < TOKENS; token++) {
@@ -116,7 +117,8 @@ static void gathers_rows(void **state)
     enum { ROWS = 70, COLUMNS = 24, TOKENS = 19, SOURCES = 5 };
     struct ops ops;
     ops_open(&ops, 1, 256, 8);
-    const bf16 *x = ops_bf16(&ops, SOURCES * COLUMNS, 1), *w = ops_bf16(&ops, ROWS * COLUMNS, 1);
+    const bf16 *x = ops_bf16_wide(&ops, SOURCES * COLUMNS);
+    const bf16 *w = ops_bf16_wide(&ops, ROWS * COLUMNS);
     int32_t *gather = ops_alloc(&ops, TOKENS * sizeof *gather);
     double *y = ops_alloc(&ops, TOKENS * ROWS * sizeof *y);
     for (int i = 0; i < TOKENS; i++)

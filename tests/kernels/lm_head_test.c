@@ -27,8 +27,8 @@ static void multiplies_the_sampled_rows(void **state)
     int32_t sample_tokens[SAMPLES];
     ops_open(&ops, 1, 256, 1);
     fill_samples(sample_tokens);
-    const bf16 *hidden_rows = ops_bf16(&ops, TOKENS * HIDDEN, 2);
-    struct weight weight = ops_weight(&ops, VOCAB, HIDDEN, 0.1);
+    const bf16 *hidden_rows = ops_bf16_wide(&ops, TOKENS * HIDDEN);
+    struct weight weight = ops_weight(&ops, VOCAB, HIDDEN, 0);
     float *logits = ops_alloc(&ops, SAMPLES * VOCAB * sizeof *logits);
     lm_head(ops.streams[0], logits, hidden_rows, sample_tokens, &weight, SAMPLES);
     ops_wait(&ops);
@@ -57,8 +57,8 @@ static void shards_and_single_rows_agree(void **state)
     int32_t sample_tokens[SAMPLES];
     ops_open(&ops, 1, 256, 2);
     fill_samples(sample_tokens);
-    const bf16 *hidden_rows = ops_bf16(&ops, TOKENS * HIDDEN, 2);
-    struct weight whole = ops_weight(&ops, VOCAB, HIDDEN, 0.1);
+    const bf16 *hidden_rows = ops_bf16_wide(&ops, TOKENS * HIDDEN);
+    struct weight whole = ops_weight(&ops, VOCAB, HIDDEN, 0);
     float *logits = ops_alloc(&ops, SAMPLES * VOCAB * sizeof *logits);
     lm_head(ops.streams[0], logits, hidden_rows, sample_tokens, &whole, SAMPLES);
     for (int ranks = 2; ranks <= 8; ranks *= 2) {

@@ -42,7 +42,7 @@ static void joins_two_norms_and_multiplies(void **state)
         .ids = ids,
         .hidden_rows = ops_bf16(&ops, TOKENS * HIDDEN, 5),
         .embedding = ops_weight(&ops, VOCAB, HIDDEN, 1),
-        .fc = ops_weight(&ops, HIDDEN, 2 * HIDDEN, 0.1),
+        .fc = ops_weight(&ops, HIDDEN, 2 * HIDDEN, 0),
         .embedding_norm = ops_float(&ops, HIDDEN, 0.5),
         .hidden_norm = ops_float(&ops, HIDDEN, 0.5),
         .eps = 1e-6f,

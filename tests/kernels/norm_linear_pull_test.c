@@ -26,13 +26,13 @@ static struct norm_linear_pull make_op(struct ops *ops, int tokens, int hidden, 
 {
     size_t values = (size_t)tokens * (size_t)hidden;
     return (struct norm_linear_pull){
-        .residual = ops_bf16(ops, values, 3),
+        .residual = ops_bf16_wide(ops, values),
         .norm = ops_float(ops, (size_t)hidden, 0.5),
         .eps = EPS,
         .tokens = tokens,
         .hidden = hidden,
         .normed = ops_alloc(ops, values * sizeof(bf16)),
-        .weight = ops_weight(ops, rows, hidden, 0.1),
+        .weight = ops_weight(ops, rows, hidden, 0),
         .y = ops_alloc(ops, (size_t)tokens * (size_t)rows * sizeof(bf16)),
     };
 }
@@ -158,13 +158,25 @@ static struct pair_op make_pair(struct ops *ops, int rank, int tokens, int hidde
     pair.pull.pull = &ops->exchanges[rank];
     pair.push = (struct linear_push){
         .push = &ops->exchanges[rank],
-        .x = ops_bf16(ops, (size_t)tokens * (size_t)columns, 1),
+        .x = ops_bf16_wide(ops, (size_t)tokens * (size_t)columns),
         .x_stride = columns,
         .weight = ops_weight(ops, hidden, columns, 1),
         .tokens = tokens,
         .partial = ops_alloc(ops, (size_t)tokens * (size_t)hidden * sizeof(bf16)),
     };
     return pair;
+}
+
+// Makes one rank push the opposite of another: if they come first, f32 keeps what follows, and loses
+// it if they come last.
+static void cancel(struct ops *ops, const struct linear_push *first, struct linear_push *second)
+{
+    size_t count = (size_t)first->weight.rows * (size_t)first->weight.columns;
+    bf16 *negated = ops_copy(ops, first->weight.data, count * sizeof *negated);
+    for (size_t i = 0; i < count; i++)
+        negated[i].bits ^= 0x8000;
+    second->weight.data = negated;
+    second->x = first->x;
 }
 
 // All ranks push and pull several times; each residual must be the f32 sum in rank order.
@@ -180,7 +192,11 @@ static void check_ranks(int ranks)
         memcpy(pairs[rank].pull.residual, pairs[0].pull.residual, bytes);
         pairs[rank].pull.norm = pairs[0].pull.norm;
         pairs[rank].pull.weight = pairs[0].pull.weight;
+        if (rank > 0) // small beside rank 0's
+            pairs[rank].push.x = ops_bf16(&ops, (size_t)TOKENS * COLUMNS, 1e-4);
     }
+    if (ranks > 2)
+        cancel(&ops, &pairs[0].push, &pairs[1].push);
     for (int round = 0; round < ROUNDS; round++) {
         bf16 *before = ops_copy(&ops, pairs[0].pull.residual, bytes);
         for (int rank = 0; rank < ranks; rank++) {
@@ -215,6 +231,29 @@ static void pulls_of_two_ranks_on_two_threads(void **state)
     check_ranks(2);
 }
 
+// More ranks than cores.
+static void pulls_of_four_ranks(void **state)
+{
+    (void)state;
+    check_ranks(4);
+}
+
+// Rows so small that eps decides.
+static void eps_bounds_the_scale(void **state)
+{
+    (void)state;
+    struct ops ops;
+    ops_open(&ops, 1, 256, 203);
+    struct norm_linear_pull op = make_op(&ops, 3, 64, 3);
+    op.residual = ops_bf16(&ops, 3 * 64, 1e-3);
+    for (int i = 0; i < 64; i++)
+        op.residual[i] = (bf16){0};
+    norm_linear_pull(ops.streams[0], &op);
+    ops_wait(&ops);
+    check_norm_and_product(&op);
+    ops_close(&ops);
+}
+
 static void failed_pull_leaves_the_residual(void **state)
 {
     (void)state;
@@ -240,6 +279,8 @@ int main(void)
         cmocka_unit_test(alone_is_together),
         cmocka_unit_test(pulls_of_one_rank),
         cmocka_unit_test(pulls_of_two_ranks_on_two_threads),
+        cmocka_unit_test(pulls_of_four_ranks),
+        cmocka_unit_test(eps_bounds_the_scale),
         cmocka_unit_test(failed_pull_leaves_the_residual),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
