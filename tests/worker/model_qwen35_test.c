@@ -121,10 +121,367 @@ static void logits_are_those_of_transformers(void **state)
         check_case(cases[i], 1);
 }
 
+// ---- greedy continuations ----
+
+static int32_t best_of(const float *logits, int real_ids, float *margin)
+{
+    int best = 0;
+    float second = -INFINITY;
+    for (int id = 1; id < real_ids; id++) {
+        if (logits[id] > logits[best]) {
+            second = logits[best];
+            best = id;
+        } else if (logits[id] > second) {
+            second = logits[id];
+        }
+    }
+    if (margin != NULL)
+        *margin = logits[best] - second;
+    return best;
+}
+
+struct near_ties {
+    int tokens, changed, unexplained;
+};
+
+// Prefill, then one decode row after another, each fed with the golden's token (teacher-forced).
+static void run_greedy(struct near_ties *ties, struct team *team, const json_t *entry,
+                       double tolerance, int real_ids, double router_tolerance)
+{
+    int32_t prompt[128];
+    size_t length = json_array_size(json_object_get(entry, "prompt"));
+    size_t count = json_array_size(json_object_get(entry, "tokens"));
+    float *logits = (float *)calloc(length * (size_t)team->vocab, sizeof(float));
+    assert_true(length <= 128);
+    for (size_t i = 0; i < length; i++)
+        prompt[i] =
+            (int32_t)json_integer_value(json_array_get(json_object_get(entry, "prompt"), i));
+    team_open_slot(team, 1, 3, 0, 1);
+    const float *row = logits + (length - 1) * (size_t)team->vocab;
+    for (size_t i = 0; i < count; i++) {
+        int32_t expected =
+            (int32_t)json_integer_value(json_array_get(json_object_get(entry, "tokens"), i));
+        double margin = json_number_value(json_array_get(json_object_get(entry, "margins"), i));
+        const json_t *router = json_object_get(entry, "router_margins");
+        if (i == 0) {
+            team_prefill(team, 1, prompt, (int)length, 0, expected, logits);
+        } else {
+            team_decode(team, 1, expected, logits);
+            row = logits;
+        }
+        ties->tokens++;
+        if (best_of(row, real_ids, NULL) != expected) {
+            bool expert_tie =
+                router != NULL && json_number_value(json_array_get(router, i)) < router_tolerance;
+            ties->changed++;
+            ties->unexplained += margin > tolerance && !expert_tie;
+        }
+    }
+    free(logits);
+}
+
+// Decode rows draw what transformers draws, but for near ties of the logits or of the router; not
+// more of those than transformers' own bf16 run has, twice over.
+static void greedy_tokens_are_those_of_transformers(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        struct golden golden;
+        struct near_ties ties = {0};
+        int bf16_changed = 0;
+        size_t index, at;
+        json_t *entry, *token;
+        struct team *team = (struct team *)calloc(1, sizeof *team);
+        golden_open(&golden, cases[c], "logits");
+        struct team_options options = options_for(&golden, 1);
+        team_open(team, &options);
+        double max = golden_number(golden.root, "bf16_minus_f32.hf.logits.max");
+        int real_ids = (int)golden_number(golden.root, "real_ids");
+        const json_t *router = json_object_get(golden.root, "router_margin_selected");
+        json_array_foreach(json_object_get(golden.root, "greedy"), index, entry)
+        {
+            run_greedy(&ties, team, entry, 2 * max, real_ids, json_number_value(router));
+            json_array_foreach(json_object_get(entry, "bf16_best_ids"), at, token)
+            {
+                bf16_changed +=
+                    !json_equal(token, json_array_get(json_object_get(entry, "tokens"), at));
+            }
+        }
+        print_message("%s: %d tokens, %d near ties taken otherwise (transformers in bf16: %d), "
+                      "%d unexplained\n",
+                      cases[c], ties.tokens, ties.changed, bf16_changed, ties.unexplained);
+        assert_int_equal(ties.tokens, 64);
+        assert_int_equal(ties.unexplained, 0);
+        assert_true(ties.changed <= 2 * bf16_changed + 1);
+        team_close(team);
+        free(team);
+        golden_close(&golden);
+    }
+}
+
+// ---- tensor-parallel degrees ----
+
+static void degrees_agree(void **state)
+{
+    (void)state;
+    check_case("moe_e16_tp8", 2);
+    check_case("moe_e16_tp8", 4);
+    check_case("moe_e16_tp8", 8); // KV heads replicated on four ranks each
+    check_case("dense_untied_r2", 2);
+    check_case("next_e8_r2", 2);
+    check_case("dense_deep_r4", 2);
+}
+
+// ---- bits: whole = chunks = together = delayed ----
+
+enum { BITS_TOKENS = 300, BITS_DECODES = 6 };
+
+// Logits of every prompt position and of BITS_DECODES decode rows of one sequence.
+struct bits_run {
+    float *logits; // [BITS_TOKENS + BITS_DECODES, vocab]
+    int chunk;     // tokens of a prefill chunk, 0 = whole
+    bool together; // with a second sequence in every step
+    uint64_t jitter;
+    int ranks;
+};
+
+static void fill_prompt(int32_t *ids, int count, uint64_t seed, int real_ids)
+{
+    for (int i = 0; i < count; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        ids[i] = (int32_t)((seed >> 33) % (uint64_t)real_ids);
+    }
+}
+
+static void run_chunk(struct team *team, struct bits_run *run, const int32_t *ids, int first,
+                      int count, const int32_t *other)
+{
+    size_t vocab = (size_t)team->vocab;
+    bool last = first + count == BITS_TOKENS;
+    struct team_row rows[2] = {
+        {.slot = 2, .kind = ROW_PREFILL, .ids = other, .count = 37, .forced = {5}},
+        {.slot = 0,
+         .kind = ROW_PREFILL,
+         .ids = ids + first,
+         .count = count,
+         .forced = {7},
+         .draws = last},
+    };
+    float *logits = (float *)calloc((size_t)(count + 37) * vocab, sizeof(float));
+    if (run->together) {
+        team_step(team, rows, 2, logits, NULL);
+        memcpy(run->logits + (size_t)first * vocab, logits + 37 * vocab,
+               (size_t)count * vocab * sizeof(float));
+    } else {
+        team_step(team, rows + 1, 1, logits, NULL);
+        memcpy(run->logits + (size_t)first * vocab, logits, (size_t)count * vocab * sizeof(float));
+    }
+    free(logits);
+}
+
+static void run_bits(struct bits_run *run, const struct golden *golden)
+{
+    int32_t ids[BITS_TOKENS], other[BITS_TOKENS];
+    struct team *team = (struct team *)calloc(1, sizeof *team);
+    struct team_options options = options_for(golden, run->ranks);
+    options.jitter_seed = run->jitter;
+    team_open(team, &options);
+    fill_prompt(ids, BITS_TOKENS, 1, 300);
+    fill_prompt(other, BITS_TOKENS, 2, 300);
+    size_t vocab = (size_t)team->vocab;
+    run->logits = (float *)calloc((BITS_TOKENS + BITS_DECODES) * vocab, sizeof(float));
+    team_open_slot(team, 0, 6, run->together ? 20 : 1, 1);
+    team_open_slot(team, 2, 11, 33, 1);
+    int chunk = run->chunk == 0 ? BITS_TOKENS : run->chunk;
+    for (int first = 0; first < BITS_TOKENS; first += chunk) {
+        int count = BITS_TOKENS - first < chunk ? BITS_TOKENS - first : chunk;
+        run_chunk(team, run, ids, first, count, other);
+    }
+    for (int i = 0; i < BITS_DECODES; i++)
+        team_decode(team, 0, 11 + i, run->logits + (size_t)(BITS_TOKENS + i) * vocab);
+    team_close(team);
+    free(team);
+}
+
+static void bits_depend_on_own_tokens_alone(void **state)
+{
+    static const char *const names[] = {"dense_untied_r2", "moe_e8_r2"};
+    (void)state;
+    for (size_t c = 0; c < 2; c++) {
+        struct golden golden;
+        struct bits_run runs[] = {
+            {.ranks = 2},
+            {.ranks = 2, .chunk = 64},
+            {.ranks = 2, .chunk = 192, .together = true},
+            {.ranks = 2, .chunk = 128, .together = true, .jitter = 77},
+        };
+        golden_open(&golden, names[c], "logits");
+        size_t bytes =
+            (size_t)golden_number(golden.root, "vocab") * (BITS_TOKENS + BITS_DECODES) * 4;
+        for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+            run_bits(&runs[i], &golden);
+            assert_memory_equal(runs[i].logits, runs[0].logits, bytes);
+        }
+        for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++)
+            free(runs[i].logits);
+        golden_close(&golden);
+    }
+}
+
+// ---- verify rows ----
+
+// Plain decoding of `count` given tokens after a prompt: logits of each row.
+static void decode_plainly(struct team *team, const int32_t *tokens, int count, float *logits)
+{
+    int32_t prompt[70];
+    fill_prompt(prompt, 70, 9, 300);
+    team_open_slot(team, 0, 6, 0, 1);
+    team_prefill(team, 0, prompt, 70, 0, tokens[0], NULL);
+    for (int i = 0; i < count; i++)
+        team_decode(team, 0, tokens[i + 1], logits + (size_t)i * (size_t)team->vocab);
+}
+
+// The same tokens with verify rows of changing width, whose drafts are right for a while and then
+// wrong: whatever is accepted, the rows that count are those of plain decoding, bit for bit.
+static void verified_rows_equal_plain_rows(void **state)
+{
+    enum { TOKENS = 40 };
+    struct golden golden;
+    int32_t tokens[TOKENS + 8], prompt[70];
+    struct team *team = (struct team *)calloc(1, sizeof *team);
+    (void)state;
+    golden_open(&golden, "moe_e8_r2", "logits");
+    struct team_options options = options_for(&golden, 2);
+    team_open(team, &options);
+    size_t vocab = (size_t)team->vocab;
+    float *plain = (float *)calloc(TOKENS * vocab, sizeof(float));
+    float *logits = (float *)calloc(ROW_VERIFY_MAX * vocab, sizeof(float));
+    fill_prompt(tokens, TOKENS + 8, 4, 300);
+    fill_prompt(prompt, 70, 9, 300);
+    decode_plainly(team, tokens, TOKENS, plain);
+    team_open_slot(team, 0, 6, 0, 1);
+    team_prefill(team, 0, prompt, 70, 0, tokens[0], NULL);
+    for (int at = 0, turn = 0; at < TOKENS - ROW_VERIFY_MAX; turn++) {
+        int verify = 1 + turn % ROW_VERIFY_MAX, right = (turn * 5) % verify;
+        struct team_row row = {.slot = 0, .kind = ROW_DECODE, .count = verify};
+        int32_t drafts[ROW_VERIFY_MAX];
+        for (int i = 0; i < verify; i++) {
+            row.forced[i] = tokens[at + 1 + i]; // what sampling would give after each row
+            drafts[i] = i < right ? tokens[at + 1 + i] : tokens[at + 1 + i] + 1;
+        }
+        team_set_drafts(team, 0, drafts, verify - 1);
+        team_step(team, &row, 1, logits, NULL);
+        assert_int_equal(team->results[0].count, right + 1);
+        assert_memory_equal(logits, plain + (size_t)at * vocab,
+                            (size_t)(right + 1) * vocab * sizeof(float));
+        at += right + 1;
+    }
+    free(plain);
+    free(logits);
+    team_close(team);
+    free(team);
+    golden_close(&golden);
+}
+
+// ---- the multi-token-prediction head ----
+
+struct mtp_run {
+    struct team *team;
+    const struct golden *golden;
+    struct difference difference;
+    int drafts, wrong;
+};
+
+// Chains five drafts after the prompt's pairs, as the golden does.
+static void run_drafts(struct mtp_run *run, const json_t *prompt, int length, bf16 *last_hidden)
+{
+    struct team *team = run->team;
+    size_t vocab = (size_t)team->vocab;
+    float *logits = (float *)calloc(vocab, sizeof(float));
+    const float *expected = golden_floats(run->golden, json_object_get(prompt, "logits"), NULL);
+    const json_t *drafts = json_object_get(prompt, "drafts");
+    int32_t id = (int32_t)golden_number(prompt, "next_token");
+    int real_ids = (int)golden_number(run->golden->root, "real_ids");
+    for (int k = 0; k < 5; k++) {
+        struct team_pairs pair = {0, length + k, 1, &id, last_hidden};
+        team_mtp(team, &pair, logits, last_hidden);
+        add(&run->difference, logits, expected + (size_t)k * vocab, vocab);
+        id = (int32_t)json_integer_value(json_array_get(drafts, (size_t)k));
+        run->drafts++;
+        run->wrong += best_of(logits, real_ids, NULL) != id;
+    }
+    free(logits);
+}
+
+static void run_mtp_prompt(struct mtp_run *run, const json_t *prompt)
+{
+    struct team *team = run->team;
+    int length = (int)golden_number(prompt, "length"), hidden = team->config.hidden;
+    int32_t ids[128];
+    size_t vocab = (size_t)team->vocab;
+    bf16 *rows = (bf16 *)calloc((size_t)length * (size_t)hidden, sizeof(bf16));
+    float *logits = (float *)calloc((size_t)length * vocab, sizeof(float));
+    for (int i = 0; i < length; i++)
+        ids[i] =
+            (int32_t)json_integer_value(json_array_get(json_object_get(prompt, "ids"), (size_t)i));
+    struct team_row row = {.slot = 0, .kind = ROW_PREFILL, .ids = ids, .count = length};
+    team_open_slot(team, 0, 4, 1, 2);
+    team_step(team, &row, 1, NULL, rows);
+    struct team_pairs pairs = {0, 1, length - 1, ids + 1, rows};
+    team_mtp(team, &pairs, logits, NULL);
+    add(&run->difference, logits + (size_t)(length - 2) * vocab,
+        golden_floats(run->golden, json_object_get(prompt, "prompt_pair_logits"), NULL), vocab);
+    run_drafts(run, prompt, length, rows + (size_t)(length - 1) * (size_t)hidden);
+    free(rows);
+    free(logits);
+}
+
+static void check_mtp(const char *name, int ranks)
+{
+    struct golden golden;
+    struct team *team = (struct team *)calloc(1, sizeof *team);
+    struct mtp_run run = {.team = team, .golden = &golden};
+    size_t index;
+    json_t *prompt;
+    golden_open(&golden, name, "mtp");
+    struct team_options options = options_for(&golden, ranks);
+    team_open(team, &options);
+    json_array_foreach(json_object_get(golden.root, "prompts"), index, prompt)
+    {
+        run_mtp_prompt(&run, prompt);
+    }
+    double rms = sqrt(run.difference.squares / (double)run.difference.count);
+    double rms_limit = 1.1 * golden_number(golden.root, "bf16_minus_f32.rms");
+    double max_limit = 2.0 * golden_number(golden.root, "bf16_minus_f32.max");
+    print_message("%s tp %d: head rms %.5f (limit %.5f), max %.4f (limit %.4f), %d of %d drafts "
+                  "differ\n",
+                  name, ranks, rms, rms_limit, run.difference.max, max_limit, run.wrong,
+                  run.drafts);
+    assert_true(rms <= rms_limit);
+    assert_true(run.difference.max <= max_limit);
+    assert_int_equal(run.wrong, 0); // the goldens' margins are clear of both tolerances
+    team_close(team);
+    free(team);
+    golden_close(&golden);
+}
+
+static void the_head_agrees_with_its_equations(void **state)
+{
+    (void)state;
+    check_mtp("dense_untied_r2", 1);
+    check_mtp("moe_e8_r2", 1);
+    check_mtp("moe_e8_r2", 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_those_of_transformers),
+        cmocka_unit_test(greedy_tokens_are_those_of_transformers),
+        cmocka_unit_test(degrees_agree),
+        cmocka_unit_test(bits_depend_on_own_tokens_alone),
+        cmocka_unit_test(verified_rows_equal_plain_rows),
+        cmocka_unit_test(the_head_agrees_with_its_equations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
