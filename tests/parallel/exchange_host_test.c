@@ -24,9 +24,9 @@
 
 #include "parallel/base/clock.h"
 
-static const uint64_t join_ns_long = 60ull * CLOCK_NS_PER_S;
+static const uint64_t join_ns_long = 20ull * CLOCK_NS_PER_S;
 static const uint64_t join_ns_short = 200ull * CLOCK_NS_PER_MS;
-static const uint64_t busy_ns = 20ull * CLOCK_NS_PER_S; // more than any wait here should take
+static const uint64_t busy_ns = 10ull * CLOCK_NS_PER_S; // more than any wait here should take
 
 static struct exchange_host_options make_options(int ranks)
 {
