@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// bf16.cuh -- eight bf16 values as one 16-byte access, and their conversion. Bits are those of
+// kernels/types.h.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <stdint.h>
+
+enum { BF16_VECTOR = 8 };
+
+// Eight consecutive values; the address is 16-byte aligned.
+struct bf16x8 {
+    uint4 bits;
+};
+
+static __device__ __forceinline__ void bf16x8_to_float(float out[BF16_VECTOR], bf16x8 vector)
+{
+    const uint32_t words[4] = {vector.bits.x, vector.bits.y, vector.bits.z, vector.bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out[2 * i] = __uint_as_float(words[i] << 16);
+        out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+}
+
+static __device__ __forceinline__ bf16x8 bf16x8_from_float(const float in[BF16_VECTOR])
+{
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        __nv_bfloat162 pair = __floats2bfloat162_rn(in[2 * i], in[2 * i + 1]);
+        words[i] = *reinterpret_cast<uint32_t *>(&pair);
+    }
+    return {make_uint4(words[0], words[1], words[2], words[3])};
+}
