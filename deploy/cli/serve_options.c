@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// serve_options.c -- the table of serve's options. What the coordinator understands is passed on
+// word by word, so that limits and defaults have one place, the coordinator's.
+#include "deploy/cli/serve_options.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "parallel/base/options.h"
+
+#define LATER "not in this version"
+
+// Values of forwarded options are checked by the coordinator; these only hold the words.
+static struct {
+    const char *rpc, *model_len, *sequences, *step_tokens, *utilization, *queued, *seed, *name;
+    int32_t groups;
+    bool insecure;
+} words;
+static struct serve_options parsed;
+
+#define TEXT(name, aliases, value, argument, help)                                                 \
+    {                                                                                              \
+        name, aliases, OPTION_TEXT, value, 0, 0, argument, help, NULL                              \
+    }
+#define REFUSED(name, aliases)                                                                     \
+    {                                                                                              \
+        name, aliases, OPTION_REFUSED, NULL, 0, 0, NULL, LATER, NULL                               \
+    }
+static struct option table[] = {
+    TEXT("--model", NULL, &parsed.model, "DIR", "the model directory"),
+    {"--tp", "-tp --tensor-parallel-size", OPTION_INT, &parsed.ranks, 1, SERVE_RANKS_MAX, "N",
+     "worker processes, one per GPU", NULL},
+    {"--load-format", NULL, OPTION_CHOICE, &parsed.load_format, 0, 0, "auto|dummy",
+     "weights from files, or made by a rule", NULL},
+    TEXT("--rpc", NULL, &words.rpc, "ENDPOINT",
+         "the RPC door (tcp://127.0.0.1:5570; port 0 = any)"),
+    TEXT("--max-model-len", NULL, &words.model_len, "N", "longest sequence, prompt and output"),
+    TEXT("--max-num-seqs", NULL, &words.sequences, "N", "sequences that run at once"),
+    TEXT("--max-num-batched-tokens", NULL, &words.step_tokens, "N", "tokens of one step"),
+    TEXT("--gpu-memory-utilization", NULL, &words.utilization, "F", "share of free memory to use"),
+    TEXT("--max-queued", NULL, &words.queued, "N", "requests that may wait"),
+    TEXT("--seed", NULL, &words.seed, "S", "requests without a seed get one derived from it"),
+    TEXT("--served-model-name", NULL, &words.name, "NAME", "what the model is called"),
+    {"--drain-timeout", NULL, OPTION_INT, &parsed.drain_timeout_s, 0, 86400, "S",
+     "longest drain, in seconds (30)", NULL},
+    {"--insecure", NULL, OPTION_FLAG, &words.insecure, 0, 0, NULL,
+     "allow an RPC endpoint that is not on the loopback", NULL},
+    // From here on: not the coordinator's.
+    {"--backend", NULL, OPTION_CHOICE, &parsed.backend, 0, 0, "auto|cuda|cpu",
+     "which workers to start", NULL},
+    {"--dp", "-dp --data-parallel-size", OPTION_INT, &words.groups, 1, 64, "N", NULL, NULL},
+    {"--dry-run", NULL, OPTION_FLAG, &parsed.dry_run, 0, 0, NULL,
+     "check the model, print the memory plan, start nothing", NULL},
+    {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
+    REFUSED("--http", "--host --port"),
+    REFUSED("--speculative-tokens", "--speculative-config"),
+    REFUSED("--synthetic-acceptance", NULL),
+    REFUSED("--curve-dir", NULL),
+    REFUSED("--api-key", NULL),
+    REFUSED("--no-prefix-cache", "--no-enable-prefix-caching --enable-prefix-caching"),
+    REFUSED("--max-prefill-gap-ms", NULL),
+};
+#undef TEXT
+#undef REFUSED
+
+enum {
+    OPTIONS_COUNT = sizeof table / sizeof table[0],
+    FORWARDED_COUNT = 13, // the rows above "not the coordinator's"
+};
+
+static enum status check(struct error *error)
+{
+    if (parsed.model == NULL)
+        return error_set(error, E_USAGE, "--model DIR is needed; see --help");
+    if (words.groups > 1)
+        return error_set(error, E_USAGE, "--dp: more than one group is " LATER);
+    return OK;
+}
+
+static void print_help(void)
+{
+    printf("usage: deltamesh serve --model DIR [options]\n\n"
+           "Starts a coordinator and --tp workers, prints `ready rpc=ENDPOINT http=off` when all\n"
+           "is up, and drains on SIGTERM or Ctrl-C (a second one aborts).\n\n");
+    options_print(stdout, table, OPTIONS_COUNT);
+}
+
+static void forward(void)
+{
+    int used = 0;
+    for (int i = 0; i < FORWARDED_COUNT; i++) {
+        if (table[i].given == NULL)
+            continue;
+        parsed.forwarded[used++] = table[i].name;
+        if (table[i].kind != OPTION_FLAG)
+            parsed.forwarded[used++] = table[i].given;
+    }
+    if (parsed.dry_run)
+        parsed.forwarded[used++] = "--dry-run";
+    parsed.forwarded[used] = NULL;
+}
+
+enum status serve_options_parse(struct serve_options *out, int count, char *const *arguments,
+                                struct error *error)
+{
+    parsed = (struct serve_options){
+        .backend = "auto", .load_format = "auto", .ranks = 1, .drain_timeout_s = 30};
+    words.groups = 1;
+    for (int i = 0; i < OPTIONS_COUNT; i++)
+        table[i].given = NULL;
+    TRY(options_parse(table, OPTIONS_COUNT, count, arguments, error));
+    if (parsed.help) {
+        print_help();
+    } else {
+        TRY(check(error));
+        forward();
+    }
+    *out = parsed;
+    return OK;
+}
+
+const char *serve_options_backend(const struct serve_options *options, bool has_cuda_worker)
+{
+    if (strcmp(options->backend, "auto") != 0)
+        return options->backend;
+    return has_cuda_worker && access("/dev/nvidia0", R_OK) == 0 ? "cuda" : "cpu";
+}
