@@ -66,20 +66,25 @@ def load(folder):
 
 
 class Checker:
-    def __init__(self, folder):
-        self.model, self.head = load(folder)
+    def __init__(self, folder, device):
+        self.device = device
+        self.model, self.head = (module.to(device) for module in load(folder))
         self.text = self.model.model.language_model
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def draft(self, embedding, hidden):
         """The head's hidden states for slots [B, T]; logits come from the shared lm_head."""
-        positions = torch.arange(hidden.shape[1]).view(1, 1, -1).expand(3, hidden.shape[0], -1)
+        positions = (
+            torch.arange(hidden.shape[1], device=self.device)
+            .view(1, 1, -1)
+            .expand(3, hidden.shape[0], -1)
+        )
         return self.head(embedding, hidden, self.text.rotary_emb(hidden, positions))[0]
 
     def held_out(self, rows):
         """(loss, share of first drafts that equal the model's greedy token) over rows of ids."""
         losses, right, count = 0.0, 0, 0
-        for row in torch.from_numpy(rows.astype("int64")).split(4):
+        for row in torch.from_numpy(rows.astype("int64")).to(self.device).split(4):
             ids = row[:, :-1]
             hidden = self.text(ids).last_hidden_state
             logits = self.model.lm_head(hidden)
@@ -101,12 +106,12 @@ class Checker:
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, **sampling
         )
 
-    def chained(self, ids, prompt_tokens, depth=3):
-        """For every step of a greedy run, how many of `depth` chained drafts were right."""
+    def chained(self, ids, prompt_tokens, depth=3, stride=3):
+        """For every third step of a greedy run, how many of `depth` chained drafts were right."""
         hidden = self.text(ids).last_hidden_state
         embedding = self.text.embed_tokens(ids)
         accepted = []
-        for i in range(prompt_tokens - 1, ids.shape[1] - 1 - depth):
+        for i in range(prompt_tokens - 1, ids.shape[1] - 1 - depth, stride):
             slots, states = embedding[:, 1 : i + 2], hidden[:, : i + 1]
             count = 0
             for k in range(depth):
@@ -128,7 +133,19 @@ class Checker:
                 add_generation_prompt=True,
                 enable_thinking=thinking,
             )
-        return torch.tensor([self.tokenizer(prompt)["input_ids"]])
+        return torch.tensor([self.tokenizer(prompt)["input_ids"]], device=self.device)
+
+
+def report(accepted, loss, agreement):
+    share = [round(sum(a > k for a in accepted) / len(accepted), 4) for k in range(3)]
+    return {
+        "held_out_loss": round(loss, 4),
+        "perplexity": round(math.exp(loss), 3),
+        "held_out_agreement": round(agreement, 4),
+        "own_text_drafts_right": share,
+        "accepted_of_3": round(sum(accepted) / len(accepted), 3),
+        "steps": len(accepted),
+    }
 
 
 def main():
@@ -138,41 +155,22 @@ def main():
     parser.add_argument("--rows", type=int, default=16, help="held-out rows")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    checker = Checker(args.model)
+    checker = Checker(args.model, "cuda" if torch.cuda.is_available() else "cpu")
     rows = data.validation_rows(args.seed, args.rows, 1025, str(args.model / "tokenizer.json"))
     loss, agreement = checker.held_out(rows)
-    accepted, samples = [], []
-    prompts = (
-        [(t, False, False) for t in TEXTS]
-        + [(c, True, False) for c in CHATS]
-        + [(c, True, True) for c in CHATS[:6]]
-    )
+    print(f"held-out loss {loss:.4f}, agreement {agreement:.4f}", flush=True)
+    prompts = [(text, False, False) for text in TEXTS]
+    prompts += [(chat, True, False) for chat in CHATS] + [(chat, True, True) for chat in CHATS[:6]]
+    accepted = []
     for prompt, chat, thinking in prompts:
         ids = checker.prompt_ids(prompt, chat, thinking)
-        greedy = checker.generate(ids, 200)
+        greedy, sampled = checker.generate(ids, 250), checker.generate(ids, 400, 0.8)
         accepted += checker.chained(greedy, ids.shape[1])
-        outs = [greedy] + [checker.generate(ids, 400, 0.8)]
-        samples.append(
-            (prompt, chat, thinking, [checker.tokenizer.decode(o[0, ids.shape[1] :]) for o in outs])
-        )
-    for prompt, chat, thinking, texts in samples:
-        print(f"\n#### {'chat' if chat else 'text'}{', thinking' if thinking else ''}: {prompt!r}")
-        for label, text in zip(("greedy", "temperature 0.8"), texts):
-            print(f"[{label}] {text}")
-    print(
-        json.dumps(
-            {
-                "held_out_loss": round(loss, 4),
-                "perplexity": round(math.exp(loss), 3),
-                "held_out_agreement": round(agreement, 4),
-                "own_text_drafts_right": [
-                    round(sum(a > k for a in accepted) / len(accepted), 4) for k in range(3)
-                ],
-                "accepted_of_3": round(sum(accepted) / len(accepted), 3),
-                "steps": len(accepted),
-            }
-        )
-    )
+        kind = "thinking chat" if thinking else "chat" if chat else "text"
+        print(f"\n#### {kind}: {prompt!r}")
+        for label, out in ("greedy", greedy), ("temperature 0.8", sampled):
+            print(f"[{label}] {checker.tokenizer.decode(out[0, ids.shape[1]:])}", flush=True)
+    print(json.dumps(report(accepted, loss, agreement)))
 
 
 if __name__ == "__main__":
