@@ -204,6 +204,14 @@ static enum status read_flag(const struct added_entry *entry, const char *key, b
     return OK;
 }
 
+// Says where an error without a place happened.
+static enum status in_entry(const struct added_entry *entry, enum status status,
+                            const struct error *what)
+{
+    return error_set(entry->error, status, "%s: added_tokens[%zu]: %s", entry->name, entry->index,
+                     what->text);
+}
+
 // The id and content of an entry; the id must be the vocabulary's for that content or, for a new
 // content, the next one: Hugging Face numbers them so, whatever the file says.
 static enum status enter_added(const struct added_entry *entry, struct vocabulary *vocabulary,
@@ -221,8 +229,13 @@ static enum status enter_added(const struct added_entry *entry, struct vocabular
         return error_set(entry->error, E_SYSTEM, "out of memory for an added token");
     if (!vocabulary_find(vocabulary, token->content, token->bytes, &token->id)) {
         token->id = vocabulary->id_end;
-        TRY(text_buffer_append(&vocabulary->texts, token->content, token->bytes, entry->error));
-        TRY(vocabulary_add_last(vocabulary, token->bytes, token->id, entry->error));
+        struct error what;
+        enum status status =
+            text_buffer_append(&vocabulary->texts, token->content, token->bytes, &what);
+        if (status == OK)
+            status = vocabulary_add_last(vocabulary, token->bytes, token->id, &what);
+        if (status != OK)
+            return in_entry(entry, status, &what);
     }
     if (!json_is_integer(id) || json_integer_value(id) != (json_int_t)token->id)
         return error_set(entry->error, E_INPUT,
@@ -270,26 +283,33 @@ static enum status read_added(struct tokenizer *tokenizer, struct vocabulary *vo
         status = error_set(entry->error, E_UNSUPPORTED,
                            "%s: added_tokens[%zu].normalized is true of a content that NFC changes",
                            entry->name, entry->index);
-    if (status == OK)
+    if (status == OK) {
+        struct error what;
         status = added_tokens_add(normalized ? &tokenizer->added_normalized : &tokenizer->added,
-                                  token, entry->error);
-    if (status == OK)
+                                  token, &what);
+        if (status != OK)
+            in_entry(entry, status, &what);
         tokenizer->special[token.id] = special;
+    }
     free(token.content);
     return status;
 }
 
 // Sorts both sets of added tokens; a content may be in one of them only.
-static enum status seal_added(struct tokenizer *tokenizer, struct error *error)
+static enum status seal_added(struct tokenizer *tokenizer, const char *name, struct error *error)
 {
-    TRY(added_tokens_seal(&tokenizer->added, error));
-    TRY(added_tokens_seal(&tokenizer->added_normalized, error));
-    for (size_t i = 0; i < tokenizer->added_normalized.count; i++) {
+    struct error what;
+    enum status status = added_tokens_seal(&tokenizer->added, &what);
+    if (status == OK)
+        status = added_tokens_seal(&tokenizer->added_normalized, &what);
+    for (size_t i = 0; status == OK && i < tokenizer->added_normalized.count; i++) {
         const struct added_token *token = &tokenizer->added_normalized.tokens[i];
         if (added_tokens_find(&tokenizer->added, token->content, token->bytes) != NULL)
-            return error_set(error, E_INPUT, "the added token \"%.*s\" appears twice",
-                             token->bytes > 60 ? 60 : (int)token->bytes, token->content);
+            status = error_set(&what, E_INPUT, "the added token \"%.*s\" appears twice",
+                               token->bytes > 60 ? 60 : (int)token->bytes, token->content);
     }
+    if (status != OK)
+        return error_set(error, status, "%s: added_tokens: %s", name, what.text);
     return OK;
 }
 
@@ -350,6 +370,6 @@ enum status tokenizer_tables_finish(struct tokenizer *tokenizer, struct vocabula
         const struct added_entry entry = {json_array_get(added, i), i, name, error};
         TRY(read_added(tokenizer, vocabulary, &entry));
     }
-    TRY(seal_added(tokenizer, error));
+    TRY(seal_added(tokenizer, name, error));
     return decode_vocabulary(tokenizer, vocabulary, error);
 }

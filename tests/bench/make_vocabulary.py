@@ -17,8 +17,10 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"] + [f"<|reserved_{i}|>" for i in range(24)]
-PLAIN = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>",
+           *(f"<|reserved_{i}|>" for i in range(24))]
+PLAIN = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
+         "<think>", "</think>"]
 
 
 def byte_letters():
@@ -43,13 +45,14 @@ def spelled(text):
 
 def make_lexicon(rng, words):
     """Pronounceable words, short ones first, so that low indices are the frequent ones."""
-    heads = ["b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "w", "st", "th", "ch", ""]
+    heads = [*"bcdfghlmnprstw", "st", "th", "ch", ""]
     vowels = ["a", "e", "i", "o", "u", "ea", "io", "ou"]
     tails = ["", "", "n", "r", "s", "t", "l", "nd", "ng", "st"]
     lexicon, seen = [], set()
     while len(lexicon) < words:
         syllables = 1 + min(4, int(rng.expovariate(0.9)) + len(lexicon) // (words // 2))
-        word = "".join(rng.choice(heads) + rng.choice(vowels) + rng.choice(tails) for _ in range(syllables))
+        word = "".join(rng.choice(heads) + rng.choice(vowels) + rng.choice(tails)
+                       for _ in range(syllables))
         if rng.random() < 0.1:
             word = word.capitalize()
         if word not in seen:
@@ -85,7 +88,8 @@ def make_vocabulary(rng, lexicon, tokens):
     vocabulary = Vocabulary()
     for indent in range(2, 33):
         vocabulary.build(spelled(" " * indent), rng)
-    for mark in ["()", "):", "==", "->", "//", "\n\n", ".\n", ",\n", "{\n", " (", " =", ' "', " {", " //"]:
+    for mark in ["()", "):", "==", "->", "//", "\n\n", ".\n", ",\n", "{\n",
+                 " (", " =", ' "', " {", " //"]:
         vocabulary.build(spelled(mark), rng)
     chinese = [chr(c) for c in range(0x4E00, 0x4E00 + 8000)]
     for i, word in enumerate(lexicon):
@@ -109,34 +113,40 @@ def write_tokenizer(path, vocabulary, merges):
          "rstrip": False, "normalized": False, "special": special}
         for i, (name, special) in enumerate(names)
     ]
-    split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated",
+             "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False,
+                  "use_regex": False}
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
         "normalizer": {"type": "NFC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": byte_level, "decoder": byte_level,
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
-                  "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False,
-                  "ignore_merges": False, "vocab": vocabulary, "merges": [list(m) for m in merges]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None,
+                  "continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False,
+                  "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary,
+                  "merges": [list(pair) for pair in merges]},
     }
     with open(path, "w", encoding="utf-8") as file:
         json.dump(tokenizer, file, ensure_ascii=False, indent=2)
 
 
 def write_text(path, rng, lexicon, size):
+    after_word = [" ", " ", " ", " ", ", ", ". ", ".\n", "\n\n", " (", ") "]
+    of_code = ["if (", "return ", "for i in ", "x->", "// "]
     parts, made = [], 0
     while made < size:
         kind = rng.random()
         if kind < 0.80:
-            index = int(len(lexicon) * rng.random() ** 4)
-            part = lexicon[index] + rng.choice([" ", " ", " ", " ", ", ", ". ", ".\n", "\n\n", " (", ") "])
+            index = int(len(lexicon) ** rng.random())  # Zipf: the n-th word as often as 1 / n
+            part = lexicon[index] + rng.choice(after_word)
         elif kind < 0.84:
             part = str(rng.randrange(10 ** rng.randrange(1, 7))) + " "
         elif kind < 0.92:
-            part = "\n    " + rng.choice(["if (", "return ", "for i in ", "x->", "// "]) + rng.choice(lexicon) + ") {\n"
+            part = "\n    " + rng.choice(of_code) + rng.choice(lexicon) + ") {\n"
         else:
-            part = "".join(chr(0x4E00 + int(8000 * rng.random() ** 3)) for _ in range(rng.randrange(2, 12))) + "。"
+            part = "".join(chr(0x4E00 + int(8000 ** rng.random()))
+                           for _ in range(rng.randrange(2, 12))) + "\u3002"
         parts.append(part)
         made += len(part.encode())
     with open(path, "w", encoding="utf-8", newline="") as file:
