@@ -96,11 +96,16 @@ bool coord_room(struct coord_actions *out, int count);
 
 // ---- members.c: who is there, in which group, alive or not ----
 
+// A worker offers itself: refused, made to wait, or placed together with its group.
 void members_hello(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
+// A rank has loaded; the last one makes its group ready.
 void members_ready(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
+// Notes that a worker lives and how far it is.
 void members_heartbeat(struct coord *coord, const struct coord_event *event);
+// A worker says that it gives up; its group's epoch ends.
 void members_failure(struct coord *coord, const struct coord_event *event,
                      struct coord_actions *out);
+// A worker cannot be reached any more; its group's epoch ends.
 void members_gone(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
 
 // Fails groups whose ranks are silent, load too long or do not end a step.

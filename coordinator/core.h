@@ -144,6 +144,8 @@ size_t coord_bytes(const struct coord_options *options);
 enum status coord_init(struct coord **out, void *memory, const struct coord_options *options,
                        struct error *error) MUST_CHECK;
 
+// Takes one event; the actions are to be carried out, in order, before the next. See the head of
+// this file for who owns what.
 void coord_step(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
 
 // The connection of a rank of a group that has been placed.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// door_rpc.c -- the table of unfinished requests of all clients, their frames in, their replies
-// out. A client is known by its connection; it is gone when a reply cannot be routed to it, and
+// door_rpc.c -- clients' frames in, their replies out. A client is known by its connection; it is gone when a reply cannot be routed to it, and
 // every client with unfinished work gets a ping a second, so this is noticed soon.
 #include "coordinator/door_rpc.h"
 
@@ -12,6 +11,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "coordinator/door_requests.h"
+#include "coordinator/door_status.h"
 #include "coordinator/door_text.h"
 #include "parallel/base/clock.h"
 #include "parallel/base/log.h"
@@ -24,20 +25,6 @@ enum {
     REPLY_BYTES_MAX = REQUEST_FRAME_BYTES_MAX,
     CLIENT_FRAMES_MAX = 4096, // unsent to one client; over it its work ends
     STATUS_WAITERS_MAX = 64,
-    NUMBER_INDEX_BITS = 24,
-};
-
-struct door_request {
-    bool used;
-    bool accepted;
-    uint64_t number;
-    uint32_t generation; // makes numbers of the same place differ
-    struct socket_peer peer;
-    char id[REQUEST_ID_BYTES_MAX + 1];
-    char ignored[REQUEST_UNKNOWN_BYTES_MAX];
-    int32_t prompt_tokens;
-    uint64_t seed;
-    struct door_stream *stream; // NULL: ids only
 };
 
 // A client that asked for the status and waits for the core's answer.
@@ -50,9 +37,7 @@ struct door_rpc {
     struct door_rpc_options options;
     struct socket *socket;
     struct door_text *text;
-    struct door_request *requests; // [requests_max]
-    int32_t *free;                 // [free_count] places
-    int32_t free_count;
+    struct door_requests requests;
     struct status_waiter waiters[STATUS_WAITERS_MAX];
     int waiters_first, waiters_count; // a ring
     uint8_t *frame;                   // [REPLY_BYTES_MAX]
@@ -60,7 +45,6 @@ struct door_rpc {
     uint64_t seeds_given;
     int32_t context; // longest sequence, 0 until a group is ready
     bool ended;
-    char *model_name_json; // quoted
     pthread_t thread;
 };
 
@@ -89,58 +73,7 @@ static void send_error(struct door_rpc *door, const struct socket_peer *peer, co
     (void)!send_reply(door, peer, &reply); // who is gone needs no error
 }
 
-// ---- the table ----
-
-static void give_back(struct door_rpc *door, struct door_request *request)
-{
-    door_stream_close(request->stream);
-    request->stream = NULL;
-    request->used = false;
-    door->free[door->free_count++] = (int32_t)(request - door->requests);
-}
-
-static struct door_request *take(struct door_rpc *door, const struct socket_peer *peer,
-                                 const char *id)
-{
-    if (door->free_count == 0)
-        return NULL;
-    int32_t index = door->free[--door->free_count];
-    struct door_request *request = &door->requests[index];
-    uint32_t generation = request->generation + 1;
-    memset(request, 0, sizeof *request);
-    request->used = true;
-    request->generation = generation;
-    request->number = (uint64_t)door->options.link_index << 56 |
-                      (uint64_t)generation << NUMBER_INDEX_BITS | (uint64_t)index;
-    request->peer = *peer;
-    snprintf(request->id, sizeof request->id, "%s", id);
-    return request;
-}
-
-static struct door_request *by_number(struct door_rpc *door, uint64_t number)
-{
-    uint64_t index = number & ((1u << NUMBER_INDEX_BITS) - 1);
-    if (index >= (uint64_t)door->options.requests_max)
-        return NULL;
-    struct door_request *request = &door->requests[index];
-    return request->used && request->number == number ? request : NULL;
-}
-
-static bool same_peer(const struct socket_peer *a, const struct socket_peer *b)
-{
-    return a->bytes_count == b->bytes_count && memcmp(a->bytes, b->bytes, a->bytes_count) == 0;
-}
-
-static struct door_request *by_id(struct door_rpc *door, const struct socket_peer *peer,
-                                  const char *id)
-{
-    for (int32_t i = 0; i < door->options.requests_max; i++) {
-        struct door_request *request = &door->requests[i];
-        if (request->used && strcmp(request->id, id) == 0 && same_peer(&request->peer, peer))
-            return request;
-    }
-    return NULL;
-}
+// ---- ends ----
 
 // Ends a request whose client is gone or does not read: the core frees its slot and pages.
 static void cut_off(struct door_rpc *door, struct door_request *request, const char *why)
@@ -152,7 +85,7 @@ static void cut_off(struct door_rpc *door, struct door_request *request, const c
         clock_sleep_ns(MS_NS);
     }
     link_wake_core(door->options.link);
-    give_back(door, request);
+    door_requests_give_back(&door->requests, request);
 }
 
 static void reply_to(struct door_rpc *door, struct door_request *request, struct reply *reply)
@@ -245,12 +178,12 @@ static enum status submit(struct door_rpc *door, const struct socket_peer *peer,
                           const struct generate_request *request, struct error *error)
 {
     struct link_order order = {.prompt = NULL};
-    if (by_id(door, peer, request->id) != NULL) {
+    if (door_requests_by_id(&door->requests, peer, request->id) != NULL) {
         return error_set(error, E_INPUT, "id '%s' is taken by an unfinished request of this client",
                          request->id);
     }
     TRY(make_order(door, request, &order, error));
-    struct door_request *entry = take(door, peer, request->id);
+    struct door_request *entry = door_requests_take(&door->requests, peer, request->id);
     if (entry != NULL) {
         entry->prompt_tokens = order.prompt_tokens;
         entry->seed = order.sampling.seed;
@@ -262,11 +195,11 @@ static enum status submit(struct door_rpc *door, const struct socket_peer *peer,
             link_wake_core(door->options.link);
             return OK;
         }
-        give_back(door, entry);
+        door_requests_give_back(&door->requests, entry);
     }
     free(order.prompt);
     return error_set(error, E_OVERLOADED, "%d requests are unfinished already, the limit is %d",
-                     door->options.requests_max - door->free_count, door->options.requests_max);
+                     door->requests.capacity - door->requests.free_count, door->requests.capacity);
 }
 
 static void on_generate(struct door_rpc *door, const struct socket_peer *peer, const void *frame,
@@ -285,7 +218,7 @@ static void on_generate(struct door_rpc *door, const struct socket_peer *peer, c
 
 static void on_abort(struct door_rpc *door, const struct socket_peer *peer, const char *id)
 {
-    struct door_request *request = by_id(door, peer, id);
+    struct door_request *request = door_requests_by_id(&door->requests, peer, id);
     struct error error;
     if (request == NULL) {
         (void)error_set(&error, E_NOT_FOUND, "no unfinished request of this client has id '%s'",
@@ -443,7 +376,7 @@ static void tell_done(struct door_rpc *door, struct door_request *request,
         tail.text = door_stream_feed(request->stream, NULL, 0, true, &tail.text_bytes);
         if (tail.text_bytes > 0)
             reply_to(door, request, &tail);
-        if (by_number(door, number) == NULL)
+        if (door_requests_by_number(&door->requests, number) == NULL)
             return; // cut off
     }
     struct reply reply = {.type = REPLY_FINAL,
@@ -456,7 +389,7 @@ static void tell_done(struct door_rpc *door, struct door_request *request,
                                     .accepted = news->usage.accepted}};
     snprintf(reply.id, sizeof reply.id, "%s", request->id);
     (void)!send_reply(door, &request->peer, &reply); // who is gone needs no end
-    give_back(door, request);
+    door_requests_give_back(&door->requests, request);
 }
 
 static void tell_error(struct door_rpc *door, struct door_request *request,
@@ -466,46 +399,29 @@ static void tell_error(struct door_rpc *door, struct door_request *request,
     snprintf(error.text, sizeof error.text, "%s",
              news->text != NULL ? news->text : status_name(news->status));
     send_error(door, &request->peer, request->id, &error);
-    give_back(door, request);
+    door_requests_give_back(&door->requests, request);
 }
 
-static void tell_status(struct door_rpc *door, const struct coord_status *s)
+static void tell_status(struct door_rpc *door, const struct coord_status *status)
 {
-    char json[2048];
     if (door->waiters_count == 0)
         return;
     struct status_waiter *waiter = &door->waiters[door->waiters_first];
     door->waiters_first = (door->waiters_first + 1) % STATUS_WAITERS_MAX;
     door->waiters_count--;
     struct socket_counts counts = socket_counts(door->socket);
-    int n = snprintf(
-        json, sizeof json,
-        "{\"model\":%s,\"state\":\"%s\",\"groups_ready\":%d,\"groups\":%d,\"running\":%d,"
-        "\"queued\":%d,\"queued_max\":%d,\"slots_free\":%d,\"slots\":%d,\"pages_free\":%d,"
-        "\"pages\":%d,\"pool_tokens_free\":%lld,\"pool_tokens\":%lld,\"steps\":%llu,"
-        "\"requests_done\":%llu,\"requests_failed\":%llu,\"tokens_in\":%llu,\"tokens_out\":%llu,"
-        "\"clients_connected\":%llu,\"frames_oversized\":%llu,\"handshakes_failed\":%llu}",
-        door->model_name_json,
-        s->failed                      ? "failed"
-        : s->draining                  ? "draining"
-        : s->groups_ready == s->groups ? "ready"
-                                       : "starting",
-        s->groups_ready, s->groups, s->running, s->queued, s->queued_max, s->slots_free, s->slots,
-        s->pages_free, s->pages, (long long)s->pool_tokens_free, (long long)s->pool_tokens,
-        (unsigned long long)s->steps, (unsigned long long)s->requests_done,
-        (unsigned long long)s->requests_failed, (unsigned long long)s->tokens_in,
-        (unsigned long long)s->tokens_out,
-        (unsigned long long)(counts.connected - counts.disconnected),
-        (unsigned long long)counts.frames_oversized, (unsigned long long)counts.handshakes_failed);
-    ASSERT(n > 0 && (size_t)n < sizeof json);
-    struct reply reply = {.type = REPLY_STATUS, .text = json, .text_bytes = (size_t)n};
+    char *json = door_status_json(door->options.model_name, status, &counts);
+    if (json == NULL)
+        return;
+    struct reply reply = {.type = REPLY_STATUS, .text = json, .text_bytes = strlen(json)};
     snprintf(reply.id, sizeof reply.id, "%s", waiter->id);
     (void)!send_reply(door, &waiter->peer, &reply);
+    free(json);
 }
 
 static void on_news(struct door_rpc *door, const struct link_news *news)
 {
-    struct door_request *request = by_number(door, news->request);
+    struct door_request *request = door_requests_by_number(&door->requests, news->request);
     switch (news->type) {
     case NEWS_READY: door->context = news->context; break;
     case NEWS_STATUS: tell_status(door, &news->status_report); break;
@@ -537,10 +453,10 @@ static void ping(struct door_rpc *door)
     if (now_ns - door->pinged_ns < CLIENT_PING_INTERVAL_MS * MS_NS)
         return;
     door->pinged_ns = now_ns;
-    for (int32_t i = 0; i < door->options.requests_max; i++) {
+    for (int32_t i = 0; i < door->requests.capacity; i++) {
         struct reply reply = {.type = REPLY_PING};
-        if (door->requests[i].used)
-            reply_to(door, &door->requests[i], &reply);
+        if (door->requests.table[i].used)
+            reply_to(door, &door->requests.table[i], &reply);
     }
 }
 
@@ -563,22 +479,11 @@ static void *run(void *argument)
 
 static enum status open_door(struct door_rpc *door, struct error *error)
 {
-    size_t count = (size_t)door->options.requests_max;
-    door->requests = calloc(count, sizeof *door->requests);
-    door->free = calloc(count, sizeof *door->free);
     door->frame = malloc(REPLY_BYTES_MAX);
-    if (door->requests == NULL || door->free == NULL || door->frame == NULL)
+    if (door->frame == NULL)
         return error_set(error, E_SYSTEM, "no memory for the RPC door");
-    json_t *name = json_string(door->options.model_name);
-    door->model_name_json = json_dumps(name, JSON_ENCODE_ANY);
-    json_decref(name);
-    if (door->model_name_json == NULL || strlen(door->model_name_json) > 1024) {
-        return error_set(error, E_INPUT,
-                         "the model's name is not UTF-8 or above 1,000 bytes: %.64s",
-                         door->options.model_name);
-    }
-    for (int32_t i = door->options.requests_max - 1; i >= 0; i--)
-        door->free[door->free_count++] = i;
+    TRY(door_requests_open(&door->requests, door->options.requests_max, door->options.link_index,
+                           error));
     TRY(door_text_open(&door->text, door->options.tokenizer, door->options.vocab_real, error));
     struct socket_options socket = {.endpoint = door->options.endpoint,
                                     .frame_bytes_max = REQUEST_FRAME_BYTES_MAX,
@@ -589,13 +494,9 @@ static enum status open_door(struct door_rpc *door, struct error *error)
 
 static void free_door(struct door_rpc *door)
 {
-    for (int32_t i = 0; door->requests != NULL && i < door->options.requests_max; i++)
-        door_stream_close(door->requests[i].stream);
     socket_close(door->socket, 1000);
+    door_requests_close(&door->requests);
     door_text_close(door->text);
-    free(door->requests);
-    free(door->model_name_json);
-    free(door->free);
     free(door->frame);
     free(door);
 }

@@ -16,7 +16,9 @@ struct kv_pages {
     int32_t free_first;
 };
 
+// Bytes of memory that kv_pages_init needs for so many pages.
 size_t kv_pages_bytes(int32_t pages);
+// All pages free. memory is kv_pages_bytes long and stays the caller's.
 void kv_pages_init(struct kv_pages *kv, void *memory, int32_t pages);
 
 // Writes `count` page ids, now owned by slot `owner`, to ids and returns the first page of their

@@ -64,7 +64,9 @@ struct link {
     void *memory;
 };
 
+// Takes memory and eventfds; E_SYSTEM when there are none.
 enum status link_open(struct link *link, struct error *error) MUST_CHECK;
+// Once neither side uses it any more.
 void link_close(struct link *link);
 
 // Door's side. False when the ring is full: the caller answers `overloaded`.

@@ -112,10 +112,23 @@ static void read_generation_config(struct deployment *d)
     json_decref(root);
 }
 
+static const char *model_name(const struct arguments *a)
+{
+    if (a->name != NULL)
+        return a->name;
+    const char *slash = strrchr(a->model, '/');
+    return slash != NULL && slash[1] != '\0' ? slash + 1 : a->model;
+}
+
 static enum status load(struct deployment *d, struct error *error)
 {
     TRY(config_load(&d->config, d->arguments.model, error));
     enum status status = tokenizer_load(&d->tokenizer, d->arguments.model, error);
+    json_t *name = json_string(model_name(&d->arguments));
+    bool named = name != NULL;
+    json_decref(name);
+    if (!named)
+        return error_set(error, E_USAGE, "the model's name is not UTF-8; see --served-model-name");
     if (status == E_NOT_FOUND) {
         log_info("no tokenizer in %s: token ids only", d->arguments.model);
         read_generation_config(d);
@@ -163,14 +176,6 @@ static enum status dry_run(const struct deployment *d, struct error *error)
     printf("%s: %s, %d layers, hidden %d, %d token ids, tensor parallel %d\n%s", a->model,
            d->config.model_type, d->config.layers, d->config.hidden, vocab_real(d), a->tp, table);
     return OK;
-}
-
-static const char *model_name(const struct arguments *a)
-{
-    if (a->name != NULL)
-        return a->name;
-    const char *slash = strrchr(a->model, '/');
-    return slash != NULL && slash[1] != '\0' ? slash + 1 : a->model;
 }
 
 static enum status run_shell(const struct deployment *d, struct link *link, const char *rpc,

@@ -50,7 +50,9 @@ struct requests {
     int32_t buckets_count;
 };
 
+// Bytes of memory that requests_init needs.
 size_t requests_bytes(int32_t capacity);
+// An empty table of `capacity` entries over memory that stays the caller's.
 void requests_init(struct requests *requests, void *memory, int32_t capacity);
 
 // A free request with this number (which must be unknown), phase still FREE and in no list;
@@ -64,6 +66,9 @@ void requests_give_back(struct requests *requests, int32_t index);
 // The request with this number, REQUEST_NONE_INDEX when unknown.
 int32_t requests_find(const struct requests *requests, uint64_t number);
 
+// Lists: append at the end and remove from anywhere in constant time. A request is in at most one.
 void request_list_init(struct request_list *list);
+// After the last.
 void request_list_append(struct request_list *list, struct requests *requests, int32_t index);
+// From wherever it is.
 void request_list_remove(struct request_list *list, struct requests *requests, int32_t index);

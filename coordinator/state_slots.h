@@ -15,6 +15,7 @@ struct state_slots {
     int32_t occupant[SEQUENCES_MAX]; // [slots] the caller's number, STATE_SLOT_NONE when free
 };
 
+// `count` free slots, 1 .. SEQUENCES_MAX.
 void state_slots_init(struct state_slots *slots, int32_t count);
 
 // A free slot, now of `occupant` (>= 0); STATE_SLOT_NONE when there is none.

@@ -98,7 +98,7 @@ static enum status say_something(struct loop *loop, struct error *error)
         return OK;
     loop->said_ns = now_ns;
     enum status status = placed ? say_heartbeat(loop, error) : say_hello(loop, error);
-    // Not connected yet, or a queue that a coordinator does not read: its silence ends it, not this.
+    // Not connected yet, or a queue that a coordinator does not read: silence ends it, not this.
     if (!placed && status == E_CONNECTION) {
         loop->said_ns = 0; // again at the next turn
         return OK;

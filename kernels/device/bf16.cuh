@@ -13,6 +13,7 @@ struct bf16x8 {
     uint4 bits;
 };
 
+// Exact.
 static __device__ __forceinline__ void bf16x8_to_float(float out[BF16_VECTOR], bf16x8 vector)
 {
     const uint32_t words[4] = {vector.bits.x, vector.bits.y, vector.bits.z, vector.bits.w};
@@ -23,6 +24,7 @@ static __device__ __forceinline__ void bf16x8_to_float(float out[BF16_VECTOR], b
     }
 }
 
+// Rounds to nearest, ties to even.
 static __device__ __forceinline__ bf16x8 bf16x8_from_float(const float in[BF16_VECTOR])
 {
     uint32_t words[4];

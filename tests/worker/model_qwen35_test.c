@@ -98,7 +98,7 @@ static void check_case(const char *name, int ranks)
         if (strstr(json_string_value(json_object_get(prompt, "name")), "natural") != NULL)
             continue;
         team_open_slot(team, 0, 11, 3, 2);
-        team_prefill(team, 0, ids, (int)length, 0, 0, logits);
+        team_prefill(team, 0, ids, (int)length, 0, logits);
         compare_prompt(&difference, &golden, prompt, logits);
     }
     double rms = sqrt(difference.squares / (double)difference.count);
@@ -164,7 +164,7 @@ static void run_greedy(struct near_ties *ties, struct team *team, const json_t *
         double margin = json_number_value(json_array_get(json_object_get(entry, "margins"), i));
         const json_t *router = json_object_get(entry, "router_margins");
         if (i == 0) {
-            team_prefill(team, 1, prompt, (int)length, 0, expected, logits);
+            team_prefill(team, 1, prompt, (int)length, expected, logits);
         } else {
             team_decode(team, 1, expected, logits);
             row = logits;
@@ -336,7 +336,7 @@ static void decode_plainly(struct team *team, const int32_t *tokens, int count, 
     int32_t prompt[70];
     fill_prompt(prompt, 70, 9, 300);
     team_open_slot(team, 0, 6, 0, 1);
-    team_prefill(team, 0, prompt, 70, 0, tokens[0], NULL);
+    team_prefill(team, 0, prompt, 70, tokens[0], NULL);
     for (int i = 0; i < count; i++)
         team_decode(team, 0, tokens[i + 1], logits + (size_t)i * (size_t)team->vocab);
 }
@@ -360,7 +360,7 @@ static void verified_rows_equal_plain_rows(void **state)
     fill_prompt(prompt, 70, 9, 300);
     decode_plainly(team, tokens, TOKENS, plain);
     team_open_slot(team, 0, 6, 0, 1);
-    team_prefill(team, 0, prompt, 70, 0, tokens[0], NULL);
+    team_prefill(team, 0, prompt, 70, tokens[0], NULL);
     for (int at = 0, turn = 0; at < TOKENS - ROW_VERIFY_MAX; turn++) {
         int verify = 1 + turn % ROW_VERIFY_MAX, right = (turn * 5) % verify;
         struct team_row row = {.slot = 0, .kind = ROW_DECODE, .count = verify};

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// door_requests.h -- the unfinished requests of all clients of the RPC door: by number for the
+// core's news, by client and id for the client's orders. One thread; sends nothing.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/door_text.h"
+#include "parallel/wire/requests.h"
+#include "parallel/wire/socket.h"
+
+struct door_request {
+    bool used;
+    bool accepted;
+    uint64_t number;     // what the core knows it by
+    uint32_t generation; // makes the numbers of one place differ
+    struct socket_peer peer;
+    char id[REQUEST_ID_BYTES_MAX + 1];       // what the client knows it by
+    char ignored[REQUEST_UNKNOWN_BYTES_MAX]; // keys of the request that nobody knew
+    int32_t prompt_tokens;
+    uint64_t seed;
+    struct door_stream *stream; // NULL: ids only
+};
+
+struct door_requests {
+    struct door_request *table; // [capacity]
+    int32_t *free;              // [free_count] places
+    int32_t capacity, free_count;
+    int link_index;
+};
+
+// Room for `capacity` requests. link_index becomes the top byte of their numbers, by which the
+// shell finds the door. E_SYSTEM.
+enum status door_requests_open(struct door_requests *requests, int32_t capacity, int link_index,
+                               struct error *error) MUST_CHECK;
+
+// Also closes the streams of requests that never ended.
+void door_requests_close(struct door_requests *requests);
+
+// A place with a new number; NULL when all are taken.
+struct door_request *door_requests_take(struct door_requests *requests,
+                                        const struct socket_peer *peer, const char *id);
+void door_requests_give_back(struct door_requests *requests, struct door_request *request);
+
+// NULL when there is none.
+struct door_request *door_requests_by_number(struct door_requests *requests, uint64_t number);
+struct door_request *door_requests_by_id(struct door_requests *requests,
+                                         const struct socket_peer *peer, const char *id);
