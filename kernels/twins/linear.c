@@ -31,7 +31,7 @@ VECTOR_INLINE void add_rows(double sums[LINEAR_TILE_TOKENS][LINEAR_TILE_ROWS], d
 }
 
 VECTOR_CLONES
-void linear_tile_sum(double sums[LINEAR_TILE_TOKENS][LINEAR_TILE_ROWS],
+static void sum_tile(double sums[LINEAR_TILE_TOKENS][LINEAR_TILE_ROWS],
                      const struct linear_tile *tile)
 {
     _Alignas(64) double x[LINEAR_TILE_TOKENS][BLOCK];
@@ -52,6 +52,12 @@ void linear_tile_sum(double sums[LINEAR_TILE_TOKENS][LINEAR_TILE_ROWS],
             add_rows(sums, x, w, tile, row, VECTOR_ROUND_UP(columns));
         }
     }
+}
+
+void linear_tile_sum(double sums[LINEAR_TILE_TOKENS][LINEAR_TILE_ROWS],
+                     const struct linear_tile *tile)
+{
+    sum_tile(sums, tile);
 }
 
 // One of the three is not NULL.

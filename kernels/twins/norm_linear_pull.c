@@ -9,18 +9,23 @@
 #include "kernels/twins/twins.h"
 #include "kernels/twins/vector.h"
 
+// 1 / sqrt(mean(x^2) + eps).
 VECTOR_CLONES
+static double norm_scale(const bf16 *x, double eps, int width)
+{
+    return 1 / sqrt(vector_sum_squares(x, width) / width + eps);
+}
+
 void norm_row_twin(double *y, const bf16 *x, const float *norm, double eps, int width)
 {
-    double scale = 1 / sqrt(vector_sum_squares(x, width) / width + eps);
+    double scale = norm_scale(x, eps, width);
     for (int i = 0; i < width; i++)
         y[i] = (double)bf16_to_float(x[i]) * scale * (1 + (double)norm[i]);
 }
 
-VECTOR_CLONES
 void norm_row_bf16(bf16 *y, const bf16 *x, const float *norm, double eps, int width)
 {
-    double scale = 1 / sqrt(vector_sum_squares(x, width) / width + eps);
+    double scale = norm_scale(x, eps, width);
     for (int i = 0; i < width; i++)
         y[i] = bf16_from_double((double)bf16_to_float(x[i]) * scale * (1 + (double)norm[i]));
 }

@@ -11,6 +11,7 @@
 
 // Builds a function for AVX2 as well and picks at load time. Sanitizers do not like the resolver.
 // The clones give the same bits: the order of every sum is written out and nothing is contracted.
+// For static functions only: clang 14 gives a clone of an exported one another name.
 #if defined(__x86_64__) && defined(__has_attribute) && !defined(DELTAMESH_SANITIZED)
 #if __has_attribute(target_clones)
 #define VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
