@@ -48,7 +48,11 @@ static struct span kv_span(int kv_heads, int rank, int ranks)
 {
     if (kv_heads % ranks == 0)
         return span_of(kv_heads, rank, ranks);
+#ifdef PLANT_shard_kv
+    return (struct span){.first = rank % kv_heads, .count = 1}; // the wrong head
+#else
     return (struct span){.first = rank / (ranks / kv_heads), .count = 1};
+#endif
 }
 
 enum status shard_make(struct shard *out, const struct model_config *config, int rank, int ranks,

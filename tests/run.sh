@@ -157,7 +157,7 @@ catch_plant() { # plant test targets
     quietly "plant.$plant.configure" cmake -B build/plants -DDELTAMESH_PLANT="$plant" || return 1
     # shellcheck disable=SC2086 # targets is a list of words
     quietly "plant.$plant.build" ninja -C build/plants ${targets:-all} || return 1
-    ctest --test-dir build/plants -R "^$test\$" --no-tests=error --timeout 300 \
+    ctest --test-dir build/plants -R "^$test\$" --no-tests=error --timeout 120 \
         --output-on-failure >"$log" 2>&1 </dev/null || true
     if grep -q 'tests passed, [1-9][0-9]* tests failed' "$log" &&
         ! grep -q 'Not Run' "$log"; then

@@ -23,6 +23,12 @@ static enum status push(struct detokenizer *detokenizer, char byte, struct text_
         size_t length;
         const enum code_point_verdict verdict =
             code_point_look(detokenizer->tail, detokenizer->tail_bytes, &length);
+#ifdef PLANT_detokenizer_half
+        if (verdict == CODE_POINT_CUT) { // half a code point goes out
+            detokenizer->tail_bytes = 0;
+            return text_buffer_append_text(out, replacement, error);
+        }
+#endif
         if (verdict == CODE_POINT_CUT)
             return OK;
         if (verdict == CODE_POINT_WHOLE)

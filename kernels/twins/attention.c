@@ -69,6 +69,9 @@ static const bf16 *projected_row(const struct attention *op, int token)
 static size_t page_at(const struct attention *op, int slot, int position, int kv_head)
 {
     int page = position / PAGE_TOKENS;
+#ifdef PLANT_attention_first_page
+    page = 0; // later tokens land on the first page
+#endif
     ASSERT(position >= 0 && page < op->slots.pages_per_sequence);
     int32_t id =
         op->slots.block_table[(size_t)slot * (size_t)op->slots.pages_per_sequence + (size_t)page];

@@ -202,7 +202,11 @@ static void fold_state(double state[STATE_ROWS][DIM], const struct walk *walk, i
     const struct gdn_state *memory = &walk->op->state;
     int key_head = value_head / (walk->op->value_heads / walk->op->key_heads);
     double k[DIM];
-    for (int i = 0; i < walk->pending; i++) {
+    int pending = walk->pending;
+#ifdef PLANT_gdn_fold
+    pending--; // the newest accepted row is lost
+#endif
+    for (int i = 0; i < pending; i++) {
         const float *from = memory->pending_k + pending_k_at(walk, walk->pending_from, i, key_head);
         for (int j = 0; j < DIM; j++)
             k[j] = (double)from[j];

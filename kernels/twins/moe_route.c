@@ -40,7 +40,11 @@ static void route_token(const struct moe_route *op, int token)
         sum += shares[i];
     }
     for (int i = 0; i < op->picks; i++)
+#ifdef PLANT_moe_share
+        weights[i] = (float)shares[i]; // not normalised over the picks
+#else
         weights[i] = (float)(shares[i] / sum);
+#endif
     op->shared_weights[token] = (float)(1 / (1 + exp(-(double)logits[op->experts])));
 }
 

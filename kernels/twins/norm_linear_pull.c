@@ -41,7 +41,12 @@ static void add_lanes(bf16 *residual, const uint8_t *const *lanes, int ranks, si
         for (size_t i = 0; i < values; i++)
             sums[i] = bf16_to_float(residual[first + i]);
         for (int rank = 0; rank < ranks; rank++) {
+#ifdef PLANT_pull_last_first
+            // Another order of adding, so other bits.
+            const bf16 *lane = (const bf16 *)(const void *)lanes[ranks - 1 - rank] + first;
+#else
             const bf16 *lane = (const bf16 *)(const void *)lanes[rank] + first;
+#endif
             for (size_t i = 0; i < values; i++)
                 sums[i] += bf16_to_float(lane[i]);
         }

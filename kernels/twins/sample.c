@@ -67,6 +67,9 @@ static void choose(struct sample_candidate *best, const struct sample_shard *op,
     int32_t position = op->tables.sample_positions[sample];
     int real = op->vocab_real - op->vocab_first;
     int count = real < op->vocab_count ? real : op->vocab_count;
+#ifdef PLANT_sample_padding
+    count = op->vocab_count; // padding rows may be drawn
+#endif
     double sum = 0;
     for (int i = 0; i < count; i++) {
         float value = (float)sample_value_twin(sampling, position, op->vocab_first + i, logits[i]);

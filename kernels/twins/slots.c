@@ -99,6 +99,9 @@ static int decode_tokens(const struct slot *slot, int token_count)
     while (tokens < token_count && slot->drafts[tokens - 1] >= 0)
         tokens++;
     int room = slot->page_tokens - slot->position;
+#ifdef PLANT_slots_no_room
+    room = tokens; // runs past the pages that the slot was given
+#endif
     // The last token of the output is never run: it only has to be drawn.
     int useful = slot->sampling.tokens_end - 1 - slot->position;
     tokens = room < tokens ? room : tokens;
