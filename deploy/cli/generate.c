@@ -64,9 +64,10 @@ static void release(struct generate *generate, struct answer *answer)
 static enum status send_answer(struct generate *generate, struct answer *answer,
                                struct error *error)
 {
+    uint64_t now_ns = clock_now_ns(); // before: the first token may be here when this returns
     enum status status = client_send(generate->client, answer->frame, answer->frame_bytes, error);
     if (status == OK) {
-        answer->sent_ns = clock_now_ns();
+        answer->sent_ns = now_ns;
         return OK;
     }
     if (status != E_LIMIT && status != E_INPUT)
