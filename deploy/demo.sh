@@ -95,9 +95,10 @@ fi
 [ -x "$bin/deltamesh" ] || fail "no program $bin/deltamesh"
 [ -f "$model/config.json" ] || fail "no model in $model"
 
+: >"$scratch/serve.out"
 echo "demo.sh: serving $model over $tp processes"
 setsid "$bin/deltamesh" serve --model "$model" --tp "$tp" --backend cpu \
-    --rpc tcp://127.0.0.1:0 --http 127.0.0.1:0 >"$scratch/serve.out" 2>"$server_log" </dev/null &
+    --rpc tcp://127.0.0.1:0 >"$scratch/serve.out" 2>"$server_log" </dev/null &
 server=$!
 
 endpoint=""
@@ -113,55 +114,60 @@ cat "$scratch/serve.out"
 
 prompts=(
     "Once upon a time"
-    "The little fox"
-    "In the morning"
-    "There was a girl who"
+    "One day, a small dog named Freya"
+    $'Question: How many legs has a spider?\nAnswer:'
 )
+question="Where do foxes live?"
 
-# One after the other, as a person would see it.
+# One after the other, streamed, as a person would see it.
 for index in "${!prompts[@]}"; do
-    echo
-    printf '> %s\n' "${prompts[$index]}"
+    printf '\n%s' "${prompts[$index]}"
     "$bin/deltamesh" generate --rpc "$endpoint" --prompt "${prompts[$index]}" \
         --max-tokens "$max_tokens" | tee "$scratch/text.$index" ||
         fail "generate failed for the prompt '${prompts[$index]}'"
-    [ -s "$scratch/text.$index" ] || fail "no text came for the prompt '${prompts[$index]}'"
+    grep -q '[^[:space:]]' "$scratch/text.$index" ||
+        fail "no text came for the prompt '${prompts[$index]}'"
 done
 
-# All at once, with the figures.
-printf '%s\n' "${prompts[@]}" | python3 -c '
-import json, sys
-for line in sys.stdin:
-    print(json.dumps({"prompt": line.rstrip("\n"), "max_tokens": int(sys.argv[1])}))
-' "$max_tokens" >"$scratch/requests.jsonl"
-begin_ns="$(date +%s%N)"
-"$bin/deltamesh" generate --rpc "$endpoint" --requests "$scratch/requests.jsonl" --json \
-    >"$scratch/answers.jsonl" || fail "generate --requests failed"
-end_ns="$(date +%s%N)"
-echo
-python3 - "$scratch" "${#prompts[@]}" $((end_ns - begin_ns)) <<'PYTHON' || fail "the answers differ"
+# All at once, and a question in the chat format; with the figures.
+python3 - "$max_tokens" "$question" "${prompts[@]}" >"$scratch/requests.jsonl" <<'PYTHON'
 import json
 import sys
 
-scratch, count, elapsed_ns = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+max_tokens, question, prompts = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+for prompt in prompts:
+    print(json.dumps({"prompt": prompt, "max_tokens": max_tokens}))
+print(json.dumps({"messages": [{"role": "user", "content": question}],
+                  "enable_thinking": False, "max_tokens": max_tokens}))
+PYTHON
+"$bin/deltamesh" generate --rpc "$endpoint" --requests "$scratch/requests.jsonl" --json \
+    >"$scratch/answers.jsonl" 2>"$scratch/figures" || fail "generate --requests failed"
+echo
+python3 - "$scratch" "${#prompts[@]}" "$question" <<'PYTHON' || fail "the answers are not right"
+import json
+import sys
+
+scratch, prompts, question = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 with open(f"{scratch}/answers.jsonl", encoding="utf-8") as file:
     answers = sorted((json.loads(line) for line in file), key=lambda answer: answer["index"])
-if [answer["index"] for answer in answers] != list(range(count)):
-    sys.exit(f"asked {count} requests, got the answers {[a['index'] for a in answers]}")
-for answer in answers:
+if [answer["index"] for answer in answers] != list(range(prompts + 1)):
+    sys.exit(f"asked {prompts + 1} requests, got the answers {[a['index'] for a in answers]}")
+for answer in answers[:prompts]:
     with open(f"{scratch}/text.{answer['index']}", encoding="utf-8") as file:
-        streamed = file.read()
-    if answer["text"].strip() != streamed.strip():
-        sys.exit(f"request {answer['index']}: alone {streamed!r}, together {answer['text']!r}")
-tokens = sum(answer["usage"]["completion_tokens"] for answer in answers)
-steps = sum(answer["usage"].get("target_steps", 0) for answer in answers)
-drafted = sum(answer["usage"].get("drafted", 0) for answer in answers)
-accepted = sum(answer["usage"].get("accepted", 0) for answer in answers)
-print(f"{count} requests at once: {tokens} tokens in {elapsed_ns / 1e9:.2f} s, "
-      f"{tokens * 1e9 / elapsed_ns:.1f} tokens/s, the same text as alone")
-if drafted > 0:
-    print(f"drafts: {accepted} of {drafted} accepted ({100 * accepted / drafted:.0f} %), "
-          f"{tokens / max(steps, 1):.2f} tokens per step")
+        alone = file.read()
+    if answer["text"].strip() != alone.strip():
+        sys.exit(f"request {answer['index']}: alone {alone!r}, together {answer['text']!r}")
+if not answers[prompts]["text"].strip():
+    sys.exit("the question got no answer")
+print(f"user: {question}\nassistant: {answers[prompts]['text'].strip()}\n")
+with open(f"{scratch}/figures", encoding="utf-8") as file:
+    print(f"{len(answers)} requests at once, the same text as alone: {file.read().strip()}")
+usage = {key: sum(answer["usage"][key] for answer in answers)
+         for key in ("completion_tokens", "target_steps", "drafted", "accepted")}
+if usage["drafted"] > 0:
+    print(f"drafts: {usage['accepted']} of {usage['drafted']} accepted "
+          f"({100 * usage['accepted'] / usage['drafted']:.0f} %), "
+          f"{usage['completion_tokens'] / usage['target_steps']:.2f} tokens per step")
 PYTHON
 
 kill -TERM "$server"
