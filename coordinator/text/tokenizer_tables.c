@@ -88,13 +88,14 @@ static enum status scan_merge(struct json_scan *scan, struct merge_text *merge, 
     json_scan_string(scan, &merge->text);
     if (scan->status != OK)
         return scan->status;
-    char *bytes = merge->text.bytes, *end = bytes + merge->text.count;
-    char *space = merge->text.count == 0 ? NULL : memchr(bytes, ' ', merge->text.count);
-    if (space == NULL || memchr(space + 1, ' ', (size_t)(end - space - 1)) != NULL)
+    const size_t count = merge->text.count;
+    char *space = count == 0 ? NULL : memchr(merge->text.bytes, ' ', count);
+    merge->left_bytes = space == NULL ? count : (size_t)(space - merge->text.bytes);
+    const size_t right_bytes = space == NULL ? 0 : count - merge->left_bytes - 1;
+    if (space == NULL || memchr(space + 1, ' ', right_bytes) != NULL)
         return in_member(scan, "model.merges", index, E_INPUT,
                          "a merge is two texts with one space between them");
-    merge->left_bytes = (size_t)(space - bytes);
-    memmove(space, space + 1, (size_t)(end - space - 1));
+    memmove(space, space + 1, right_bytes);
     merge->text.count--;
     return OK;
 }
@@ -105,6 +106,8 @@ static enum status look_up(const struct json_scan *scan, const struct vocabulary
 {
     const char *text = merge->text.bytes;
     const size_t left = merge->left_bytes, whole = merge->text.count;
+    if (left == 0 || left == whole)
+        return in_member(scan, "model.merges", index, E_INPUT, "a part of the merge is empty");
     const struct {
         const char *text;
         size_t bytes;
@@ -112,8 +115,6 @@ static enum status look_up(const struct json_scan *scan, const struct vocabulary
     } parts[] = {{text, left, &out->left},
                  {text + left, whole - left, &out->right},
                  {text, whole, &out->id}};
-    if (left == 0 || left == whole)
-        return in_member(scan, "model.merges", index, E_INPUT, "a part of the merge is empty");
     for (size_t i = 0; i < 3; i++) {
         if (vocabulary_find(vocabulary, parts[i].text, parts[i].bytes, parts[i].id))
             continue;
