@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""serve_test.py -- the demo model over 1, 2 and 4 processes: the same text, the right figures,
+whoever else is served at the same time."""
+import json
+
+import harness
+
+PROMPTS = ("Once upon a time", "The little fox", "There was a girl who", "One rainy day")
+CHATS = ("What is 7 + 5?", "Hello!", "Why do leaves fall in autumn?")
+
+
+def ask_all(client):
+    """Greedy answers to every prompt and chat, one after the other."""
+    answers = [client.generate(prompt=prompt, max_tokens=48, temperature=0) for prompt in PROMPTS]
+    for text in CHATS:
+        answers.append(client.generate(messages=[{"role": "user", "content": text}],
+                                       enable_thinking=False, max_tokens=48, temperature=0))
+    return answers
+
+
+class Degrees(harness.Case):
+    def answers_of(self, ranks):
+        server = self.server(ranks=ranks)
+        self.assertEqual(len(server.workers()), ranks)
+        with server.client() as client:
+            answers = ask_all(client)
+        self.assertEqual(server.drain(), 0)
+        self.assert_gone(server)
+        return [(answer["text"], answer["ids"], answer["finish_reason"]) for answer in answers]
+
+    def test_text_is_the_same_at_1_2_and_4(self):
+        one = self.answers_of(1)
+        self.assertIn("12", one[len(PROMPTS)][0])  # 7 + 5
+        self.assertTrue(one[0][0].startswith(" there lived a little boy named Kofi"), one[0])
+        self.assertEqual(one, self.answers_of(2))
+        self.assertEqual(one, self.answers_of(4))
+
+
+class Answers(harness.SharedCase):
+    RANKS = 2
+
+    def test_stream_is_the_answer(self):
+        client = self.client()
+        for prompt in PROMPTS:
+            replies = list(client.replies(client.submit(prompt=prompt, max_tokens=40,
+                                                        temperature=0)))
+            kinds = [reply["t"] for reply in replies if reply["t"] != "ping"]
+            self.assertEqual((kinds[0], kinds[-1]), ("accepted", "final"))
+            self.assertEqual(set(kinds[1:-1]), {"delta"})
+            self.assertGreater(len(kinds), 10, "not streamed")
+            ids = [token for reply in replies if reply["t"] == "delta" for token in reply["ids"]]
+            text = "".join(reply["text"] for reply in replies if reply["t"] == "delta")
+            whole = harness.run("tokenize", "--model", harness.DEMO,
+                                stdin=json.dumps({"ids": ids}) + "\n")
+            self.assertEqual(json.loads(whole.stdout)["text"], text)
+
+    def test_usage(self):
+        client = self.client()
+        for prompt, count in (("Once upon a time", 7), ("The little fox", 1)):
+            prompt_tokens = len(client.tokenize(text=prompt)["ids"])
+            answer = client.generate(prompt=prompt, max_tokens=count, temperature=0)
+            self.assertEqual(len(answer["ids"]), count)
+            self.assertEqual(answer["finish_reason"], "length")
+            self.assertEqual(answer["prompt_tokens"], prompt_tokens)
+            usage = answer["usage"]
+            self.assertEqual((usage["prompt_tokens"], usage["completion_tokens"]),
+                             (prompt_tokens, count))
+            self.assertEqual((usage["cached_tokens"], usage["drafted"], usage["accepted"]),
+                             (0, 0, 0))
+            self.assertEqual(usage["target_steps"], count)
+
+    def test_stop_id_ends_and_can_be_ignored(self):
+        client = self.client()
+        question = {"messages": [{"role": "user", "content": "What is 7 + 5?"}],
+                    "enable_thinking": False, "temperature": 0}
+        answer = client.generate(max_tokens=200, **question)
+        self.assertEqual(answer["finish_reason"], "stop")
+        longer = client.generate(max_tokens=len(answer["ids"]) + 5, ignore_eos=True, **question)
+        self.assertEqual(longer["finish_reason"], "length")
+        self.assertEqual(longer["ids"][:len(answer["ids"])], answer["ids"])
+        stop = answer["ids"][2]
+        first = answer["ids"].index(stop)
+        shorter = client.generate(max_tokens=200, stop_token_ids=[stop], **question)
+        self.assertEqual(shorter["finish_reason"], "stop")
+        self.assertEqual(shorter["ids"], answer["ids"][:first + 1])
+
+    def test_seed_decides_the_draw(self):
+        client = self.client()
+        draw = {"prompt": "One day", "max_tokens": 40, "temperature": 1.5}
+        first = client.generate(seed=7, **draw)
+        self.assertEqual(first["seed"], 7)
+        self.assertEqual(client.generate(seed=7, **draw)["ids"], first["ids"])
+        self.assertNotEqual(client.generate(seed=8, **draw)["ids"], first["ids"])
+        free = client.generate(**draw)  # draws its own seed and tells it
+        self.assertEqual(client.generate(seed=free["seed"], **draw)["ids"], free["ids"])
+        self.assertNotEqual(client.generate(**draw)["seed"], free["seed"])
+
+    def test_company_changes_no_token(self):
+        client = self.client()
+        mine = {"prompt": "The little fox", "max_tokens": 40, "temperature": 0.9, "seed": 3}
+        alone = client.generate(**mine)
+        others = [client.submit(prompt=f"{PROMPTS[i % 4]} {'and then ' * (9 * i)}", seed=i,
+                                max_tokens=30 + 3 * i, temperature=i % 3 * 0.5, ignore_eos=True)
+                  for i in range(16)]
+        together = client.generate(**mine)
+        ends = [client.result(other) for other in others]
+        self.assertEqual(together["ids"], alone["ids"])
+        self.assertEqual([len(end["ids"]) for end in ends], [30 + 3 * i for i in range(16)])
+
+    def test_run_to_run(self):
+        draw = {"prompt": "One day", "max_tokens": 24, "temperature": 1.2, "seed": 11}
+        with self.shared.client() as client:
+            here = client.generate(**draw)
+        other = self.server(ranks=2)
+        with other.client() as client:
+            self.assertEqual(client.generate(**draw)["ids"], here["ids"])
+
+    def test_long_prompt_fills_the_context(self):
+        client = self.client()
+        ids = [5 + i % 900 for i in range(1000)]
+        answer = client.generate(ids=ids, temperature=0, ignore_eos=True)
+        self.assertEqual(answer["finish_reason"], "length")
+        self.assertEqual(len(answer["ids"]), 24)  # 1024 is the longest sequence
+
+    def test_status_and_tokenize_over_the_wire(self):
+        client = self.client()
+        status = client.status()
+        self.assertEqual((status["model"], status["state"]), ("model", "ready"))
+        self.assertTrue(harness.is_idle(self.shared.wait_idle()))
+        self.assertEqual(client.tokenize(ids=client.tokenize(text="Hello, fox")["ids"])["text"],
+                         "Hello, fox")
+        chat = client.tokenize(messages=[{"role": "user", "content": "Hello!"}])
+        self.assertIn("Hello!", chat["text"])
+        self.assertEqual(client.tokenize(text=chat["text"])["ids"], chat["ids"])
+
+
+if __name__ == "__main__":
+    harness.main()
