@@ -75,6 +75,7 @@ static enum status take_delta(struct generate_answers *answers, struct answer *a
 {
     if (answer->first_ns == 0 && reply->ids_count > 0)
         TRY(note_first(answers, answer, error));
+    answers->completion_tokens += reply->ids_count;
     if (answers->single && !answers->json && reply->text_bytes > 0) {
         fwrite(reply->text, 1, reply->text_bytes, stdout);
         fflush(stdout);
@@ -135,7 +136,6 @@ static void take_final(struct generate_answers *answers, const struct answer *an
 {
     answers->ended++;
     answers->prompt_tokens += reply->usage.prompt_tokens;
-    answers->completion_tokens += reply->usage.completion_tokens;
     answers->target_steps += reply->usage.target_steps;
     answers->drafted += reply->usage.drafted;
     answers->accepted += reply->usage.accepted;

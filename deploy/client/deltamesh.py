@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""deltamesh.py -- the RPC client in Python: pyzmq and msgpack, nothing else.
+
+    from deltamesh import Client
+
+    with Client("tcp://127.0.0.1:5570") as client:
+        for delta in client.stream(prompt="Once upon a time", max_tokens=50):
+            print(delta["text"], end="", flush=True)
+        answer = client.generate(ids=[1, 2, 3], max_tokens=5, temperature=0)
+        print(answer["ids"], answer["finish_reason"], answer["usage"])
+
+The messages are described in parallel/wire/README.md. A client belongs to one thread.
+"""
+import itertools
+import json
+import time
+
+import msgpack
+import zmq
+
+FRAME_BYTES_MAX = 16 << 20
+SILENCE_S_MAX = 10  # the server pings every second while something is unfinished
+
+
+class Error(Exception):
+    """The server refused or failed a request: code ("bad_input", "overloaded", ...) and text."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+        self.code, self.text = code, text
+
+
+class Client:
+    def __init__(self, endpoint, connect_s_max=5):
+        self.endpoint = endpoint
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.HEARTBEAT_IVL, 500),
+                              (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.MAXMSGSIZE, FRAME_BYTES_MAX)):
+            self.socket.setsockopt(option, value)
+        self.socket.connect(endpoint)
+        self.numbers = itertools.count(1)
+        self.waiting = {}  # id -> replies that came while another request was read
+        if not self.socket.poll(1000 * connect_s_max, zmq.POLLOUT):
+            self.close()
+            raise Error("connection", f"no server at {endpoint} within {connect_s_max} s")
+
+    def close(self):
+        self.socket.close()
+        self.context.term()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def submit(self, **fields):
+        """Sends a generate request (prompt=, ids= or messages=, and any sampling field); its id."""
+        return self._send("generate", **fields)
+
+    def replies(self, request):
+        """The replies to a submitted request, as they come: "accepted", "delta" ..., "final"."""
+        while True:
+            reply = self._next(request)
+            if reply["t"] == "error":
+                self.waiting.pop(request, None)
+                raise Error(reply["error"], reply["text"])
+            if reply["t"] == "final":
+                self.waiting.pop(request, None)
+            yield reply
+            if reply["t"] == "final":
+                return
+
+    def stream(self, **fields):
+        """Submits and gives the deltas: {"ids": [..], "text": ".."}."""
+        for reply in self.replies(self.submit(**fields)):
+            if reply["t"] == "delta":
+                yield reply
+
+    def generate(self, **fields):
+        """Submits and gives the whole answer: ids, text, finish_reason, usage, seed, ignored."""
+        return self.result(self.submit(**fields))
+
+    def result(self, request):
+        """The whole answer to a submitted request."""
+        answer = {"ids": [], "text": ""}
+        for reply in self.replies(request):
+            if reply["t"] == "delta":
+                answer["ids"] += reply["ids"]
+                answer["text"] += reply["text"]
+            else:
+                answer.update(reply)
+        return answer
+
+    def abort(self, request):
+        """Asks the server to end a request; its "final" still comes, with "abort"."""
+        self.socket.send(msgpack.packb({"t": "abort", "id": request}))
+
+    def status(self):
+        return json.loads(self._ask("status")["text"])
+
+    def tokenize(self, **fields):
+        """text=, ids= or messages=, as in a line of `deltamesh tokenize`."""
+        return json.loads(self._ask("tokenize", **fields)["text"])
+
+    def drain(self):
+        """Lets the server finish what it has and end."""
+        self._ask("drain")
+
+    def _ask(self, kind, **fields):
+        request = self._send(kind, **fields)
+        reply = self._next(request)
+        self.waiting.pop(request, None)
+        if reply["t"] == "error":
+            raise Error(reply["error"], reply["text"])
+        return reply
+
+    def _send(self, kind, **fields):
+        request = str(next(self.numbers))
+        frame = msgpack.packb({"t": kind, "id": request, **fields})
+        if len(frame) > FRAME_BYTES_MAX:
+            raise Error("limit", f"a message of {len(frame)} bytes, the limit is {FRAME_BYTES_MAX}")
+        self.socket.send(frame)
+        self.waiting[request] = []
+        return request
+
+    def _next(self, request):
+        """The next reply to this request; others are kept for those who ask for them."""
+        heard = time.monotonic()
+        while not self.waiting[request]:
+            if not self.socket.poll(200):
+                if time.monotonic() - heard > SILENCE_S_MAX:
+                    raise Error("connection", f"{self.endpoint} was silent for {SILENCE_S_MAX} s")
+                continue
+            heard = time.monotonic()
+            reply = msgpack.unpackb(self.socket.recv())
+            if reply.get("id") in self.waiting:
+                self.waiting[reply["id"]].append(reply)
+            elif reply["t"] == "error" and not reply.get("id"):
+                raise Error(reply["error"], reply["text"])
+        return self.waiting[request].pop(0)

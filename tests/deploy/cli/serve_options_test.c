@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// serve_options_test.c -- what goes to the coordinator, what stays, what is refused by name.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "deploy/cli/serve_options.h"
+
+static struct serve_options options;
+static struct error error;
+
+static enum status parse(const char *const *words)
+{
+    char *list[64] = {NULL};
+    int count = 0;
+    for (; words[count] != NULL; count++)
+        list[count] = strdup(words[count]);
+    enum status status = serve_options_parse(&options, count, list, &error);
+    char joined[1024] = "";
+    for (int i = 0; status == OK && options.forwarded[i] != NULL; i++) {
+        strcat(joined, options.forwarded[i]);
+        strcat(joined, " ");
+    }
+    assert_true(strlen(joined) < sizeof joined);
+    static char kept[1024];
+    memcpy(kept, joined, sizeof kept);
+    options.forwarded[0] = kept; // good beyond the words
+    while (count > 0)
+        free(list[--count]);
+    return status;
+}
+
+#define PARSE(...) parse((const char *const[]){__VA_ARGS__, NULL})
+
+static void the_coordinators_words_are_forwarded(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--model", "m"), OK);
+    assert_string_equal(options.forwarded[0], "--model m ");
+    assert_int_equal(options.ranks, 1);
+    assert_int_equal(options.drain_timeout_s, 30);
+    assert_int_equal(PARSE("--model=m", "-tp", "4", "--backend", "cpu", "--load-format=dummy",
+                           "--rpc", "tcp://127.0.0.1:0", "--max_model_len", "4096",
+                           "--max-num-seqs", "8", "--max-num-batched-tokens", "512",
+                           "--gpu-memory-utilization", "0.5", "--max-queued", "9", "--seed", "7",
+                           "--served-model-name", "n", "--drain-timeout", "3", "--insecure"),
+                     OK);
+    assert_string_equal(options.forwarded[0],
+                        "--model m --tp 4 --load-format dummy --rpc tcp://127.0.0.1:0 "
+                        "--max-model-len 4096 --max-num-seqs 8 --max-num-batched-tokens 512 "
+                        "--gpu-memory-utilization 0.5 --max-queued 9 --seed 7 "
+                        "--served-model-name n --drain-timeout 3 --insecure ");
+    assert_int_equal(options.ranks, 4);
+    assert_int_equal(options.drain_timeout_s, 3);
+    assert_int_equal(PARSE("--model", "m", "--dp", "1", "--dry-run"), OK);
+    assert_string_equal(options.forwarded[0], "--model m --dry-run ");
+    assert_true(options.dry_run);
+    assert_int_equal(PARSE("--model", "m"), OK); // nothing is left of the last call
+    assert_string_equal(options.forwarded[0], "--model m ");
+}
+
+static void what_is_not_served_is_refused(void **state)
+{
+    (void)state;
+    static const char *const later[] = {
+        "--http",
+        "--host",
+        "--port",
+        "--speculative-tokens",
+        "--synthetic-acceptance",
+        "--curve-dir",
+        "--api-key",
+        "--no-prefix-cache",
+        "--max-prefill-gap-ms",
+    };
+    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+        assert_int_equal(PARSE("--model", "m", later[i], "1"), E_USAGE);
+        assert_non_null(strstr(error.text, "not in this version"));
+    }
+    assert_int_equal(PARSE("--model", "m", "--dp", "2"), E_USAGE);
+    assert_non_null(strstr(error.text, "--dp: more than one group is not in this version"));
+    assert_int_equal(PARSE("--tp", "2"), E_USAGE);
+    assert_int_equal(PARSE("--model", "m", "--tp", "9"), E_USAGE);
+    assert_non_null(strstr(error.text, "--tp: 9 is outside 1 .. 8"));
+    assert_int_equal(PARSE("--model", "m", "--backend", "tpu"), E_USAGE);
+}
+
+static void the_backend(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--model", "m"), OK);
+    assert_string_equal(serve_options_backend(&options, false), "cpu");
+    assert_int_equal(PARSE("--model", "m", "--backend", "cuda"), OK);
+    assert_string_equal(serve_options_backend(&options, false), "cuda"); // and fails by name later
+    assert_int_equal(PARSE("--model", "m", "--backend", "cpu"), OK);
+    assert_string_equal(serve_options_backend(&options, true), "cpu");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_coordinators_words_are_forwarded),
+        cmocka_unit_test(what_is_not_served_is_refused),
+        cmocka_unit_test(the_backend),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
