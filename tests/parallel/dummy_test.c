@@ -62,6 +62,20 @@ static void test_fill_is_value(void **state)
         assert_int_equal(values[i], dummy_value(&tensor, 12345678901u + i));
 }
 
+// Values that lie exactly between two bf16 (found with tests/golden/dummy.py): to the even one.
+static void test_ties(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t index;
+        uint16_t bits;
+    } ties[] = {{104504, 15502}, {130872, 15832}, {156675, 15934}, {238709, 48678},
+                {255100, 15740}, {426277, 47856}, {472838, 48584}};
+    struct dummy_tensor tensor = dummy_tensor("layers.0.mlp.up_proj.weight", 64);
+    for (size_t i = 0; i < sizeof ties / sizeof ties[0]; i++)
+        assert_int_equal(dummy_value(&tensor, ties[i].index), ties[i].bits);
+}
+
 // Mean and spread of a uniform value in [-a, a), a^2 = 3 / fan_in, over n values: the mean's own
 // spread is 1/sqrt(n fan_in) and the mean square's sqrt(4/5 / n) of it; six of those are allowed.
 static void test_spread(void **state)
@@ -85,6 +99,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_values),
         cmocka_unit_test(test_fill_is_value),
+        cmocka_unit_test(test_ties),
         cmocka_unit_test(test_spread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -102,6 +102,8 @@ static void test_lying_headers(void **state)
          E_MALFORMED, "ends at"},
         {"{" TENSOR("a", "BF16", "[3]", "[0,4]") "}", 4, E_MALFORMED,
          "tensor a has 4 bytes of data; its dtype and shape come to 6"},
+        {"{" TENSOR("a", "BF16", "[1]", "[0,4]") "}", 4, E_MALFORMED,
+         "tensor a has 4 bytes of data; its dtype and shape come to 2"},
         {"{" TENSOR("a", "BF16", "[2]", "[0,4]") "," TENSOR("b", "BF16", "[2]", "[2,6]") "}", 6,
          E_MALFORMED, "tensor b begins at byte 2 of the data; the tensors before it end at 4"},
         {"{" TENSOR("a", "BF16", "[1]", "[0,2]") "," TENSOR("b", "BF16", "[1]", "[4,6]") "}", 6,
