@@ -28,16 +28,14 @@ EXCEPTIONS = {
 
 # A .c file without tests/<path>_test.c -> the test that covers it. The test has to exist.
 COVERED_BY = {
-    # Programs and their outermost loops: real processes in tests/e2e.
-    "coordinator/main.c": "tests/e2e",
-    "coordinator/shell.c": "tests/e2e",
-    "coordinator/door_rpc.c": "tests/e2e",
-    "worker/main.c": "tests/e2e",
-    "worker/loop.c": "tests/e2e",
-    "worker/loader.c": "tests/e2e",
-    "deploy/cli/main.c": "tests/e2e",
-    "deploy/cli/serve.c": "tests/e2e",
-    "parallel/base/version.c": "tests/e2e",
+    # Programs and their outermost loops: real processes, end to end.
+    "coordinator/main.c": "tests/e2e/serve_test.py",
+    "coordinator/shell.c": "tests/e2e/serve_test.py",
+    "coordinator/door_rpc.c": "tests/e2e/serve_test.py",
+    "worker/main.c": "tests/e2e/serve_test.py",
+    "worker/loop.c": "tests/e2e/serve_test.py",
+    "worker/loader.c": "tests/e2e/serve_test.py",
+    "parallel/base/version.c": "tests/e2e/serve_test.py",
 }
 
 # ---------------------------------------------------------------- include arrows
