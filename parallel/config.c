@@ -236,6 +236,17 @@ static void parse_eos(struct model_config *out, struct config_fields *fields, co
         add_eos(out, fields, file, json_array_get(value, i));
 }
 
+// YaRN stretches the context to factor times the original one; the model cards tell people to add
+// the rope fields and leave max_position_embeddings as it was.
+static void stretch_positions(struct model_config *config)
+{
+    const struct rope_config *rope = &config->rope;
+    double stretched = rope->factor * rope->original_max_position_embeddings;
+    if (rope->type != ROPE_YARN || stretched <= config->max_position_embeddings)
+        return;
+    config->max_position_embeddings = stretched < POSITIONS_MAX ? (int)stretched : POSITIONS_MAX;
+}
+
 static enum status parse_document(struct model_config *out, const json_t *document,
                                   struct error *error)
 {
@@ -273,6 +284,7 @@ static enum status parse_document(struct model_config *out, const json_t *docume
     parse_eos(&config, &top, "config.json");
     TRY(text.status);
     TRY(top.status);
+    stretch_positions(&config);
     *out = config;
     return OK;
 }

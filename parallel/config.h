@@ -41,9 +41,9 @@ struct model_config {
     int layers;
     bool layer_is_attention[LAYERS_MAX];
     int hidden;
-    int vocab; // rows of embed_tokens, padding rows included
-    bool tied; // lm_head is embed_tokens
-    int max_position_embeddings;
+    int vocab;                   // rows of embed_tokens, padding rows included
+    bool tied;                   // lm_head is embed_tokens
+    int max_position_embeddings; // with YaRN at least factor * original
     double rms_norm_eps;
     // Gated full attention.
     int heads, kv_heads, head_dim;

@@ -168,6 +168,28 @@ static void test_yarn_numbers(void **state)
     assert_int_equal(config.rope.original_max_position_embeddings, 512);
     assert_true(config.rope.beta_fast == 32 && config.rope.beta_slow == 1);
     assert_true(config.rope.truncate);
+    assert_int_equal(config.max_position_embeddings, 2048);
+}
+
+// The context grows with the factor also where max_position_embeddings was left as it was.
+static void test_yarn_stretches(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *positions, *factor;
+        int expected;
+    } cases[] = {{"512", "4.0", 2048},
+                 {"512", "1.5", 768},
+                 {"4096", "4.0", 4096},
+                 {"512", "null", 512},
+                 {"512", "4096", 2097152}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *document = document_of("dense_yarn");
+        change(document, "text_config.max_position_embeddings", cases[i].positions);
+        change(document, "text_config.rope_parameters.factor", cases[i].factor);
+        assert_int_equal(parsed(document).max_position_embeddings, cases[i].expected);
+        json_decref(document);
+    }
 }
 
 static void test_all_goldens_parse(void **state)
@@ -507,6 +529,7 @@ int main(void)
         cmocka_unit_test(test_moe_numbers),
         cmocka_unit_test(test_next_numbers),
         cmocka_unit_test(test_yarn_numbers),
+        cmocka_unit_test(test_yarn_stretches),
         cmocka_unit_test(test_all_goldens_parse),
         cmocka_unit_test(test_interval),
         cmocka_unit_test(test_tie_rule),
