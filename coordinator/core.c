@@ -166,6 +166,13 @@ static enum status refuse_reason(struct coord *coord, const struct coord_event *
                  (double)sampling->temperature);
         return E_INPUT;
     }
+    if (sampling->top_k < 0 || !(sampling->top_p >= 0 && sampling->top_p <= 1) ||
+        !(sampling->min_p >= 0 && sampling->min_p <= 1)) {
+        snprintf(text, sizeof coord->text,
+                 "top_k %d, top_p %g, min_p %g: accepted is 0 and more, 0 to 1, 0 to 1",
+                 sampling->top_k, (double)sampling->top_p, (double)sampling->min_p);
+        return E_INPUT;
+    }
     if (sampling->stop_count < 0 || sampling->stop_count > STEP_STOP_IDS_MAX) {
         snprintf(text, sizeof coord->text, "%d stop ids, accepted is up to %d",
                  sampling->stop_count, STEP_STOP_IDS_MAX);

@@ -115,12 +115,6 @@ static uint64_t next_seed(struct door_rpc *door)
 static enum status check_served(const struct generate_request *request, struct error *error)
 {
     const char *field = request->unsupported;
-    if (field == NULL && request->top_k > 0)
-        field = "top_k";
-    if (field == NULL && request->top_p >= 0 && request->top_p < 1)
-        field = "top_p";
-    if (field == NULL && request->min_p > 0)
-        field = "min_p";
     if (field == NULL && request->speculative_tokens > 0)
         field = "speculative_tokens";
     if (field == NULL)
@@ -163,14 +157,21 @@ static enum status fill_stops(const struct door_rpc *door, const struct generate
 static enum status make_order(struct door_rpc *door, const struct generate_request *request,
                               struct link_order *order, struct error *error)
 {
-    bool greedy_default = request->temperature < 0;
+    struct coord_sampling *sampling = &order->sampling;
     TRY(check_served(request, error));
     order->type = ORDER_SUBMIT;
-    order->sampling.max_tokens = request->max_tokens;
-    order->sampling.temperature =
-        (float)(greedy_default ? door->options.temperature_default : request->temperature);
-    order->sampling.seed = request->has_seed ? request->seed : next_seed(door);
-    TRY(fill_stops(door, request, &order->sampling, error));
+    *sampling = door->options.sampling_default;
+    sampling->max_tokens = request->max_tokens;
+    if (request->temperature >= 0)
+        sampling->temperature = (float)request->temperature;
+    if (request->top_k >= 0)
+        sampling->top_k = request->top_k;
+    if (request->top_p >= 0)
+        sampling->top_p = (float)request->top_p;
+    if (request->min_p >= 0)
+        sampling->min_p = (float)request->min_p;
+    sampling->seed = request->has_seed ? request->seed : next_seed(door);
+    TRY(fill_stops(door, request, sampling, error));
     return door_text_prompt(door->text, request, &order->prompt, &order->prompt_tokens, error);
 }
 

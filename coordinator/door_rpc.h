@@ -17,10 +17,10 @@ struct door_rpc_options {
     struct model_config config;
     int vocab_real;
     const char *model_name;
-    double temperature_default; // of generation_config.json, or 1
-    uint64_t seed;              // --seed: requests without one get a hash of it and their number
-    bool has_seed;              // else random
-    int requests_max;           // unfinished requests over all clients
+    struct coord_sampling sampling_default; // of generation_config.json, or temperature 1
+    uint64_t seed;    // --seed: requests without one get a hash of it and their number
+    bool has_seed;    // else random
+    int requests_max; // unfinished requests over all clients
 };
 
 struct door_rpc; // opaque

@@ -33,7 +33,7 @@ struct deployment {
     struct model_config config;
     struct tokenizer tokenizer;
     bool has_tokenizer;
-    double temperature_default;
+    struct coord_sampling sampling_default;
 };
 
 static enum status parse(struct arguments *a, int argc, char **argv, struct error *error)
@@ -88,27 +88,30 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
     return error_set(error, E_USAGE, "--model is needed; see --help");
 }
 
-// temperature of generation_config.json, the only one of its sampling fields served so far; what
-// else it asks for is named once, since it will not be done.
+// A number of generation_config.json within [low, high], else fallback.
+static double generation_number(const json_t *root, const char *name, double low, double high,
+                                double fallback)
+{
+    const json_t *value = json_object_get(root, name);
+    double number = json_number_value(value);
+    return json_is_number(value) && number >= low && number <= high ? number : fallback;
+}
+
+// What a request that names no sampling field gets: generation_config.json, then temperature 1.
 static void read_generation_config(struct deployment *d)
 {
     char path[4096];
-    d->temperature_default = 1;
     snprintf(path, sizeof path, "%s/generation_config.json", d->arguments.model);
     json_t *root = json_load_file(path, 0, NULL);
-    const json_t *temperature = json_object_get(root, "temperature");
-    const json_t *sample = json_object_get(root, "do_sample");
-    double top_p = json_number_value(json_object_get(root, "top_p"));
-    int top_k = (int)json_integer_value(json_object_get(root, "top_k"));
-    if (json_is_number(temperature) && json_number_value(temperature) >= 0)
-        d->temperature_default = json_number_value(temperature);
-    if (json_is_false(sample))
-        d->temperature_default = 0;
-    if (top_k > 0 || (top_p > 0 && top_p < 1)) {
-        log_warning("generation_config.json asks for top_k %d, top_p %g: this version samples by "
-                    "temperature alone (default %g)",
-                    top_k, top_p, d->temperature_default);
-    }
+    double temperature = generation_number(root, "temperature", 0, 1000, 1);
+    if (json_is_false(json_object_get(root, "do_sample")))
+        temperature = 0;
+    d->sampling_default = (struct coord_sampling){
+        .temperature = (float)temperature,
+        .top_k = (int32_t)generation_number(root, "top_k", 0, INT32_MAX, 0),
+        .top_p = (float)generation_number(root, "top_p", 0, 1, 1),
+        .min_p = (float)generation_number(root, "min_p", 0, 1, 0),
+    };
     json_decref(root);
 }
 
@@ -221,7 +224,7 @@ static enum status serve(const struct deployment *d, struct error *error)
                                        .config = d->config,
                                        .vocab_real = vocab_real(d),
                                        .model_name = model_name(a),
-                                       .temperature_default = d->temperature_default,
+                                       .sampling_default = d->sampling_default,
                                        .seed = a->seed,
                                        .has_seed = a->has_seed,
                                        .requests_max = a->queued_max + 2 * SEQUENCES_MAX};

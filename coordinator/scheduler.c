@@ -188,6 +188,9 @@ static void plan_open(struct step_plan *plan, const struct request *request)
         .page_limit = request->pages_count,
         .seed = request->sampling.seed,
         .temperature = request->sampling.temperature,
+        .top_k = request->sampling.top_k,
+        .top_p = request->sampling.top_p,
+        .min_p = request->sampling.min_p,
         .stop_count = request->sampling.stop_count,
     };
     memcpy(open->stop_ids, request->sampling.stop_ids, sizeof open->stop_ids);

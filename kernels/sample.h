@@ -26,7 +26,7 @@ struct sample_candidate {
     float value;   // logit, or the perturbed logit
     int32_t id;    // in the whole vocabulary
     float logit;   // unperturbed, of id
-    float maximum; // largest logit of the shard
+    float maximum; // largest logit of the shard, cut or not
     float sum;     // sum of exp(logit - maximum) over the shard's real rows
     int32_t reserved;
 };
@@ -37,6 +37,7 @@ struct sample_shard {
     const float *logits;
     int vocab_first, vocab_count; // of this rank
     int vocab_real;               // number of real token ids of the model
+    const float *cuts;            // [samples] logits below are not drawn (sample_cut.h); NULL: none
     struct sample_candidate *candidates;
 };
 

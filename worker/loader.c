@@ -8,11 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/sample_cut.h"
 #include "parallel/base/clock.h"
 
 _Static_assert((int)WIRE_ID_BYTES == (int)GROUP_ID_BYTES, "wire and group agree on the id");
 
-enum { MS_NS = CLOCK_NS_PER_MS, GATHER_BYTES_PER_SAMPLE = 64 };
+enum { MS_NS = CLOCK_NS_PER_MS };
 
 struct loader {
     struct loader_options options;
@@ -40,6 +41,14 @@ double loader_progress(void)
     return atomic_load(&progress_share);
 }
 
+// The largest contribution to a gather: candidates of all sampled rows, or a turn of histograms.
+static size_t gather_bytes(const struct memory_plan *memory)
+{
+    size_t candidates = (size_t)state_samples_max(memory) * sizeof(struct sample_candidate);
+    size_t bins = (size_t)SAMPLE_CUT_ROWS_MAX * SAMPLE_CUT_BINS * sizeof(double);
+    return candidates > bins ? candidates : bins;
+}
+
 static enum status open_group(struct loader *loader, struct error *error)
 {
     const struct place_message *place = &loader->options.place;
@@ -47,7 +56,7 @@ static enum status open_group(struct loader *loader, struct error *error)
         .place = {.group = place->group, .rank = place->rank, .ranks = place->ranks},
         .exchange_bytes =
             (size_t)place->step_tokens * (size_t)loader->model.config.hidden * sizeof(bf16),
-        .gather_bytes = (size_t)state_samples_max(&loader->memory) * GATHER_BYTES_PER_SAMPLE,
+        .gather_bytes = gather_bytes(&loader->memory),
         .wait_ns_max = (uint64_t)STEP_TIMEOUT_MS * MS_NS,
         .join_ns_max = (uint64_t)JOIN_TIMEOUT_MS * MS_NS,
     };

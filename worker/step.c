@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/sample.h"
+#include "kernels/sample_cut.h"
 #include "parallel/base/clock.h"
 
 _Static_assert((int)SLOT_STOP_IDS_MAX == (int)STEP_STOP_IDS_MAX, "wire and kernels agree");
@@ -20,6 +21,7 @@ struct upload {
     int32_t *page_ids;             // [STEP_PAGE_IDS_MAX]
     struct step_row *rows;         // [STEP_ROWS_MAX]
     int32_t *token_ids;            // [step_tokens]
+    int32_t *cut_rows;             // [samples_max] sampled rows with top-k, top-p or min-p
 };
 
 // What comes back.
@@ -49,6 +51,11 @@ struct step_engine {
     struct sample_candidate *candidates_dev; // [samples]
     struct sample_candidate *gathered_dev;   // [ranks, samples]
     int32_t *sampled_dev;                    // [samples]
+    struct sample_cut_state *cut_states_dev; // [SAMPLE_CUT_ROWS_MAX]
+    double *bins_dev;                        // [SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
+    double *gathered_bins_dev;               // [ranks, SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
+    float *cuts_dev;                         // [samples]
+    struct slot_sampling *sampling;          // [sequences] of the slots, as opened
     void *memory_dev;
     int samples_max;
     atomic_uint_fast64_t begun, done;
@@ -70,6 +77,8 @@ static void *carve(struct carver *carver, size_t count, size_t item_bytes)
 static void carve_transfer(struct upload *up, struct download *down, struct carver *carver,
                            const struct memory_plan *memory)
 {
+    up->cut_rows =
+        (int32_t *)carve(carver, (size_t)state_samples_max(memory), sizeof *up->cut_rows);
     up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
     up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
     up->page_ids = (int32_t *)carve(carver, STEP_PAGE_IDS_MAX, sizeof *up->page_ids);
@@ -99,6 +108,12 @@ static void carve_device(struct step_engine *engine, struct carver *carver)
     engine->gathered_dev =
         (struct sample_candidate *)carve(carver, ranks * samples, sizeof(struct sample_candidate));
     engine->sampled_dev = (int32_t *)carve(carver, samples, sizeof(int32_t));
+    size_t bins = (size_t)SAMPLE_CUT_ROWS_MAX * SAMPLE_CUT_BINS;
+    engine->cut_states_dev = (struct sample_cut_state *)carve(carver, SAMPLE_CUT_ROWS_MAX,
+                                                              sizeof(struct sample_cut_state));
+    engine->bins_dev = (double *)carve(carver, bins, sizeof(double));
+    engine->gathered_bins_dev = (double *)carve(carver, ranks * bins, sizeof(double));
+    engine->cuts_dev = (float *)carve(carver, samples, sizeof(float));
 }
 
 static enum status open_staging(struct step_engine *engine, struct error *error)
@@ -143,7 +158,10 @@ enum status step_engine_open(struct step_engine **out, const struct step_options
         return error_set(error, E_SYSTEM, "no memory for the step engine");
     engine->options = *options;
     engine->samples_max = state_samples_max(&options->memory);
-    enum status status = open_device(engine, error);
+    engine->sampling = calloc((size_t)options->memory.sequences, sizeof *engine->sampling);
+    enum status status = engine->sampling != NULL
+                             ? open_device(engine, error)
+                             : error_set(error, E_SYSTEM, "no memory for the step engine");
     if (status == OK)
         status = open_staging(engine, error);
     if (status != OK) {
@@ -165,6 +183,7 @@ void step_engine_close(struct step_engine *engine)
         runtime_free_host(engine->staging[i].memory);
     }
     runtime_free(engine->memory_dev);
+    free(engine->sampling);
     free(engine);
 }
 
@@ -260,6 +279,7 @@ static enum status check_plan(const struct step_engine *engine, const struct ste
     for (int i = 0; i < plan->opens_count; i++) {
         TRY(check_range(error, "opens.slot", plan->opens[i].slot, 0, memory->sequences - 1));
         TRY(check_range(error, "opens.pos", plan->opens[i].position, 0, 0));
+        TRY(check_range(error, "opens.top_k", plan->opens[i].top_k, 0, INT32_MAX));
         TRY(check_range(error, "opens.stop", plan->opens[i].stop_count, 0, STEP_STOP_IDS_MAX));
     }
     for (int i = 0; i < plan->pages_count; i++)
@@ -271,7 +291,8 @@ static enum status check_plan(const struct step_engine *engine, const struct ste
     return check_range(error, "sampled rows", samples, 0, engine->samples_max);
 }
 
-static void stage_openings(struct upload *up, const struct step_plan *plan)
+static void stage_openings(struct step_engine *engine, struct upload *up,
+                           const struct step_plan *plan)
 {
     for (int i = 0; i < plan->opens_count; i++) {
         const struct step_open *open = &plan->opens[i];
@@ -280,11 +301,15 @@ static void stage_openings(struct upload *up, const struct step_plan *plan)
             .slot = open->slot,
             .position = open->position,
             .sampling = {.temperature = open->temperature,
+                         .top_k = open->top_k,
+                         .top_p = open->top_p,
+                         .min_p = open->min_p,
                          .seed = open->seed,
                          .tokens_end = open->tokens_end,
                          .stop_count = open->stop_count},
         };
         memcpy(opening->sampling.stop_ids, open->stop_ids, sizeof opening->sampling.stop_ids);
+        engine->sampling[open->slot] = opening->sampling;
     }
     for (int i = 0; i < plan->pages_count; i++) {
         const struct step_pages *pages = &plan->pages[i];
@@ -322,6 +347,28 @@ static void stage_rows(struct upload *up, struct step_tables *tables, const stru
     tables->rows_count = plan->rows_count;
     tables->tokens_count = tokens;
     tables->samples_count = samples;
+}
+
+// Which sampled rows are cut, by what: known here, since a slot's parameters never change.
+struct cut_plan {
+    int rows_count;
+    bool count, mass; // some row has top-k, top-p
+};
+
+static struct cut_plan stage_cuts(const struct step_engine *engine, struct upload *up)
+{
+    struct cut_plan cuts = {.rows_count = 0};
+    for (int i = 0; i < engine->tables_dev.rows_count; i++) {
+        const struct step_row *row = &up->rows[i];
+        const struct slot_sampling *sampling = &engine->sampling[row->slot];
+        if (!sample_cut_needed(sampling))
+            continue;
+        for (int k = 0; k < row->sample; k++)
+            up->cut_rows[cuts.rows_count++] = row->sample_first + k;
+        cuts.count |= sample_cut_has(sampling, SAMPLE_CUT_COUNT);
+        cuts.mass |= sample_cut_has(sampling, SAMPLE_CUT_MASS);
+    }
+    return cuts;
 }
 
 static void copy_up(struct stream *stream, void *to_dev, const void *from, int count, size_t bytes)
@@ -363,40 +410,100 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
     }
 }
 
-static void queue_sampling(const struct step_engine *engine, uint64_t step)
+// One pass over the logits: this shard's best of every row, gathered from all ranks.
+static void queue_candidates(const struct step_engine *engine, const float *cuts_dev)
+{
+    const struct model *model = engine->options.model;
+    const struct step_tables *tables = &engine->tables_dev;
+    sample_shard(model->stream, &(struct sample_shard){
+                                    .tables = *tables,
+                                    .slots = model->state->slots,
+                                    .logits = model->state->workspace.logits,
+                                    .vocab_first = model->shard.vocab.first,
+                                    .vocab_count = model->shard.vocab.count,
+                                    .vocab_real = engine->options.vocab_real,
+                                    .cuts = cuts_dev,
+                                    .candidates = engine->candidates_dev,
+                                });
+    group_all_gather(model->group, model->stream, engine->gathered_dev, engine->candidates_dev,
+                     (size_t)tables->samples_count * sizeof(struct sample_candidate));
+}
+
+static void queue_cut_levels(const struct step_engine *engine, const struct sample_cut *op,
+                             enum sample_cut_kind kind)
+{
+    const struct model *model = engine->options.model;
+    for (int level = 0; level < SAMPLE_CUT_LEVELS; level++) {
+        sample_cut_histogram(model->stream, op, kind, level);
+        group_all_gather(model->group, model->stream, engine->gathered_bins_dev, engine->bins_dev,
+                         (size_t)op->rows_count * SAMPLE_CUT_BINS * sizeof(double));
+        sample_cut_narrow(model->stream, op, kind, level);
+    }
+}
+
+// Finds the cuts of all rows that have one, SAMPLE_CUT_ROWS_MAX at a time.
+static void queue_cuts(const struct step_engine *engine, const struct cut_plan *cuts)
+{
+    const struct model *model = engine->options.model;
+    struct sample_cut op = {
+        .tables = engine->tables_dev,
+        .slots = model->state->slots,
+        .logits = model->state->workspace.logits,
+        .vocab_first = model->shard.vocab.first,
+        .vocab_count = model->shard.vocab.count,
+        .vocab_real = engine->options.vocab_real,
+        .states = engine->cut_states_dev,
+        .candidates = engine->gathered_dev,
+        .ranks = model->shard.ranks,
+        .bins = engine->bins_dev,
+        .gathered = engine->gathered_bins_dev,
+        .cuts = engine->cuts_dev,
+    };
+    sample_cut_clear(model->stream, engine->cuts_dev, engine->tables_dev.samples_count);
+    for (int first = 0; first < cuts->rows_count; first += SAMPLE_CUT_ROWS_MAX) {
+        int rest = cuts->rows_count - first;
+        op.rows = engine->upload_dev.cut_rows + first;
+        op.rows_count = rest < SAMPLE_CUT_ROWS_MAX ? rest : SAMPLE_CUT_ROWS_MAX;
+        sample_cut_begin(model->stream, &op);
+        if (cuts->count)
+            queue_cut_levels(engine, &op, SAMPLE_CUT_COUNT);
+        if (cuts->mass)
+            queue_cut_levels(engine, &op, SAMPLE_CUT_MASS);
+        sample_cut_end(model->stream, &op);
+    }
+}
+
+static void queue_sampling(const struct step_engine *engine, const struct cut_plan *cuts,
+                           uint64_t step)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
     if (tables->samples_count > 0) {
         model_logits(model, tables, model->state->workspace.hidden);
-        sample_shard(model->stream, &(struct sample_shard){
-                                        .tables = *tables,
-                                        .slots = model->state->slots,
-                                        .logits = model->state->workspace.logits,
-                                        .vocab_first = model->shard.vocab.first,
-                                        .vocab_count = model->shard.vocab.count,
-                                        .vocab_real = engine->options.vocab_real,
-                                        .candidates = engine->candidates_dev,
-                                    });
-        group_all_gather(model->group, model->stream, engine->gathered_dev, engine->candidates_dev,
-                         (size_t)tables->samples_count * sizeof(struct sample_candidate));
+        queue_candidates(engine, NULL);
+    }
+    if (cuts->rows_count > 0) {
+        queue_cuts(engine, cuts);
+        queue_candidates(engine, engine->cuts_dev);
     }
     sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
                 model->shard.ranks, tables, step);
 }
 
 static void queue_step(const struct step_engine *engine, const struct staging *staging,
-                       const struct step_plan *plan)
+                       const struct cut_plan *cuts, const struct step_plan *plan)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
     queue_upload(engine, &staging->upload, plan);
+    copy_up(model->stream, engine->upload_dev.cut_rows, staging->upload.cut_rows, cuts->rows_count,
+            sizeof *staging->upload.cut_rows);
     queue_openings(engine, plan);
     if (tables->rows_count > 0) {
         slots_begin(model->stream, &model->state->slots, tables);
         model_forward(model, tables);
     }
-    queue_sampling(engine, plan->step);
+    queue_sampling(engine, cuts, plan->step);
     if (tables->rows_count > 0) {
         slots_end(model->stream, &model->state->slots, tables, engine->sampled_dev,
                   engine->download_dev.results);
@@ -422,9 +529,10 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
     staging->step = plan->step;
     staging->rows_count = plan->rows_count;
     staging->queued_ns = clock_now_ns();
-    stage_openings(&staging->upload, plan);
+    stage_openings(engine, &staging->upload, plan);
     stage_rows(&staging->upload, &engine->tables_dev, plan);
-    queue_step(engine, staging, plan);
+    struct cut_plan cuts = stage_cuts(engine, &staging->upload);
+    queue_step(engine, staging, &cuts, plan);
     atomic_store(&engine->begun, plan->step);
     return OK;
 }

@@ -75,7 +75,8 @@ static void choose(struct sample_candidate *best, const struct sample_shard *op,
         float value = (float)sample_value_twin(sampling, position, op->vocab_first + i, logits[i]);
         if (isnan(value))
             value = -INFINITY;
-        if (better(value, best)) {
+        bool out = op->cuts != NULL && !(logits[i] >= op->cuts[sample]);
+        if (!out && better(value, best)) {
             best->value = value;
             best->id = op->vocab_first + i;
             best->logit = logits[i];

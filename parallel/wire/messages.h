@@ -129,6 +129,9 @@ struct step_open {
     int32_t page_limit;    // "limit" pages it may ever hold
     uint64_t seed;         // "seed"
     float temperature;     // "temp" 0 = greedy
+    int32_t top_k;         // "top_k" 0 = off
+    float top_p;           // "top_p" 0 or 1 = off
+    float min_p;           // "min_p" 0 = off
     int32_t stop_count;    // "stop" array of ids
     int32_t stop_ids[STEP_STOP_IDS_MAX];
 };

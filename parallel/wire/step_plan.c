@@ -77,12 +77,15 @@ enum open_key {
     OPEN_LIMIT,
     OPEN_SEED,
     OPEN_TEMPERATURE,
+    OPEN_TOP_K,
+    OPEN_TOP_P,
+    OPEN_MIN_P,
     OPEN_STOP,
     OPEN_KEYS
 };
 
 static const char *const open_keys[OPEN_KEYS] = {
-    "slot", "pos", "prompt", "end", "limit", "seed", "temp", "stop",
+    "slot", "pos", "prompt", "end", "limit", "seed", "temp", "top_k", "top_p", "min_p", "stop",
 };
 
 // ---- Writing. Counts out of range are our own bug. ----
@@ -105,6 +108,12 @@ static void write_open(struct writer *writer, const struct step_open *open)
     writer_uint(writer, open->seed);
     writer_key(writer, "temp");
     writer_float(writer, open->temperature);
+    writer_key(writer, "top_k");
+    writer_int(writer, open->top_k);
+    writer_key(writer, "top_p");
+    writer_float(writer, open->top_p);
+    writer_key(writer, "min_p");
+    writer_float(writer, open->min_p);
     writer_key(writer, "stop");
     writer_array(writer, (size_t)open->stop_count);
     for (int32_t i = 0; i < open->stop_count; i++)
@@ -238,6 +247,9 @@ static void read_open(struct reader *reader, struct step_open *open)
         case OPEN_LIMIT: open->page_limit = reader_int32(reader, 1, INT32_MAX); break;
         case OPEN_SEED: open->seed = reader_uint64(reader); break;
         case OPEN_TEMPERATURE: open->temperature = (float)reader_real(reader, 0, FLT_MAX); break;
+        case OPEN_TOP_K: open->top_k = reader_int32(reader, 0, INT32_MAX); break;
+        case OPEN_TOP_P: open->top_p = (float)reader_real(reader, 0, 1); break;
+        case OPEN_MIN_P: open->min_p = (float)reader_real(reader, 0, 1); break;
         case OPEN_STOP:
             open->stop_count = reader_array(reader, STEP_STOP_IDS_MAX);
             for (int32_t i = 0; i < open->stop_count && reader->status == OK; i++)

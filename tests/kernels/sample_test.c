@@ -310,6 +310,7 @@ static void draws_follow_the_softmax(void **state)
                                   0,
                                   IDS,
                                   IDS,
+                                  NULL,
                                   ops_alloc(&f.ops, BATCH * sizeof(struct sample_candidate))};
         for (int first = 0; first < DRAWS; first += BATCH) {
             for (int i = 0; i < BATCH; i++) {

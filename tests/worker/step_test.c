@@ -161,6 +161,9 @@ static void make_plan(struct step_plan *plan, uint64_t step, int32_t stop_id)
         add_open(plan, 2, 10, 40);
         plan->opens[0].temperature = 1.5f;
         plan->opens[0].seed = 99;
+        plan->opens[0].top_k = 20;
+        plan->opens[0].top_p = 0.9f;
+        plan->opens[0].min_p = 0.001f;
         add_prefill(plan, 2, 10, true);
     }
 }
@@ -239,6 +242,53 @@ static void recorded_plans_give_the_same_reports(void **state)
     close_engines(again);
     free(first);
     free(again);
+}
+
+// One sequence of 20 tokens with these parameters.
+static void draw_alone(int32_t *tokens, float temperature, int32_t top_k, float top_p)
+{
+    enum { STEPS = 20 };
+    struct engines *e = (struct engines *)calloc(1, sizeof *e);
+    struct step_plan plan;
+    struct error error;
+    int end;
+    open_engines(e, 0, false);
+    assert_int_equal(step_plan_open(&plan, &error), OK);
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        begin(&plan, step);
+        if (step == 1) {
+            add_open(&plan, 0, 30, STEPS);
+            plan.opens[0].temperature = temperature;
+            plan.opens[0].top_k = top_k;
+            plan.opens[0].top_p = top_p;
+            plan.opens[0].seed = 5;
+            add_prefill(&plan, 0, 30, true);
+        } else {
+            add_decode(&plan, 0);
+        }
+        submit(e, &plan);
+        take_reports(e, step);
+    }
+    assert_int_equal(tokens_of(e, STEPS, 0, tokens, &end), STEPS);
+    step_plan_close(&plan);
+    close_engines(e);
+    free(e);
+}
+
+// Filters that leave one token make sampling greedy; those that leave all change nothing.
+static void filters_meet_their_limits(void **state)
+{
+    int32_t greedy[20], first[20], tiny_mass[20], sampled[20], unfiltered[20];
+    (void)state;
+    draw_alone(greedy, 0, 0, 0);
+    draw_alone(first, 2, 1, 0);
+    draw_alone(tiny_mass, 2, 0, 1e-6f);
+    draw_alone(sampled, 2, 0, 0);
+    draw_alone(unfiltered, 2, REAL_IDS, 1);
+    assert_memory_equal(greedy, first, sizeof greedy);
+    assert_memory_equal(greedy, tiny_mass, sizeof greedy);
+    assert_memory_equal(sampled, unfiltered, sizeof sampled);
+    assert_memory_not_equal(greedy, sampled, sizeof greedy);
 }
 
 // ---- plans that are refused ----
@@ -372,6 +422,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recorded_plans_give_the_same_reports),
+        cmocka_unit_test(filters_meet_their_limits),
         cmocka_unit_test(plans_that_do_not_fit_are_refused_by_name),
         cmocka_unit_test(steps_in_flight_are_bounded),
     };
