@@ -250,6 +250,8 @@ def chat_answer(rng):
     kind = rng.randrange(6)
     if kind == 0:
         message["reasoning_content"] = rng.choice(["", " thought \n", "a\n\nb", None])
+        if rng.random() < 0.5:
+            message["content"] = "<think>in</think>\nout"
     elif kind == 1:
         message["content"] = "<think>\n" + rng.choice(["why", " ", "x</think>y"]) + \
             "\n</think>\n\n  answer"
