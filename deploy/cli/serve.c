@@ -137,6 +137,7 @@ static bool read_coordinator(struct serve *serve)
 {
     char *line = serve->line;
     for (;;) {
+        ASSERT(serve->line_bytes < LINE_BYTES_MAX - 1); // below; gcc 13 wants to see it here
         ssize_t count = read(serve->coordinator.stdout_fd, line + serve->line_bytes,
                              LINE_BYTES_MAX - 1 - serve->line_bytes);
         if (count < 0)

@@ -17,6 +17,7 @@ import time
 
 import msgpack
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 FRAME_BYTES_MAX = 16 << 20
 SILENCE_S_MAX = 10  # the server pings every second while something is unfinished
@@ -35,17 +36,22 @@ class Client:
         self.endpoint = endpoint
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
-        for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.HEARTBEAT_IVL, 500),
+        for option, value in ((zmq.LINGER, 0), (zmq.HEARTBEAT_IVL, 500),
                               (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.MAXMSGSIZE, FRAME_BYTES_MAX)):
             self.socket.setsockopt(option, value)
+        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED
+                                                      | zmq.EVENT_DISCONNECTED)
         self.socket.connect(endpoint)
         self.numbers = itertools.count(1)
         self.waiting = {}  # id -> replies that came while another request was read
-        if not self.socket.poll(1000 * connect_s_max, zmq.POLLOUT):
+        if not self.monitor.poll(1000 * connect_s_max):
             self.close()
             raise Error("connection", f"no server at {endpoint} within {connect_s_max} s")
+        recv_monitor_message(self.monitor)
 
     def close(self):
+        self.socket.disable_monitor()
+        self.monitor.close()
         self.socket.close()
         self.context.term()
 
@@ -129,14 +135,17 @@ class Client:
         """The next reply to this request; others are kept for those who ask for them."""
         heard = time.monotonic()
         while not self.waiting[request]:
-            if not self.socket.poll(200):
-                if time.monotonic() - heard > SILENCE_S_MAX:
-                    raise Error("connection", f"{self.endpoint} was silent for {SILENCE_S_MAX} s")
-                continue
-            heard = time.monotonic()
-            reply = msgpack.unpackb(self.socket.recv())
-            if reply.get("id") in self.waiting:
-                self.waiting[reply["id"]].append(reply)
-            elif reply["t"] == "error" and not reply.get("id"):
-                raise Error(reply["error"], reply["text"])
+            if self.socket.poll(200):
+                heard = time.monotonic()
+                self._sort_in(msgpack.unpackb(self.socket.recv()))
+            elif self.monitor.poll(0):  # what had come is read: now the end of the connection counts
+                raise Error("connection", f"the connection to {self.endpoint} broke")
+            elif time.monotonic() - heard > SILENCE_S_MAX:
+                raise Error("connection", f"{self.endpoint} was silent for {SILENCE_S_MAX} s")
         return self.waiting[request].pop(0)
+
+    def _sort_in(self, reply):
+        if reply.get("id") in self.waiting:
+            self.waiting[reply["id"]].append(reply)
+        elif reply["t"] == "error" and not reply.get("id"):
+            raise Error(reply["error"], reply["text"])

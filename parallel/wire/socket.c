@@ -83,7 +83,7 @@ static void set_options(struct socket *socket, const struct socket_options *opti
     if (socket->is_router) {
         set_int(socket, ZMQ_ROUTER_MANDATORY, 1); // a full or absent peer is told, not dropped
     } else {
-        set_int(socket, ZMQ_IMMEDIATE, 1); // nothing is queued for a peer that is not there
+        // Not ZMQ_IMMEDIATE: it drops what has arrived and is unread when the connection ends.
         set_int(socket, ZMQ_RECONNECT_IVL, 50);
         set_int(socket, ZMQ_RECONNECT_IVL_MAX, 1000);
     }
@@ -277,6 +277,8 @@ enum status socket_send(struct socket *socket, const struct socket_peer *peer, c
     if (frame_bytes > socket->frame_bytes_max)
         return error_set(error, E_LIMIT, "a message of %zu bytes, the limit is %zu", frame_bytes,
                          socket->frame_bytes_max);
+    if (!socket->is_router && !socket_is_connected(socket)) // or it would wait for another server
+        return error_set(error, E_CONNECTION, "no connection to %s", socket->endpoint);
     int sent = 0;
     if (socket->is_router) {
         do
@@ -295,8 +297,6 @@ enum status socket_send(struct socket *socket, const struct socket_peer *peer, c
         return OK;
     if (zmq_errno() != EAGAIN)
         DIE("zmq_send at %s: %s", socket->endpoint, zmq_strerror(zmq_errno()));
-    if (!socket->is_router && !socket_is_connected(socket))
-        return error_set(error, E_CONNECTION, "no connection to %s", socket->endpoint);
     return error_set(error, E_OVERLOADED, "the queue to the peer is full");
 }
 

@@ -315,6 +315,30 @@ static void linger_lets_the_last_message_leave(void **state)
     }
 }
 
+// What had arrived before the server left can still be read after its going was noticed.
+static void last_words_survive_the_connection(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        struct socket *router = router_of("tcp://127.0.0.1:0");
+        struct socket *dealer = dealer_to(router);
+        struct socket_peer peer;
+        const void *frame;
+        size_t bytes;
+        assert_int_equal(socket_send(dealer, NULL, "hello", 5, &error), OK);
+        assert_int_equal(receive(router, &peer, &frame, &bytes), OK);
+        assert_int_equal(socket_send(router, &peer, "last", 4, &error), OK);
+        assert_int_equal(socket_send(router, &peer, "words", 5, &error), OK);
+        socket_close(router, 2000);
+        WAIT_FOR_COUNT(dealer, disconnected, 1);
+        assert_int_equal(receive(dealer, NULL, &frame, &bytes), OK);
+        assert_memory_equal(frame, "last", 4);
+        assert_int_equal(receive(dealer, NULL, &frame, &bytes), OK);
+        assert_memory_equal(frame, "words", 5);
+        socket_close(dealer, 0);
+    }
+}
+
 static void wait_watches_another_descriptor(void **state)
 {
     (void)state;
@@ -344,6 +368,7 @@ int main(void)
         cmocka_unit_test(a_stalled_peer_fills_its_queue_only),
         cmocka_unit_test(foreign_bytes_are_a_failed_handshake),
         cmocka_unit_test(linger_lets_the_last_message_leave),
+        cmocka_unit_test(last_words_survive_the_connection),
         cmocka_unit_test(wait_watches_another_descriptor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
