@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// door_rpc.c -- clients' frames in, their replies out. A client is known by its connection; it is gone when a reply cannot be routed to it, and
-// every client with unfinished work gets a ping a second, so this is noticed soon.
+// door_rpc.c -- clients' frames in, their replies out. A client is known by its connection; it is
+// gone when a reply cannot be routed to it, and every client with unfinished work gets a ping a
+// second, so this is noticed soon.
 #include "coordinator/door_rpc.h"
 
 #include <pthread.h>
@@ -140,8 +141,12 @@ static enum status fill_stops(const struct door_rpc *door, const struct generate
 {
     enum status status = OK;
     const struct tokenizer *tokenizer = door->options.tokenizer;
-    for (int32_t i = 0; i < request->stop_count && status == OK; i++)
+    for (int32_t i = 0; i < request->stop_count && status == OK; i++) {
+        if (request->stop_ids[i] >= door->options.vocab_real)
+            return error_set(error, E_INPUT, "'stop_token_ids'[%d]: %d is outside 0 .. %d", i,
+                             request->stop_ids[i], door->options.vocab_real - 1);
         status = add_stop(sampling, request->stop_ids[i]);
+    }
     if (request->ignore_eos)
         return status;
     for (int i = 0; i < door->options.config.eos_count && status == OK; i++)
