@@ -175,6 +175,38 @@ VECTOR_INLINE void apply(double *restrict state, const struct update *update)
         state[i] = (double)(float)(alpha * state[i] + k[i] * u);
 }
 
+// apply, and in the same pass over the row what is read from it next: state . q and state . k of
+// the token after, in vector_dot's order.
+VECTOR_INLINE void apply_and_read(double *state, const struct update *update, const double *q,
+                                  const double *k_next, double reads[2])
+{
+    DOUBLE4 q_low = {0}, q_high = {0}, k_low = {0}, k_high = {0};
+    for (int i = 0; i < DIM; i += VECTOR_LANES) {
+        double __attribute__((vector_size(64))) s, k;
+        float __attribute__((vector_size(32))) rounded;
+        VECTOR_LOAD(s, state + i);
+        VECTOR_LOAD(k, update->k + i);
+        s = update->alpha * s + k * update->u;
+        rounded = __builtin_convertvector(s, __typeof__(rounded));
+        s = __builtin_convertvector(rounded, __typeof__(s));
+        DOUBLE4 low = __builtin_shufflevector(s, s, 0, 1, 2, 3);
+        DOUBLE4 high = __builtin_shufflevector(s, s, 4, 5, 6, 7);
+        DOUBLE4 read;
+        VECTOR_STORE(state + i, low);
+        VECTOR_STORE(state + i + 4, high);
+        VECTOR_LOAD(read, q + i);
+        q_low += low * read;
+        VECTOR_LOAD(read, q + i + 4);
+        q_high += high * read;
+        VECTOR_LOAD(read, k_next + i);
+        k_low += low * read;
+        VECTOR_LOAD(read, k_next + i + 4);
+        k_high += high * read;
+    }
+    VECTOR_SUM(q_low, q_high, &reads[0]);
+    VECTOR_SUM(k_low, k_high, &reads[1]);
+}
+
 // Four rows of the state (value dimensions `row` ..) through the chunk's tokens; o [tokens][4]
 // and u [tokens][4] come out.
 VECTOR_CLONES
@@ -182,14 +214,17 @@ static void run_tokens(double state[STATE_ROWS][DIM], double o[CHUNK_TOKENS][STA
                        double u[CHUNK_TOKENS][STATE_ROWS], const struct chunk *chunk, int row)
 {
     const double read_scale = 1 / sqrt((double)DIM);
+    double reads[STATE_ROWS][2]; // state . q of this token, state . k of the next
+    for (int r = 0; r < STATE_ROWS; r++)
+        reads[r][1] = vector_dot(state[r], chunk->k[0], DIM);
     for (int i = 0; i < chunk->tokens; i++) {
+        const double *k_next = chunk->k[i + 1 < chunk->tokens ? i + 1 : i];
         for (int r = 0; r < STATE_ROWS; r++) {
-            double read = chunk->alpha[i] * vector_dot(state[r], chunk->k[i], DIM);
+            double read = chunk->alpha[i] * reads[r][1];
             u[i][r] = (double)(float)(chunk->beta[i] * (chunk->v[i][row + r] - read));
-        }
-        for (int r = 0; r < STATE_ROWS; r++) {
-            apply(state[r], &(struct update){chunk->k[i], chunk->alpha[i], u[i][r]});
-            o[i][r] = vector_dot(state[r], chunk->q[i], DIM) * read_scale;
+            const struct update update = {chunk->k[i], chunk->alpha[i], u[i][r]};
+            apply_and_read(state[r], &update, chunk->q[i], k_next, reads[r]);
+            o[i][r] = reads[r][0] * read_scale;
         }
     }
 }
@@ -235,6 +270,22 @@ static void store_outputs(const struct walk *walk, const struct chunk *chunk,
     }
 }
 
+VECTOR_INLINE void load_state(double state[STATE_ROWS][DIM], const float *memory)
+{
+    for (int r = 0; r < STATE_ROWS; r++) {
+        for (int i = 0; i < DIM; i++)
+            state[r][i] = (double)memory[r * DIM + i];
+    }
+}
+
+VECTOR_INLINE void store_state(float *memory, double state[STATE_ROWS][DIM])
+{
+    for (int r = 0; r < STATE_ROWS; r++) {
+        for (int i = 0; i < DIM; i++)
+            memory[r * DIM + i] = (float)state[r][i];
+    }
+}
+
 // Folds (first chunk only), runs and stores one value head. Decode stores the state as folded,
 // without its own tokens, and leaves u; prefill stores it with them.
 VECTOR_CLONES
@@ -245,19 +296,15 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
     for (int row = 0; row < DIM; row += STATE_ROWS) {
         size_t at = (walk->slot * (size_t)walk->op->value_heads + (size_t)value_head) * DIM;
         float *memory = walk->op->state.state + (at + (size_t)row) * DIM;
-        for (int i = 0; i < STATE_ROWS * DIM; i++)
-            state[i / DIM][i % DIM] = (double)memory[i];
+        load_state(state, memory);
         if (folds)
             fold_state(state, walk, value_head, row);
-        if (folds && walk->decode) {
-            for (int i = 0; i < STATE_ROWS * DIM; i++)
-                memory[i] = (float)state[i / DIM][i % DIM];
-        }
+        if (folds && walk->decode)
+            store_state(memory, state);
         run_tokens(state, o, u, chunk, row);
         store_outputs(walk, chunk, o, value_head, row);
         if (!walk->decode) {
-            for (int i = 0; i < STATE_ROWS * DIM; i++)
-                memory[i] = (float)state[i / DIM][i % DIM];
+            store_state(memory, state);
             continue;
         }
         for (int i = 0; i < chunk->tokens; i++) {
