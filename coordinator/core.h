@@ -37,10 +37,13 @@ struct coord_options {
 
 // How a request wants its tokens drawn; checked by the door, checked again here.
 struct coord_sampling {
-    float temperature; // >= 0, finite
-    int32_t top_k;     // 0 = off
-    float top_p;       // [0, 1], 0 or 1 = off
-    float min_p;       // [0, 1], 0 = off
+    float temperature;         // >= 0, finite
+    int32_t top_k;             // 0 = off
+    float top_p;               // [0, 1], 0 or 1 = off
+    float min_p;               // [0, 1], 0 = off
+    float repetition;          // > 0, 0 or 1 = off
+    float frequency, presence; // [-2, 2], 0 = off
+    int32_t min_tokens;        // no stop id before so many
     uint64_t seed;
     int32_t max_tokens; // >= 1, or -1 = the rest of the context
     int32_t stop_count; // ids in stop_ids, the model's eos ids among them unless ignored

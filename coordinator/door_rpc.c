@@ -175,6 +175,11 @@ static enum status make_order(struct door_rpc *door, const struct generate_reque
         sampling->top_p = (float)request->top_p;
     if (request->min_p >= 0)
         sampling->min_p = (float)request->min_p;
+    if (request->repetition_penalty >= 0)
+        sampling->repetition = (float)request->repetition_penalty;
+    sampling->frequency = (float)request->frequency_penalty;
+    sampling->presence = (float)request->presence_penalty;
+    sampling->min_tokens = request->min_tokens;
     sampling->seed = request->has_seed ? request->seed : next_seed(door);
     TRY(fill_stops(door, request, sampling, error));
     return door_text_prompt(door->text, request, &order->prompt, &order->prompt_tokens, error);

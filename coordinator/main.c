@@ -111,6 +111,7 @@ static void read_generation_config(struct deployment *d)
         .top_k = (int32_t)generation_number(root, "top_k", 0, INT32_MAX, 0),
         .top_p = (float)generation_number(root, "top_p", 0, 1, 1),
         .min_p = (float)generation_number(root, "min_p", 0, 1, 0),
+        .repetition = (float)generation_number(root, "repetition_penalty", 0, 10, 1),
     };
     json_decref(root);
 }

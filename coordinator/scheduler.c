@@ -177,6 +177,15 @@ static int32_t plan_running_prompts(struct coord *coord, struct group_state *gro
     return budget;
 }
 
+// Position of the first token that may be a stop id; 0 when any may.
+static int32_t stops_from(const struct request *request)
+{
+    int64_t from = (int64_t)request->prompt.tokens + request->sampling.min_tokens;
+    if (request->sampling.min_tokens <= 0)
+        return 0;
+    return from < request->tokens_end ? (int32_t)from : request->tokens_end;
+}
+
 static void plan_open(struct step_plan *plan, const struct request *request)
 {
     struct step_open *open = &plan->opens[plan->opens_count++];
@@ -191,6 +200,10 @@ static void plan_open(struct step_plan *plan, const struct request *request)
         .top_k = request->sampling.top_k,
         .top_p = request->sampling.top_p,
         .min_p = request->sampling.min_p,
+        .repetition = request->sampling.repetition,
+        .frequency = request->sampling.frequency,
+        .presence = request->sampling.presence,
+        .stops_from = stops_from(request),
         .stop_count = request->sampling.stop_count,
     };
     memcpy(open->stop_ids, request->sampling.stop_ids, sizeof open->stop_ids);
@@ -201,26 +214,39 @@ static void plan_open(struct step_plan *plan, const struct request *request)
                             .ids_first = plan->page_ids_count - request->pages_count};
 }
 
-// A request that was accepted before the memory plan was known: cut its end to the context that
-// became true, or refuse it now. False when it was refused.
+// Whether a group that serves or soon will can hold a prompt of so many tokens and an output.
+static bool any_group_holds(const struct coord *coord, int32_t tokens)
+{
+    for (int32_t g = 0; g < coord->options.groups; g++) {
+        const struct group_state *group = &coord->groups[g];
+        if ((group->phase == GROUP_LOADING || group->phase == GROUP_READY) &&
+            tokens < group->memory.sequence_tokens)
+            return true;
+    }
+    return false;
+}
+
+// A request that was accepted before this group's memory plan was known may be too long for it: its
+// end is cut to the context that became true; a prompt that is too long waits for another group, or
+// is refused when there is none. False when it cannot run here.
 static bool fit(struct coord *coord, int32_t g, int32_t index, struct coord_actions *out)
 {
-    const struct group_state *group = &coord->groups[g];
+    struct group_state *group = &coord->groups[g];
     struct request *request = request_at(coord, index);
-    int64_t room = (int64_t)group->pages.pages * TOKENS_PER_PAGE;
     int32_t limit = group->memory.sequence_tokens;
-    limit = room < limit ? (int32_t)room : limit;
-    if (request->prompt.tokens >= limit) {
-        snprintf(coord->text, sizeof coord->text,
-                 "the prompt has %d tokens, accepted is 1 to %d with the memory of this server",
-                 request->prompt.tokens, limit - 1);
-        tell_error(coord, index, E_INPUT, coord->text, out);
-        drop_queued(coord, index);
-        out->more = true; // coord->text is borrowed by this list
-        return false;
+    if (request->prompt.tokens < limit) {
+        request->tokens_end = request->tokens_end < limit ? request->tokens_end : limit;
+        return true;
     }
-    request->tokens_end = request->tokens_end < limit ? request->tokens_end : limit;
-    return true;
+    if (any_group_holds(coord, request->prompt.tokens))
+        return false;
+    snprintf(group->refusal, sizeof group->refusal,
+             "the prompt has %d tokens, accepted is 1 to %d with the memory of this server",
+             request->prompt.tokens, limit - 1);
+    tell_error(coord, index, E_INPUT, group->refusal, out);
+    drop_queued(coord, index);
+    out->more = true; // the next in the queue may fit; the list borrows the text
+    return false;
 }
 
 // Moves the head of the queue into a slot of this group. False when something is short.

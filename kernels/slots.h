@@ -31,10 +31,15 @@ enum slot_end { SLOT_RUNS = 0, SLOT_STOP, SLOT_LENGTH };
 
 // Sampling as the kernels see it; set when a slot opens, constant for its life.
 struct slot_sampling {
-    float temperature; // 0 = greedy
-    int32_t top_k;     // 0 = off
-    float top_p;       // 0 or 1 = off
-    float min_p;       // 0 = off
+    float temperature;     // 0 = greedy
+    int32_t top_k;         // 0 = off
+    float top_p;           // 0 or 1 = off
+    float min_p;           // 0 = off
+    float repetition;      // 0 or 1 = off
+    float frequency;       // 0 = off
+    float presence;        // 0 = off
+    int32_t prompt_tokens; // of the original prompt: what lies before counts as prompt
+    int32_t stops_from;    // position from which stop ids may be drawn (min_tokens), 0 = any
     uint64_t seed;
     int32_t tokens_end; // position at which output must end: prompt length + max_tokens
     int32_t stop_count; // ids in stop_ids

@@ -34,6 +34,7 @@ COVERED_BY = {
     "coordinator/door_rpc.c": "tests/e2e/serve_test.py",
     "worker/main.c": "tests/e2e/serve_test.py",
     "worker/loop.c": "tests/e2e/serve_test.py",
+    "worker/step_check.c": "tests/worker/step_test.c",
     "worker/loader.c": "tests/e2e/serve_test.py",
     "parallel/base/version.c": "tests/e2e/serve_test.py",
 }

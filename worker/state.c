@@ -135,6 +135,8 @@ static void carve_all(struct rank_state *state, struct carver *carver,
         carve_kv(&state->mtp_kv, carver, config, shard, plan->pages);
     state->inverse_frequencies =
         (float *)carve(carver, (uint64_t)config->rope.rotary_dim / 2, sizeof(float));
+    state->drawn_counts = (uint16_t *)carve(
+        carver, (uint64_t)plan->sequences * (uint64_t)shard->vocab.count, sizeof(uint16_t));
     carve_workspace(&state->workspace, carver, config, shard, plan);
 }
 

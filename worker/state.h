@@ -44,6 +44,7 @@ struct rank_state {
     struct kv_layer mtp_kv;
     struct workspace workspace;
     float *inverse_frequencies; // [rotary_dim / 2]
+    uint16_t *drawn_counts;     // [sequences, vocab own], kernels/sample_penalty.h
     void *memory;               // one device allocation
     uint64_t memory_bytes;
 };

@@ -9,7 +9,9 @@
 
 #include "kernels/sample.h"
 #include "kernels/sample_cut.h"
+#include "kernels/sample_penalty.h"
 #include "parallel/base/clock.h"
+#include "worker/step_check.h"
 
 _Static_assert((int)SLOT_STOP_IDS_MAX == (int)STEP_STOP_IDS_MAX, "wire and kernels agree");
 _Static_assert((int)ROW_VERIFY_MAX == (int)STEP_VERIFY_MAX, "wire and kernels agree");
@@ -22,6 +24,7 @@ struct upload {
     struct step_row *rows;         // [STEP_ROWS_MAX]
     int32_t *token_ids;            // [step_tokens]
     int32_t *cut_rows;             // [samples_max] sampled rows with top-k, top-p or min-p
+    int32_t *penalty_rows;         // [samples_max] with penalties or banned stops
 };
 
 // What comes back.
@@ -77,8 +80,9 @@ static void *carve(struct carver *carver, size_t count, size_t item_bytes)
 static void carve_transfer(struct upload *up, struct download *down, struct carver *carver,
                            const struct memory_plan *memory)
 {
-    up->cut_rows =
-        (int32_t *)carve(carver, (size_t)state_samples_max(memory), sizeof *up->cut_rows);
+    size_t samples = (size_t)state_samples_max(memory);
+    up->cut_rows = (int32_t *)carve(carver, samples, sizeof *up->cut_rows);
+    up->penalty_rows = (int32_t *)carve(carver, samples, sizeof *up->penalty_rows);
     up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
     up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
     up->page_ids = (int32_t *)carve(carver, STEP_PAGE_IDS_MAX, sizeof *up->page_ids);
@@ -197,100 +201,6 @@ static struct staging *staging_of(struct step_engine *engine, uint64_t step)
 #endif
 }
 
-// value must lie in [low, high].
-static enum status check_range(struct error *error, const char *what, int64_t value, int64_t low,
-                               int64_t high)
-{
-    if (value >= low && value <= high)
-        return OK;
-    return error_set(error, E_MALFORMED, "step plan: %s is %lld, accepted is %lld to %lld", what,
-                     (long long)value, (long long)low, (long long)high);
-}
-
-static enum status check_row(const struct step_engine *engine, const struct step_plan *plan, int i,
-                             struct error *error)
-{
-    const struct step_plan_row *row = &plan->rows[i];
-    TRY(check_range(error, "rows.slot", row->slot, 0, engine->options.memory.sequences - 1));
-    if (row->kind == STEP_ROW_DECODE) {
-        if (i > 0 && plan->rows[i - 1].kind != STEP_ROW_DECODE)
-            return error_set(error, E_MALFORMED, "step plan: row %d decodes after a prefill row",
-                             i);
-        return OK;
-    }
-    TRY(check_range(error, "rows.tokens_count", row->tokens_count, 1, plan->tokens_count));
-    TRY(check_range(error, "rows.tokens_first", row->tokens_first, 0,
-                    plan->tokens_count - row->tokens_count));
-    TRY(check_range(error, "rows.prompt_logprobs", row->prompt_logprobs, 0, 0));
-    TRY(check_range(error, "rows.checkpoint", row->checkpoint, -1,
-                    engine->options.memory.checkpoints - 1));
-    for (int t = 0; t < row->tokens_count; t++) {
-        TRY(check_range(error, "rows.tokens", plan->tokens[row->tokens_first + t], 0,
-                        engine->options.model->config.vocab - 1));
-    }
-    return OK;
-}
-
-static enum status check_pages(const struct step_engine *engine, const struct step_plan *plan,
-                               const struct step_pages *pages, struct error *error)
-{
-    const struct memory_plan *memory = &engine->options.memory;
-    TRY(check_range(error, "pages.slot", pages->slot, 0, memory->sequences - 1));
-    TRY(check_range(error, "pages.first", pages->first, 0, memory->pages_per_sequence));
-    TRY(check_range(error, "pages.count", pages->count, 1,
-                    memory->pages_per_sequence - pages->first));
-    TRY(check_range(error, "pages.ids_first", pages->ids_first, 0,
-                    plan->page_ids_count - pages->count));
-    for (int i = 0; i < pages->count; i++) {
-        TRY(check_range(error, "pages.ids", plan->page_ids[pages->ids_first + i], 0,
-                        memory->pages - 1));
-    }
-    return OK;
-}
-
-// Tokens and sampled rows of the whole step, once every row has been checked.
-static void count_step(const struct step_plan *plan, int64_t *tokens, int64_t *samples)
-{
-    *tokens = 0;
-    *samples = 0;
-    for (int i = 0; i < plan->rows_count; i++) {
-        const struct step_plan_row *row = &plan->rows[i];
-        bool decode = row->kind == STEP_ROW_DECODE;
-        *tokens += decode ? plan->verify : row->tokens_count;
-        *samples += decode ? plan->verify : (row->sample != 0);
-    }
-}
-
-static enum status check_plan(const struct step_engine *engine, const struct step_plan *plan,
-                              struct error *error)
-{
-    const struct memory_plan *memory = &engine->options.memory;
-    int64_t next = (int64_t)atomic_load(&engine->begun) + 1;
-    int64_t tokens, samples;
-    TRY(check_range(error, "epoch", (int64_t)plan->epoch, (int64_t)engine->options.epoch,
-                    (int64_t)engine->options.epoch));
-    TRY(check_range(error, "step", (int64_t)plan->step, next, next));
-    TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
-    // Drafting is decided by the coordinator; this version of it never asks for drafts.
-    TRY(check_range(error, "draft", plan->draft, 0, 0));
-    TRY(check_range(error, "copies", plan->copies_count, 0, memory->checkpoints));
-    for (int i = 0; i < plan->closes_count; i++)
-        TRY(check_range(error, "closes", plan->closes[i], 0, memory->sequences - 1));
-    for (int i = 0; i < plan->opens_count; i++) {
-        TRY(check_range(error, "opens.slot", plan->opens[i].slot, 0, memory->sequences - 1));
-        TRY(check_range(error, "opens.pos", plan->opens[i].position, 0, 0));
-        TRY(check_range(error, "opens.top_k", plan->opens[i].top_k, 0, INT32_MAX));
-        TRY(check_range(error, "opens.stop", plan->opens[i].stop_count, 0, STEP_STOP_IDS_MAX));
-    }
-    for (int i = 0; i < plan->pages_count; i++)
-        TRY(check_pages(engine, plan, &plan->pages[i], error));
-    for (int i = 0; i < plan->rows_count; i++)
-        TRY(check_row(engine, plan, i, error));
-    count_step(plan, &tokens, &samples);
-    TRY(check_range(error, "tokens of all rows", tokens, 0, memory->step_tokens));
-    return check_range(error, "sampled rows", samples, 0, engine->samples_max);
-}
-
 static void stage_openings(struct step_engine *engine, struct upload *up,
                            const struct step_plan *plan)
 {
@@ -304,6 +214,11 @@ static void stage_openings(struct step_engine *engine, struct upload *up,
                          .top_k = open->top_k,
                          .top_p = open->top_p,
                          .min_p = open->min_p,
+                         .repetition = open->repetition,
+                         .frequency = open->frequency,
+                         .presence = open->presence,
+                         .prompt_tokens = open->prompt_tokens,
+                         .stops_from = open->stops_from,
                          .seed = open->seed,
                          .tokens_end = open->tokens_end,
                          .stop_count = open->stop_count},
@@ -349,26 +264,32 @@ static void stage_rows(struct upload *up, struct step_tables *tables, const stru
     tables->samples_count = samples;
 }
 
-// Which sampled rows are cut, by what: known here, since a slot's parameters never change.
-struct cut_plan {
-    int rows_count;
-    bool count, mass; // some row has top-k, top-p
+// Which sampled rows need more than the largest logit: known here, since a slot's parameters
+// never change.
+struct sampling_plan {
+    int cut_count;     // rows in cut_rows
+    bool cut_by_count; // some row has top-k
+    bool cut_by_mass;  // some row has top-p
+    int penalty_count; // rows in penalty_rows
+    bool counts;       // some row of the step, sampled or not, has counts to keep
 };
 
-static struct cut_plan stage_cuts(const struct step_engine *engine, struct upload *up)
+static struct sampling_plan stage_sampling(const struct step_engine *engine, struct upload *up)
 {
-    struct cut_plan cuts = {.rows_count = 0};
+    struct sampling_plan plan = {.cut_count = 0};
     for (int i = 0; i < engine->tables_dev.rows_count; i++) {
         const struct step_row *row = &up->rows[i];
         const struct slot_sampling *sampling = &engine->sampling[row->slot];
-        if (!sample_cut_needed(sampling))
-            continue;
-        for (int k = 0; k < row->sample; k++)
-            up->cut_rows[cuts.rows_count++] = row->sample_first + k;
-        cuts.count |= sample_cut_has(sampling, SAMPLE_CUT_COUNT);
-        cuts.mass |= sample_cut_has(sampling, SAMPLE_CUT_MASS);
+        bool cut = sample_cut_needed(sampling), penalty = sample_penalty_needed(sampling);
+        for (int k = 0; k < row->sample && cut; k++)
+            up->cut_rows[plan.cut_count++] = row->sample_first + k;
+        for (int k = 0; k < row->sample && penalty; k++)
+            up->penalty_rows[plan.penalty_count++] = row->sample_first + k;
+        plan.cut_by_count |= sample_cut_has(sampling, SAMPLE_CUT_COUNT);
+        plan.cut_by_mass |= sample_cut_has(sampling, SAMPLE_CUT_MASS);
+        plan.counts |= sample_penalty_counts(sampling);
     }
-    return cuts;
+    return plan;
 }
 
 static void copy_up(struct stream *stream, void *to_dev, const void *from, int count, size_t bytes)
@@ -397,6 +318,8 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
     const struct upload *dev = &engine->upload_dev;
     if (plan->opens_count > 0) {
         slots_open(model->stream, &model->state->slots, dev->openings, plan->opens_count);
+        sample_penalty_open(model->stream, model->state->drawn_counts, model->shard.vocab.count,
+                            dev->openings, plan->opens_count);
         for (int i = 0; i < model->config.layers; i++) {
             if (!model->config.layer_is_attention[i]) {
                 gdn_open(model->stream, &model->state->gdn[i], model->shard.key_heads.count,
@@ -408,6 +331,21 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
         slots_set_pages(model->stream, &model->state->slots, dev->pages, plan->pages_count,
                         dev->page_ids);
     }
+}
+
+static struct sample_penalty penalty_op(const struct step_engine *engine, int rows_count)
+{
+    const struct model *model = engine->options.model;
+    return (struct sample_penalty){
+        .tables = engine->tables_dev,
+        .slots = model->state->slots,
+        .logits = model->state->workspace.logits,
+        .vocab_first = model->shard.vocab.first,
+        .vocab_count = model->shard.vocab.count,
+        .rows = engine->upload_dev.penalty_rows,
+        .rows_count = rows_count,
+        .counts = model->state->drawn_counts,
+    };
 }
 
 // One pass over the logits: this shard's best of every row, gathered from all ranks.
@@ -442,7 +380,7 @@ static void queue_cut_levels(const struct step_engine *engine, const struct samp
 }
 
 // Finds the cuts of all rows that have one, SAMPLE_CUT_ROWS_MAX at a time.
-static void queue_cuts(const struct step_engine *engine, const struct cut_plan *cuts)
+static void queue_cuts(const struct step_engine *engine, const struct sampling_plan *sampling)
 {
     const struct model *model = engine->options.model;
     struct sample_cut op = {
@@ -460,30 +398,33 @@ static void queue_cuts(const struct step_engine *engine, const struct cut_plan *
         .cuts = engine->cuts_dev,
     };
     sample_cut_clear(model->stream, engine->cuts_dev, engine->tables_dev.samples_count);
-    for (int first = 0; first < cuts->rows_count; first += SAMPLE_CUT_ROWS_MAX) {
-        int rest = cuts->rows_count - first;
+    for (int first = 0; first < sampling->cut_count; first += SAMPLE_CUT_ROWS_MAX) {
+        int rest = sampling->cut_count - first;
         op.rows = engine->upload_dev.cut_rows + first;
         op.rows_count = rest < SAMPLE_CUT_ROWS_MAX ? rest : SAMPLE_CUT_ROWS_MAX;
         sample_cut_begin(model->stream, &op);
-        if (cuts->count)
+        if (sampling->cut_by_count)
             queue_cut_levels(engine, &op, SAMPLE_CUT_COUNT);
-        if (cuts->mass)
+        if (sampling->cut_by_mass)
             queue_cut_levels(engine, &op, SAMPLE_CUT_MASS);
         sample_cut_end(model->stream, &op);
     }
 }
 
-static void queue_sampling(const struct step_engine *engine, const struct cut_plan *cuts,
+static void queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling,
                            uint64_t step)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
     if (tables->samples_count > 0) {
+        struct sample_penalty penalty = penalty_op(engine, sampling->penalty_count);
         model_logits(model, tables, model->state->workspace.hidden);
+        if (sampling->penalty_count > 0)
+            sample_penalty(model->stream, &penalty);
         queue_candidates(engine, NULL);
     }
-    if (cuts->rows_count > 0) {
-        queue_cuts(engine, cuts);
+    if (sampling->cut_count > 0) {
+        queue_cuts(engine, sampling);
         queue_candidates(engine, engine->cuts_dev);
     }
     sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
@@ -491,22 +432,29 @@ static void queue_sampling(const struct step_engine *engine, const struct cut_pl
 }
 
 static void queue_step(const struct step_engine *engine, const struct staging *staging,
-                       const struct cut_plan *cuts, const struct step_plan *plan)
+                       const struct sampling_plan *sampling, const struct step_plan *plan)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
+    struct sample_penalty penalty = penalty_op(engine, sampling->penalty_count);
     queue_upload(engine, &staging->upload, plan);
-    copy_up(model->stream, engine->upload_dev.cut_rows, staging->upload.cut_rows, cuts->rows_count,
-            sizeof *staging->upload.cut_rows);
+    copy_up(model->stream, engine->upload_dev.cut_rows, staging->upload.cut_rows,
+            sampling->cut_count, sizeof(int32_t));
+    copy_up(model->stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
+            sampling->penalty_count, sizeof(int32_t));
     queue_openings(engine, plan);
     if (tables->rows_count > 0) {
         slots_begin(model->stream, &model->state->slots, tables);
+        if (sampling->counts)
+            sample_penalty_prompt(model->stream, &penalty);
         model_forward(model, tables);
     }
-    queue_sampling(engine, cuts, plan->step);
+    queue_sampling(engine, sampling, plan->step);
     if (tables->rows_count > 0) {
         slots_end(model->stream, &model->state->slots, tables, engine->sampled_dev,
                   engine->download_dev.results);
+        if (sampling->counts)
+            sample_penalty_drawn(model->stream, &penalty, engine->download_dev.results);
         stream_copy_to_host(model->stream, staging->download.results, engine->download_dev.results,
                             (size_t)tables->rows_count * sizeof(struct row_result));
     }
@@ -524,15 +472,20 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
         return error_set(error, E_OVERLOADED, "step %llu: %d steps are in flight already",
                          (unsigned long long)plan->step, STEP_STAGING);
     }
-    TRY(check_plan(engine, plan, error));
+    struct step_check check = {.memory = &engine->options.memory,
+                               .epoch = engine->options.epoch,
+                               .step_next = begun + 1,
+                               .vocab = engine->options.model->config.vocab,
+                               .samples_max = engine->samples_max};
+    TRY(step_check(&check, plan, error));
     struct staging *staging = staging_of(engine, plan->step);
     staging->step = plan->step;
     staging->rows_count = plan->rows_count;
     staging->queued_ns = clock_now_ns();
     stage_openings(engine, &staging->upload, plan);
     stage_rows(&staging->upload, &engine->tables_dev, plan);
-    struct cut_plan cuts = stage_cuts(engine, &staging->upload);
-    queue_step(engine, staging, &cuts, plan);
+    struct sampling_plan sampling = stage_sampling(engine, &staging->upload);
+    queue_step(engine, staging, &sampling, plan);
     atomic_store(&engine->begun, plan->step);
     return OK;
 }

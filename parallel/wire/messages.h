@@ -132,6 +132,10 @@ struct step_open {
     int32_t top_k;         // "top_k" 0 = off
     float top_p;           // "top_p" 0 or 1 = off
     float min_p;           // "min_p" 0 = off
+    float repetition;      // "rep" 0 or 1 = off
+    float frequency;       // "freq" 0 = off
+    float presence;        // "pres" 0 = off
+    int32_t stops_from;    // "from" position from which stop ids may be drawn, 0 = any
     int32_t stop_count;    // "stop" array of ids
     int32_t stop_ids[STEP_STOP_IDS_MAX];
 };

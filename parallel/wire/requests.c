@@ -29,6 +29,10 @@ enum generate_key {
     KEY_TOP_K,
     KEY_TOP_P,
     KEY_MIN_P,
+    KEY_REPETITION,
+    KEY_FREQUENCY,
+    KEY_PRESENCE,
+    KEY_MIN_TOKENS,
     KEY_SEED,
     KEY_IGNORE_EOS,
     KEY_STOP_IDS,
@@ -52,6 +56,10 @@ static const char *const generate_keys[] = {
     "top_k",
     "top_p",
     "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "min_tokens",
     "seed",
     "ignore_eos",
     "stop_token_ids",
@@ -62,12 +70,8 @@ static const char *const generate_keys[] = {
     // Neutral at 1:
     "n",
     "best_of",
-    "repetition_penalty",
     "length_penalty",
     // Neutral at 0:
-    "presence_penalty",
-    "frequency_penalty",
-    "min_tokens",
     "top_logprobs",
     // Neutral when nil, false or empty:
     "stop",
@@ -101,8 +105,8 @@ static const char *const generate_keys[] = {
 
 enum {
     GENERATE_KEYS = sizeof generate_keys / sizeof generate_keys[0],
-    NEUTRAL_ONE_COUNT = 4,
-    NEUTRAL_ZERO_COUNT = 4,
+    NEUTRAL_ONE_COUNT = 3,
+    NEUTRAL_ZERO_COUNT = 1,
 };
 
 _Static_assert((int)GENERATE_KEYS <= (int)READER_KEYS_MAX, "a reader_map knows no more keys");
@@ -165,6 +169,7 @@ void generate_request_init(struct generate_request *request)
                                          .top_k = -1,
                                          .top_p = -1,
                                          .min_p = -1,
+                                         .repetition_penalty = -1,
                                          .speculative_tokens = -1,
                                          .enable_thinking = true,
                                          .skip_special_tokens = true,
@@ -254,6 +259,15 @@ static double read_top_p(struct reader *reader)
     return top_p;
 }
 
+static double read_repetition(struct reader *reader)
+{
+    double penalty = reader_real(reader, 0, REQUEST_REPETITION_MAX);
+    if (reader->status == OK && !(penalty > 0))
+        reader_fail(reader, E_INPUT, "0 is outside its range, above 0 and up to %d",
+                    REQUEST_REPETITION_MAX);
+    return penalty;
+}
+
 static void read_sampling(struct reader *reader, struct generate_request *out,
                           enum generate_key key)
 {
@@ -268,6 +282,10 @@ static void read_sampling(struct reader *reader, struct generate_request *out,
         break;
     case KEY_TOP_P: out->top_p = read_top_p(reader); break;
     case KEY_MIN_P: out->min_p = reader_real(reader, 0, 1); break;
+    case KEY_REPETITION: out->repetition_penalty = read_repetition(reader); break;
+    case KEY_FREQUENCY: out->frequency_penalty = reader_real(reader, -2, 2); break;
+    case KEY_PRESENCE: out->presence_penalty = reader_real(reader, -2, 2); break;
+    case KEY_MIN_TOKENS: out->min_tokens = reader_int32(reader, 0, INT32_MAX); break;
     case KEY_SEED:
         out->has_seed = !read_minus_one(reader);
         if (out->has_seed)
@@ -389,6 +407,14 @@ static void write_sampling(struct writer *writer, const struct generate_request 
         write_real(writer, "top_p", request->top_p);
     if (request->min_p >= 0)
         write_real(writer, "min_p", request->min_p);
+    if (request->repetition_penalty > 0)
+        write_real(writer, "repetition_penalty", request->repetition_penalty);
+    if (request->frequency_penalty != 0)
+        write_real(writer, "frequency_penalty", request->frequency_penalty);
+    if (request->presence_penalty != 0)
+        write_real(writer, "presence_penalty", request->presence_penalty);
+    if (request->min_tokens > 0)
+        write_int(writer, "min_tokens", request->min_tokens);
     if (request->has_seed) {
         writer_key(writer, "seed");
         writer_uint(writer, request->seed);
@@ -416,9 +442,10 @@ static size_t sampling_pairs(const struct generate_request *request)
 {
     return (size_t)(request->max_tokens >= 0) + (request->temperature >= 0) +
            (request->top_k >= 0) + (request->top_p >= 0) + (request->min_p >= 0) +
-           request->has_seed + (request->stop_count > 0) + (request->speculative_tokens >= 0) +
-           request->ignore_eos + !request->enable_thinking + !request->skip_special_tokens +
-           !request->want_text;
+           (request->repetition_penalty > 0) + (request->frequency_penalty != 0) +
+           (request->presence_penalty != 0) + (request->min_tokens > 0) + request->has_seed +
+           (request->stop_count > 0) + (request->speculative_tokens >= 0) + request->ignore_eos +
+           !request->enable_thinking + !request->skip_special_tokens + !request->want_text;
 }
 
 enum status generate_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,

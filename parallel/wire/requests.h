@@ -21,6 +21,7 @@ enum {
     REQUEST_UNKNOWN_KEYS_MAX = 16, // named in the first reply
     REQUEST_UNKNOWN_BYTES_MAX = 480,
     REQUEST_TEMPERATURE_MAX = 1000,
+    REQUEST_REPETITION_MAX = 10,
     CLIENT_PING_INTERVAL_MS = 1000,   // to clients with unfinished work
     CLIENT_QUEUE_BYTES_MAX = 8 << 20, // unsent to one client; over it its work ends
 };
@@ -45,11 +46,15 @@ struct generate_request {
     size_t ids_bytes;
     const uint8_t *messages; // "messages": a msgpack value, borrowed
     size_t messages_bytes;
-    int32_t max_tokens;  // "max_tokens" >= 1, -1 = the rest of the context
-    double temperature;  // "temperature" >= 0, -1 = absent
-    int32_t top_k;       // "top_k" >= 0, 0 = off, -1 = absent
-    double top_p, min_p; // "top_p" (0, 1], "min_p" [0, 1], -1 = absent
-    bool has_seed;       // "seed"
+    int32_t max_tokens;        // "max_tokens" >= 1, -1 = the rest of the context
+    double temperature;        // "temperature" >= 0, -1 = absent
+    int32_t top_k;             // "top_k" >= 0, 0 = off, -1 = absent
+    double top_p, min_p;       // "top_p" (0, 1], "min_p" [0, 1], -1 = absent
+    double repetition_penalty; // (0, 10], 1 = off, -1 = absent
+    double frequency_penalty;  // [-2, 2], 0 = off
+    double presence_penalty;   // [-2, 2], 0 = off
+    int32_t min_tokens;        // "min_tokens" >= 0, 0 = off
+    bool has_seed;             // "seed"
     uint64_t seed;
     bool ignore_eos;    // "ignore_eos"
     int32_t stop_count; // "stop_token_ids"

@@ -80,12 +80,17 @@ enum open_key {
     OPEN_TOP_K,
     OPEN_TOP_P,
     OPEN_MIN_P,
+    OPEN_REPETITION,
+    OPEN_FREQUENCY,
+    OPEN_PRESENCE,
+    OPEN_STOPS_FROM,
     OPEN_STOP,
     OPEN_KEYS
 };
 
 static const char *const open_keys[OPEN_KEYS] = {
-    "slot", "pos", "prompt", "end", "limit", "seed", "temp", "top_k", "top_p", "min_p", "stop",
+    "slot",  "pos",   "prompt", "end",  "limit", "seed", "temp", "top_k",
+    "top_p", "min_p", "rep",    "freq", "pres",  "from", "stop",
 };
 
 // ---- Writing. Counts out of range are our own bug. ----
@@ -114,6 +119,14 @@ static void write_open(struct writer *writer, const struct step_open *open)
     writer_float(writer, open->top_p);
     writer_key(writer, "min_p");
     writer_float(writer, open->min_p);
+    writer_key(writer, "rep");
+    writer_float(writer, open->repetition);
+    writer_key(writer, "freq");
+    writer_float(writer, open->frequency);
+    writer_key(writer, "pres");
+    writer_float(writer, open->presence);
+    writer_key(writer, "from");
+    writer_int(writer, open->stops_from);
     writer_key(writer, "stop");
     writer_array(writer, (size_t)open->stop_count);
     for (int32_t i = 0; i < open->stop_count; i++)
@@ -250,6 +263,10 @@ static void read_open(struct reader *reader, struct step_open *open)
         case OPEN_TOP_K: open->top_k = reader_int32(reader, 0, INT32_MAX); break;
         case OPEN_TOP_P: open->top_p = (float)reader_real(reader, 0, 1); break;
         case OPEN_MIN_P: open->min_p = (float)reader_real(reader, 0, 1); break;
+        case OPEN_REPETITION: open->repetition = (float)reader_real(reader, 0, FLT_MAX); break;
+        case OPEN_FREQUENCY: open->frequency = (float)reader_real(reader, -2, 2); break;
+        case OPEN_PRESENCE: open->presence = (float)reader_real(reader, -2, 2); break;
+        case OPEN_STOPS_FROM: open->stops_from = reader_int32(reader, 0, INT32_MAX); break;
         case OPEN_STOP:
             open->stop_count = reader_array(reader, STEP_STOP_IDS_MAX);
             for (int32_t i = 0; i < open->stop_count && reader->status == OK; i++)

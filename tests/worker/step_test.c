@@ -244,8 +244,8 @@ static void recorded_plans_give_the_same_reports(void **state)
     free(again);
 }
 
-// One sequence of 20 tokens with these parameters.
-static void draw_alone(int32_t *tokens, float temperature, int32_t top_k, float top_p)
+// One sequence of 20 tokens; `wish` gives the sampling fields.
+static void draw_alone(int32_t *tokens, const struct step_open *wish)
 {
     enum { STEPS = 20 };
     struct engines *e = (struct engines *)calloc(1, sizeof *e);
@@ -258,9 +258,11 @@ static void draw_alone(int32_t *tokens, float temperature, int32_t top_k, float 
         begin(&plan, step);
         if (step == 1) {
             add_open(&plan, 0, 30, STEPS);
-            plan.opens[0].temperature = temperature;
-            plan.opens[0].top_k = top_k;
-            plan.opens[0].top_p = top_p;
+            plan.opens[0].temperature = wish->temperature;
+            plan.opens[0].top_k = wish->top_k;
+            plan.opens[0].top_p = wish->top_p;
+            plan.opens[0].presence = wish->presence;
+            plan.opens[0].frequency = wish->frequency;
             plan.opens[0].seed = 5;
             add_prefill(&plan, 0, 30, true);
         } else {
@@ -280,15 +282,38 @@ static void filters_meet_their_limits(void **state)
 {
     int32_t greedy[20], first[20], tiny_mass[20], sampled[20], unfiltered[20];
     (void)state;
-    draw_alone(greedy, 0, 0, 0);
-    draw_alone(first, 2, 1, 0);
-    draw_alone(tiny_mass, 2, 0, 1e-6f);
-    draw_alone(sampled, 2, 0, 0);
-    draw_alone(unfiltered, 2, REAL_IDS, 1);
+    draw_alone(greedy, &(struct step_open){.temperature = 0});
+    draw_alone(first, &(struct step_open){.temperature = 2, .top_k = 1});
+    draw_alone(tiny_mass, &(struct step_open){.temperature = 2, .top_p = 1e-6f});
+    draw_alone(sampled, &(struct step_open){.temperature = 2});
+    draw_alone(unfiltered, &(struct step_open){.temperature = 2, .top_k = REAL_IDS, .top_p = 1});
     assert_memory_equal(greedy, first, sizeof greedy);
     assert_memory_equal(greedy, tiny_mass, sizeof greedy);
     assert_memory_equal(sampled, unfiltered, sizeof sampled);
     assert_memory_not_equal(greedy, sampled, sizeof greedy);
+}
+
+static int repetitions(const int32_t tokens[20])
+{
+    int count = 0;
+    for (int i = 0; i < 20; i++) {
+        for (int before = 0; before < i; before++)
+            count += tokens[i] == tokens[before];
+    }
+    return count;
+}
+
+// The logits' spread is about 1: a reward of 2 and more for what was drawn makes it come again
+// and again, a penalty of as much lets nothing come twice.
+static void penalties_reach_the_draw(void **state)
+{
+    int32_t rewarded[20], penalised[20];
+    (void)state;
+    draw_alone(rewarded,
+               &(struct step_open){.temperature = 0.02f, .frequency = -2, .presence = -2});
+    draw_alone(penalised, &(struct step_open){.temperature = 0.02f, .frequency = 2, .presence = 2});
+    assert_true(repetitions(rewarded) > 100); // of 190 pairs
+    assert_int_equal(repetitions(penalised), 0);
 }
 
 // ---- plans that are refused ----
@@ -423,6 +448,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recorded_plans_give_the_same_reports),
         cmocka_unit_test(filters_meet_their_limits),
+        cmocka_unit_test(penalties_reach_the_draw),
         cmocka_unit_test(plans_that_do_not_fit_are_refused_by_name),
         cmocka_unit_test(steps_in_flight_are_bounded),
     };

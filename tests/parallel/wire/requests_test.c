@@ -87,6 +87,14 @@ static void every_field_is_read(void **state)
     assert_int_equal(request.top_k, 20);
     assert_int_equal(WITH("top_k", "\xff"), OK);
     assert_int_equal(request.top_k, 0);
+    assert_int_equal(WITH("repetition_penalty", REAL("\x3f\xf8\0\0\0\0\0\0")), OK);
+    assert_true(request.repetition_penalty == 1.5);
+    assert_int_equal(WITH("frequency_penalty", REAL("\xbf\xe0\0\0\0\0\0\0")), OK);
+    assert_true(request.frequency_penalty == -0.5);
+    assert_int_equal(WITH("presence_penalty", "\x02"), OK);
+    assert_true(request.presence_penalty == 2);
+    assert_int_equal(WITH("min_tokens", "\x09"), OK);
+    assert_int_equal(request.min_tokens, 9);
     assert_int_equal(WITH("top_p", "\x01"), OK);
     assert_true(request.top_p == 1);
     assert_int_equal(WITH("min_p", "\x00"), OK);
@@ -141,6 +149,11 @@ static void every_field_has_its_limits(void **state)
     refused(WITH("temperature", REAL("\x7f\xf0\0\0\0\0\0\0")), E_INPUT, "'temperature': inf");
     refused(WITH("temperature", REAL("\xbf\xe0\0\0\0\0\0\0")), E_INPUT, "'temperature': -0.5");
     refused(WITH("temperature", "\xff"), E_INPUT, "'temperature': -1 is outside");
+    refused(WITH("repetition_penalty", "\x00"), E_INPUT, "'repetition_penalty': 0 is outside");
+    refused(WITH("repetition_penalty", "\x0b"), E_INPUT, "'repetition_penalty': 11 is outside");
+    refused(WITH("frequency_penalty", "\x03"), E_INPUT, "'frequency_penalty': 3 is outside -2");
+    refused(WITH("presence_penalty", "\xfd"), E_INPUT, "'presence_penalty': -3 is outside -2");
+    refused(WITH("min_tokens", "\xff"), E_INPUT, "'min_tokens': -1 is outside");
     refused(WITH("temperature", "\xcd\x03\xe9"), E_INPUT, "'temperature': 1001 is outside");
     refused(WITH("temperature", "\xa1"
                                 "1"),
@@ -335,11 +348,7 @@ static void unsupported_fields_are_known_by_name(void **state)
     static const char *const names[] = {
         "n",
         "best_of",
-        "repetition_penalty",
         "length_penalty",
-        "presence_penalty",
-        "frequency_penalty",
-        "min_tokens",
         "top_logprobs",
         "stop",
         "logprobs",
@@ -387,9 +396,9 @@ static void unsupported_fields_are_known_by_name(void **state)
         }
         assert_string_equal(request.unknown, ""); // known, if not served
         assert_int_equal(WITH(names[i], "\x00"), OK);
-        assert_true((request.unsupported == NULL) == (i >= 4 && i < 8)); // neutral at 0
+        assert_true((request.unsupported == NULL) == (i == 3)); // neutral at 0
         assert_int_equal(WITH(names[i], REAL("\x3f\xf0\0\0\0\0\0\0")), OK);
-        assert_true((request.unsupported == NULL) == (i < 4)); // neutral at 1
+        assert_true((request.unsupported == NULL) == (i < 3)); // neutral at 1
     }
 }
 
@@ -404,6 +413,10 @@ static void there_and_back(void **state)
                                    .top_k = 0,
                                    .top_p = 0.9,
                                    .min_p = 0.1,
+                                   .repetition_penalty = 1.5,
+                                   .frequency_penalty = -0.5,
+                                   .presence_penalty = 2,
+                                   .min_tokens = 9,
                                    .has_seed = true,
                                    .seed = 42,
                                    .ignore_eos = true,
@@ -418,6 +431,8 @@ static void there_and_back(void **state)
     assert_int_equal(request.max_tokens, 7);
     assert_true(request.temperature == 0.25 && request.top_p == 0.9 && request.min_p == 0.1);
     assert_int_equal(request.top_k, 0);
+    assert_true(request.repetition_penalty == 1.5 && request.frequency_penalty == -0.5);
+    assert_true(request.presence_penalty == 2 && request.min_tokens == 9);
     assert_true(request.has_seed && request.seed == 42 && request.ignore_eos);
     assert_int_equal(request.stop_count, 2);
     assert_int_equal(request.stop_ids[1], 6);

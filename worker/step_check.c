@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// step_check.c -- every field of a plan against a range, by name.
+#include "worker/step_check.h"
+
+// value must lie in [low, high].
+static enum status check_range(struct error *error, const char *what, int64_t value, int64_t low,
+                               int64_t high)
+{
+    if (value >= low && value <= high)
+        return OK;
+    return error_set(error, E_MALFORMED, "step plan: %s is %lld, accepted is %lld to %lld", what,
+                     (long long)value, (long long)low, (long long)high);
+}
+
+static enum status check_row(const struct step_check *check, const struct step_plan *plan, int i,
+                             struct error *error)
+{
+    const struct step_plan_row *row = &plan->rows[i];
+    TRY(check_range(error, "rows.slot", row->slot, 0, check->memory->sequences - 1));
+    if (row->kind == STEP_ROW_DECODE) {
+        if (i > 0 && plan->rows[i - 1].kind != STEP_ROW_DECODE)
+            return error_set(error, E_MALFORMED, "step plan: row %d decodes after a prefill row",
+                             i);
+        return OK;
+    }
+    TRY(check_range(error, "rows.tokens_count", row->tokens_count, 1, plan->tokens_count));
+    TRY(check_range(error, "rows.tokens_first", row->tokens_first, 0,
+                    plan->tokens_count - row->tokens_count));
+    TRY(check_range(error, "rows.prompt_logprobs", row->prompt_logprobs, 0, 0));
+    TRY(check_range(error, "rows.checkpoint", row->checkpoint, -1, check->memory->checkpoints - 1));
+    for (int t = 0; t < row->tokens_count; t++) {
+        TRY(check_range(error, "rows.tokens", plan->tokens[row->tokens_first + t], 0,
+                        check->vocab - 1));
+    }
+    return OK;
+}
+
+static enum status check_pages(const struct step_check *check, const struct step_plan *plan,
+                               const struct step_pages *pages, struct error *error)
+{
+    const struct memory_plan *memory = check->memory;
+    TRY(check_range(error, "pages.slot", pages->slot, 0, memory->sequences - 1));
+    TRY(check_range(error, "pages.first", pages->first, 0, memory->pages_per_sequence));
+    TRY(check_range(error, "pages.count", pages->count, 1,
+                    memory->pages_per_sequence - pages->first));
+    TRY(check_range(error, "pages.ids_first", pages->ids_first, 0,
+                    plan->page_ids_count - pages->count));
+    for (int i = 0; i < pages->count; i++) {
+        TRY(check_range(error, "pages.ids", plan->page_ids[pages->ids_first + i], 0,
+                        memory->pages - 1));
+    }
+    return OK;
+}
+
+// Tokens and sampled rows of the whole step, once every row has been checked.
+static void count_step(const struct step_plan *plan, int64_t *tokens, int64_t *samples)
+{
+    *tokens = 0;
+    *samples = 0;
+    for (int i = 0; i < plan->rows_count; i++) {
+        const struct step_plan_row *row = &plan->rows[i];
+        bool decode = row->kind == STEP_ROW_DECODE;
+        *tokens += decode ? plan->verify : row->tokens_count;
+        *samples += decode ? plan->verify : (row->sample != 0);
+    }
+}
+
+enum status step_check(const struct step_check *check, const struct step_plan *plan,
+                       struct error *error)
+{
+    const struct memory_plan *memory = check->memory;
+    int64_t next = (int64_t)check->step_next;
+    int64_t tokens, samples;
+    TRY(check_range(error, "epoch", (int64_t)plan->epoch, (int64_t)check->epoch,
+                    (int64_t)check->epoch));
+    TRY(check_range(error, "step", (int64_t)plan->step, next, next));
+    TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
+    // Drafting is decided by the coordinator; this version of it never asks for drafts.
+    TRY(check_range(error, "draft", plan->draft, 0, 0));
+    TRY(check_range(error, "copies", plan->copies_count, 0, memory->checkpoints));
+    for (int i = 0; i < plan->closes_count; i++)
+        TRY(check_range(error, "closes", plan->closes[i], 0, memory->sequences - 1));
+    for (int i = 0; i < plan->opens_count; i++) {
+        TRY(check_range(error, "opens.slot", plan->opens[i].slot, 0, memory->sequences - 1));
+        TRY(check_range(error, "opens.pos", plan->opens[i].position, 0, 0));
+        TRY(check_range(error, "opens.top_k", plan->opens[i].top_k, 0, INT32_MAX));
+        TRY(check_range(error, "opens.stop", plan->opens[i].stop_count, 0, STEP_STOP_IDS_MAX));
+    }
+    for (int i = 0; i < plan->pages_count; i++)
+        TRY(check_pages(check, plan, &plan->pages[i], error));
+    for (int i = 0; i < plan->rows_count; i++)
+        TRY(check_row(check, plan, i, error));
+    count_step(plan, &tokens, &samples);
+    TRY(check_range(error, "tokens of all rows", tokens, 0, memory->step_tokens));
+    return check_range(error, "sampled rows", samples, 0, check->samples_max);
+}
