@@ -61,7 +61,9 @@ struct group_state {
     int32_t closes_count;
     struct step_plan plan; // arrays in the coord's memory
     char failure[WIRE_TEXT_BYTES_MAX];
-    bool failure_told; // every request of the group has had its ERROR
+    char refusal[WIRE_TEXT_BYTES_MAX]; // of a queued request, borrowed by the last actions
+    struct end_message end; // its own: several groups may fail in one call, and all may end then
+    bool failure_told;      // every request of the group has had its ERROR
 };
 
 struct coord {
@@ -73,10 +75,9 @@ struct coord {
     struct requests requests;
     struct token_pool pool;
     bool draining, drained, shutting_down;
-    struct place_message place; // what the last ACTION_SEND_* points to
-    struct place_message places[RANKS_MAX];
+    struct place_message places[RANKS_MAX]; // what the last ACTION_SEND_* point to
     struct refuse refuse;
-    struct end_message end;
+    struct end_message end; // in order, for every worker that is left
     char text[WIRE_TEXT_BYTES_MAX];
     uint64_t epochs; // given out so far
     uint64_t requests_done, requests_failed, tokens_in, tokens_out, steps;

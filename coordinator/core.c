@@ -112,18 +112,21 @@ bool coord_room(struct coord_actions *out, int count)
 
 // ---- requests ----
 
+// The longest sequence that every placed group can hold, so that what is accepted can run anywhere;
+// before any is placed, what the model and the operator allow.
 static int32_t context_limit(const struct coord *coord)
 {
-    int32_t limit = 0;
-    bool known = false;
+    int32_t limit = coord->options.config.max_position_embeddings;
+    int32_t wished = coord->options.wishes.sequence_tokens;
+    if (wished > 0 && wished < limit)
+        limit = wished;
     for (int32_t g = 0; g < coord->options.groups; g++) {
         const struct group_state *group = &coord->groups[g];
-        if (group->phase != GROUP_LOADING && group->phase != GROUP_READY)
-            continue;
-        limit = group->memory.sequence_tokens > limit ? group->memory.sequence_tokens : limit;
-        known = true;
+        bool placed = group->phase == GROUP_LOADING || group->phase == GROUP_READY;
+        if (placed && group->memory.sequence_tokens < limit)
+            limit = group->memory.sequence_tokens;
     }
-    return known ? limit : coord->options.config.max_position_embeddings;
+    return limit;
 }
 
 static bool all_failed(const struct coord *coord)

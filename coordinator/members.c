@@ -274,13 +274,13 @@ void members_fail_group(struct coord *coord, int32_t g, struct coord_actions *ou
     va_end(arguments);
     group->phase = GROUP_FAILED;
     group->failure_told = false;
-    coord->end = (struct end_message){.epoch = group->epoch, .failed = 1};
-    snprintf(coord->end.text, sizeof coord->end.text, "%s", group->failure);
+    group->end = (struct end_message){.epoch = group->epoch, .failed = 1};
+    snprintf(group->end.text, sizeof group->end.text, "%s", group->failure);
     for (int r = 0; r < coord->options.ranks; r++) {
         struct coord_action *action = coord_act(out, ACTION_SEND_END);
         action->worker = group->workers[r];
         action->group = g;
-        action->end = &coord->end;
+        action->end = &group->end;
         coord->workers[group->workers[r]].phase = WORKER_FREE;
     }
     struct coord_action *action = coord_act(out, ACTION_GROUP_FAILED);
