@@ -163,7 +163,8 @@ class Overload(harness.Case):
                                      max_tokens=150)
             self.assertEqual(len(answer["ids"]), 150)
             harness.wait_until(lambda: client.status()["running"] == 0, 25, "slow client ended")
-        self.assertRegex(server.stderr, "request 'slow[0-9]+': its client (does not read|went away)")
+        self.assertRegex(server.stderr,
+                         "request 'slow[0-9]+': its client (does not read|went away)")
         server.wait_idle()
         self.assertEqual(server.drain(), 0)
 
