@@ -46,10 +46,12 @@ static enum status append(struct answer *answer, const struct reply *reply, stru
     if (!grown)
         return error_set(error, E_SYSTEM, "no memory for an answer of %d tokens",
                          (int)answer->ids_count);
-    memcpy(answer->text + answer->text_bytes, reply->text, reply->text_bytes);
+    if (reply->text_bytes > 0)
+        memcpy(answer->text + answer->text_bytes, reply->text, reply->text_bytes);
     answer->text_bytes += reply->text_bytes;
-    memcpy(answer->ids + answer->ids_count, reply->ids,
-           (size_t)reply->ids_count * sizeof *answer->ids);
+    if (reply->ids_count > 0)
+        memcpy(answer->ids + answer->ids_count, reply->ids,
+               (size_t)reply->ids_count * sizeof *answer->ids);
     answer->ids_count += reply->ids_count;
     return OK;
 }
