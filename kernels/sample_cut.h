@@ -61,8 +61,8 @@ void sample_cut_clear(struct stream *stream, float *cuts, int samples);
 // Takes the rows' maxima; no bin needed.
 void sample_cut_begin(struct stream *stream, const struct sample_cut *op);
 
-// Fills this shard's bins of one level (0 = upper bits) of one kind; the caller gathers them; narrow
-// decides the level's bits. After the last level the row's cut is known.
+// Fills this shard's bins of one level (0 = upper bits) of one kind; the caller gathers them, and
+// narrow decides the level's bits. After the last level the row's cut is known.
 void sample_cut_histogram(struct stream *stream, const struct sample_cut *op,
                           enum sample_cut_kind kind, int level);
 void sample_cut_narrow(struct stream *stream, const struct sample_cut *op,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// step_plan_fuzz.c -- any bytes as a step plan. What is accepted holds its stated bounds, is encoded
+// step_plan_fuzz.c -- any bytes as a step plan. What is accepted holds its bounds, is encoded
 // again, and that has to decode and to encode to the same bytes.
 #include <math.h>
 #include <stdint.h>

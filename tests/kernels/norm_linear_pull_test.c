@@ -167,7 +167,7 @@ static struct pair_op make_pair(struct ops *ops, int rank, int tokens, int hidde
     return pair;
 }
 
-// Makes one rank push the opposite of another: if they come first, f32 keeps what follows, and loses
+// Makes one rank push the opposite of another: if they come first, f32 keeps what follows; it loses
 // it if they come last.
 static void cancel(struct ops *ops, const struct linear_push *first, struct linear_push *second)
 {
