@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+// fake_device.c -- submit (the worker's own checks), then run: closes, opens, pages, rows, each
+// checked against the rules of a plan, then carried out as kernels/slots.h says.
+#include "tests/sim/fake_device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "parallel/memory_plan.h"
+#include "tests/sim/oracle.h"
+
+enum { END_RUNS = 0, END_STOP = 1, END_LENGTH = 2 };
+
+void device_open(struct device *device, const struct place_message *place)
+{
+    memset(device, 0, sizeof *device);
+    ASSERT(place->sequences <= DEVICE_SLOTS_MAX);
+    device->place = *place;
+    size_t pages = (size_t)place->pages;
+    device->block_table = malloc((size_t)place->sequences * (size_t)place->pages_per_sequence *
+                                 sizeof *device->block_table);
+    device->page_owner = malloc(pages * sizeof *device->page_owner);
+    device->kv = malloc(pages * TOKENS_PER_PAGE * sizeof *device->kv);
+    ASSERT(device->block_table != NULL && device->page_owner != NULL && device->kv != NULL);
+    for (size_t i = 0; i < pages; i++)
+        device->page_owner[i] = -1;
+    memset(device->kv, 0xA5, pages * TOKENS_PER_PAGE * sizeof *device->kv);
+}
+
+void device_close(struct device *device)
+{
+    for (int i = 0; i < DEVICE_STAGING; i++)
+        free(device->queue[i].frame);
+    free(device->block_table);
+    free(device->page_owner);
+    free(device->kv);
+    memset(device, 0, sizeof *device);
+}
+
+// ---- what worker/step.c refuses ----
+
+// value must lie in [low, high].
+static enum status check_range(struct error *error, const char *what, int64_t value, int64_t low,
+                               int64_t high)
+{
+    if (value >= low && value <= high)
+        return OK;
+    return error_set(error, E_MALFORMED, "step plan: %s is %lld, accepted is %lld to %lld", what,
+                     (long long)value, (long long)low, (long long)high);
+}
+
+static enum status check_row(const struct device *device, const struct step_plan *plan, int i,
+                             struct error *error)
+{
+    const struct step_plan_row *row = &plan->rows[i];
+    TRY(check_range(error, "rows.slot", row->slot, 0, device->place.sequences - 1));
+    if (row->kind == STEP_ROW_DECODE) {
+        bool sorted = i == 0 || plan->rows[i - 1].kind == STEP_ROW_DECODE;
+        return sorted ? OK : error_set(error, E_MALFORMED, "row %d decodes after a prefill", i);
+    }
+    TRY(check_range(error, "rows.tokens_count", row->tokens_count, 1, plan->tokens_count));
+    TRY(check_range(error, "rows.tokens_first", row->tokens_first, 0,
+                    plan->tokens_count - row->tokens_count));
+    for (int t = 0; t < row->tokens_count; t++) {
+        TRY(check_range(error, "rows.tokens", plan->tokens[row->tokens_first + t], 0,
+                        device->place.vocab_real - 1));
+    }
+    return OK;
+}
+
+static enum status check_pages(const struct device *device, const struct step_plan *plan, int i,
+                               struct error *error)
+{
+    const struct step_pages *pages = &plan->pages[i];
+    int32_t width = device->place.pages_per_sequence;
+    TRY(check_range(error, "pages.slot", pages->slot, 0, device->place.sequences - 1));
+    TRY(check_range(error, "pages.first", pages->first, 0, width));
+    TRY(check_range(error, "pages.count", pages->count, 1, width - pages->first));
+    TRY(check_range(error, "pages.ids_first", pages->ids_first, 0,
+                    plan->page_ids_count - pages->count));
+    for (int k = 0; k < pages->count; k++) {
+        TRY(check_range(error, "pages.ids", plan->page_ids[pages->ids_first + k], 0,
+                        device->place.pages - 1));
+    }
+    return OK;
+}
+
+static enum status check_plan(const struct device *device, const struct step_plan *plan,
+                              struct error *error)
+{
+    int64_t next = (int64_t)device->submitted + 1, epoch = (int64_t)device->place.epoch;
+    int64_t tokens = 0;
+    TRY(check_range(error, "epoch", (int64_t)plan->epoch, epoch, epoch));
+    TRY(check_range(error, "step", (int64_t)plan->step, next, next));
+    TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
+    TRY(check_range(error, "draft", plan->draft, 0, 0));
+    TRY(check_range(error, "copies", plan->copies_count, 0, 0));
+    for (int i = 0; i < plan->closes_count; i++)
+        TRY(check_range(error, "closes", plan->closes[i], 0, device->place.sequences - 1));
+    for (int i = 0; i < plan->opens_count; i++) {
+        const struct step_open *open = &plan->opens[i];
+        TRY(check_range(error, "opens.slot", open->slot, 0, device->place.sequences - 1));
+        TRY(check_range(error, "opens.pos", open->position, 0, 0));
+        TRY(check_range(error, "opens.stop", open->stop_count, 0, STEP_STOP_IDS_MAX));
+    }
+    for (int i = 0; i < plan->pages_count; i++)
+        TRY(check_pages(device, plan, i, error));
+    for (int i = 0; i < plan->rows_count; i++) {
+        TRY(check_row(device, plan, i, error));
+        const struct step_plan_row *row = &plan->rows[i];
+        tokens += row->kind == STEP_ROW_DECODE ? plan->verify : row->tokens_count;
+    }
+    return check_range(error, "tokens of all rows", tokens, 0, device->place.step_tokens);
+}
+
+enum status device_submit(struct device *device, const struct step_plan *plan, const uint8_t *frame,
+                          size_t frame_bytes, struct error *error)
+{
+    if (device->submitted - device->done >= DEVICE_STAGING)
+        return error_set(error, E_OVERLOADED, "%d steps are in flight already", DEVICE_STAGING);
+    TRY(check_plan(device, plan, error));
+    size_t place = plan->step % DEVICE_STAGING;
+    ASSERT(device->queue[place].frame == NULL);
+    device->queue[place].frame = malloc(frame_bytes);
+    ASSERT(device->queue[place].frame != NULL);
+    memcpy(device->queue[place].frame, frame, frame_bytes);
+    device->queue[place].frame_bytes = frame_bytes;
+    device->submitted = plan->step;
+    return OK;
+}
+
+// ---- what no plan may say ----
+
+static enum status run_closes(struct device *device, const struct step_plan *plan,
+                              struct error *error)
+{
+    for (int i = 0; i < plan->closes_count; i++) {
+        struct device_slot *slot = &device->slots[plan->closes[i]];
+        if (!slot->open)
+            return error_set(error, E_FAILED, "slot %d is closed and not open", plan->closes[i]);
+        slot->open = false;
+        for (int32_t page = 0; page < device->place.pages; page++) {
+            if (device->page_owner[page] == plan->closes[i])
+                device->page_owner[page] = -1;
+        }
+    }
+    return OK;
+}
+
+static enum status run_open(struct device *device, const struct step_open *open,
+                            struct error *error)
+{
+    struct device_slot *slot = &device->slots[open->slot];
+    int32_t needed = (open->tokens_end + TOKENS_PER_PAGE - 1) / TOKENS_PER_PAGE;
+    if (slot->open)
+        return error_set(error, E_FAILED, "slot %d is opened while it is open", open->slot);
+    if (open->prompt_tokens < 1 || open->tokens_end <= open->prompt_tokens ||
+        open->tokens_end > device->place.sequence_tokens)
+        return error_set(error, E_FAILED, "slot %d: prompt %d, end %d, context %d", open->slot,
+                         open->prompt_tokens, open->tokens_end, device->place.sequence_tokens);
+    if (open->page_limit < needed || open->page_limit > device->place.pages_per_sequence)
+        return error_set(error, E_FAILED, "slot %d: limit of %d pages, %d needed, table has %d",
+                         open->slot, open->page_limit, needed, device->place.pages_per_sequence);
+    *slot = (struct device_slot){.open = true, .token_next = -1, .opening = *open};
+    return OK;
+}
+
+static enum status run_pages(struct device *device, const struct step_plan *plan,
+                             const struct step_pages *pages, struct error *error)
+{
+    struct device_slot *slot = &device->slots[pages->slot];
+    if (!slot->open)
+        return error_set(error, E_FAILED, "slot %d gets pages and is not open", pages->slot);
+    if (pages->first != slot->pages_count || pages->first + pages->count > slot->opening.page_limit)
+        return error_set(error, E_FAILED, "slot %d has %d pages and gets %d from %d on, limit %d",
+                         pages->slot, slot->pages_count, pages->count, pages->first,
+                         slot->opening.page_limit);
+    int32_t *row =
+        device->block_table + (size_t)pages->slot * (size_t)device->place.pages_per_sequence;
+    for (int32_t k = 0; k < pages->count; k++) {
+        int32_t page = plan->page_ids[pages->ids_first + k];
+        if (device->page_owner[page] != -1)
+            return error_set(error, E_FAILED, "page %d of slot %d is given to slot %d", page,
+                             device->page_owner[page], pages->slot);
+        device->page_owner[page] = pages->slot;
+        row[pages->first + k] = page;
+    }
+    slot->pages_count += pages->count;
+    return OK;
+}
+
+static enum status check_decode(const struct device_slot *slot, int32_t index, struct error *error)
+{
+    const struct step_open *open = &slot->opening;
+    if (slot->position < open->prompt_tokens)
+        return error_set(error, E_FAILED, "slot %d decodes at %d of its prompt of %d tokens", index,
+                         slot->position, open->prompt_tokens);
+    if (slot->draws_planned >= open->tokens_end - open->prompt_tokens)
+        return error_set(error, E_FAILED, "slot %d: row past its end (%d draws, prompt %d, end %d)",
+                         index, slot->draws_planned, open->prompt_tokens, open->tokens_end);
+    return OK;
+}
+
+static enum status check_prefill(const struct device *device, const struct device_slot *slot,
+                                 const struct step_plan *plan, const struct step_plan_row *row,
+                                 struct error *error)
+{
+    const struct step_open *open = &slot->opening;
+    int32_t end = slot->position + row->tokens_count, vocab = device->place.vocab_real;
+    bool last = end == open->prompt_tokens;
+    if (end > open->prompt_tokens || slot->position % TOKENS_PER_PAGE != 0 ||
+        (!last && end % TOKENS_PER_PAGE != 0))
+        return error_set(error, E_FAILED, "slot %d: chunk of %d at %d, prompt %d", row->slot,
+                         row->tokens_count, slot->position, open->prompt_tokens);
+    for (int32_t t = 0; t < row->tokens_count; t++) {
+        if (plan->tokens[row->tokens_first + t] !=
+            oracle_prompt_token(open->seed, slot->position + t, vocab))
+            return error_set(error, E_FAILED, "slot %d: prompt token %d is not the client's",
+                             row->slot, slot->position + t);
+    }
+    int32_t next = last ? -1 : oracle_prompt_token(open->seed, end, vocab);
+    if (row->token_next != next || (row->sample != 0) != last)
+        return error_set(error, E_FAILED, "slot %d: chunk to %d of %d, next %d, sample %d",
+                         row->slot, end, open->prompt_tokens, row->token_next, row->sample);
+    return OK;
+}
+
+static enum status check_rows(struct device *device, const struct step_plan *plan,
+                              struct error *error)
+{
+    bool named[DEVICE_SLOTS_MAX] = {false};
+    if (plan->rows_count == 0 || plan->verify != 1)
+        return error_set(error, E_FAILED, "%d rows, verify %d", plan->rows_count, plan->verify);
+    for (int i = 0; i < plan->rows_count; i++) {
+        const struct step_plan_row *row = &plan->rows[i];
+        struct device_slot *slot = &device->slots[row->slot];
+        bool decode = row->kind == STEP_ROW_DECODE;
+        if (!slot->open || named[row->slot])
+            return error_set(error, E_FAILED, "slot %d %s", row->slot,
+                             slot->open ? "has two rows in a step" : "has a row and is not open");
+        named[row->slot] = true;
+        TRY(decode ? check_decode(slot, row->slot, error)
+                   : check_prefill(device, slot, plan, row, error));
+        int32_t end = slot->position + (decode ? 1 : row->tokens_count);
+        if (slot->end == END_RUNS && end > slot->pages_count * TOKENS_PER_PAGE)
+            return error_set(error, E_FAILED, "slot %d runs to %d with %d pages", row->slot, end,
+                             slot->pages_count);
+        slot->draws_planned += decode || row->sample != 0;
+    }
+    return OK;
+}
+
+// ---- kernels/slots.h ----
+
+static int32_t *kv_at(const struct device *device, int32_t slot, int32_t position)
+{
+    size_t entry = (size_t)slot * (size_t)device->place.pages_per_sequence +
+                   (size_t)(position / TOKENS_PER_PAGE);
+    return device->kv + (size_t)device->block_table[entry] * TOKENS_PER_PAGE +
+           position % TOKENS_PER_PAGE;
+}
+
+static void run_token(struct device *device, int32_t index, int32_t token)
+{
+    struct device_slot *slot = &device->slots[index];
+    *kv_at(device, index, slot->position) = token;
+    slot->state = oracle_fold(slot->state, token);
+    slot->position++;
+}
+
+static bool is_stop(const struct step_open *open, int32_t token)
+{
+    for (int i = 0; i < open->stop_count; i++) {
+        if (open->stop_ids[i] == token)
+            return true;
+    }
+    return false;
+}
+
+static void draw(struct device *device, int32_t index, struct step_result *result)
+{
+    struct device_slot *slot = &device->slots[index];
+    int32_t probed[ORACLE_PROBES];
+    for (int i = 0; i < ORACLE_PROBES; i++)
+        probed[i] = *kv_at(device, index, oracle_probe(slot->opening.seed, slot->position, i));
+    int32_t token = oracle_draw(slot->opening.seed, slot->position, slot->state, probed,
+                                device->place.vocab_real);
+    if (slot->position < slot->opening.stops_from)
+        token = oracle_avoid(token, slot->opening.stop_ids, slot->opening.stop_count,
+                             device->place.vocab_real);
+    slot->token_next = token;
+    result->tokens[result->count++] = token;
+    if (is_stop(&slot->opening, token))
+        slot->end = END_STOP;
+    else if (slot->position + 1 >= slot->opening.tokens_end)
+        slot->end = END_LENGTH;
+}
+
+static void run_row(struct device *device, const struct step_plan *plan,
+                    const struct step_plan_row *row, struct step_result *result)
+{
+    struct device_slot *slot = &device->slots[row->slot];
+    *result = (struct step_result){.slot = row->slot, .tokens = {-1, -1, -1, -1, -1, -1}};
+    bool decode = row->kind == STEP_ROW_DECODE;
+    bool room = slot->opening.tokens_end - 1 - slot->position > 0;
+    if (slot->end != END_RUNS || (decode && (slot->token_next < 0 || !room)))
+        return; // inert
+    if (decode)
+        run_token(device, row->slot, slot->token_next);
+    for (int32_t t = 0; !decode && t < row->tokens_count; t++)
+        run_token(device, row->slot, plan->tokens[row->tokens_first + t]);
+    if (decode || row->sample != 0)
+        draw(device, row->slot, result);
+    else
+        slot->token_next = row->token_next;
+    result->end = slot->end;
+}
+
+static uint64_t fold_hash(uint64_t hash, const struct step_result *result)
+{
+    hash = oracle_fold(hash, result->slot);
+    return oracle_fold(hash, result->count > 0 ? result->tokens[0] : -1);
+}
+
+enum status device_run(struct device *device, struct step_plan *plan, struct report *report,
+                       struct error *error)
+{
+    size_t place = (device->done + 1) % DEVICE_STAGING;
+    uint8_t *frame = device->queue[place].frame;
+    TRY(step_plan_decode(plan, frame, device->queue[place].frame_bytes, error));
+    free(frame);
+    device->queue[place].frame = NULL;
+    TRY(run_closes(device, plan, error));
+    for (int i = 0; i < plan->opens_count; i++)
+        TRY(run_open(device, &plan->opens[i], error));
+    for (int i = 0; i < plan->pages_count; i++)
+        TRY(run_pages(device, plan, &plan->pages[i], error));
+    TRY(check_rows(device, plan, error));
+    report->hash = plan->step;
+    report->rows_count = plan->rows_count;
+    for (int i = 0; i < plan->rows_count; i++) {
+        run_row(device, plan, &plan->rows[i], &report->rows[i]);
+        report->hash = fold_hash(report->hash, &report->rows[i]);
+    }
+    device->done = plan->step;
+    report->group = device->place.group;
+    report->rank = device->place.rank;
+    report->epoch = device->place.epoch;
+    report->step = plan->step;
+    return OK;
+}

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+// invariants.c -- each check has a text that says what is broken; the first one ends the run.
+#include "tests/sim/invariants.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+enum {
+    QUIET_MS_MAX = 12000, // without deadly faults nothing stands still for longer
+    STEP_MS_MAX = STEP_TIMEOUT_MS + 1000,
+    GONE_MS_MAX = 10000, // until told processes have ended, pauses included
+};
+
+void invariants_close(struct sim *sim)
+{
+    for (int g = 0; g < SIM_GROUPS_MAX; g++) {
+        free(sim->invariants.groups[g].page_slot);
+        free(sim->invariants.groups[g].page_named);
+    }
+}
+
+// ---- groups ----
+
+static void on_ready(struct sim *sim, const struct coord_action *action)
+{
+    struct watched_group *group = &sim->invariants.groups[action->group];
+    if (group->ready || group->failed)
+        sim_violation(sim, "group %d is ready a second time or after it failed", action->group);
+    for (int r = 0; r < sim->scenario.options.ranks; r++) {
+        if ((group->ranks_ready >> r & 1) == 0)
+            sim_violation(sim, "group %d is ready before its rank %d", action->group, r);
+    }
+    size_t pages = (size_t)action->memory->pages;
+    group->ready = true;
+    group->memory = *action->memory;
+    group->page_slot = malloc(pages * sizeof *group->page_slot);
+    group->page_named = calloc(pages, sizeof *group->page_named);
+    ASSERT(group->page_slot != NULL && group->page_named != NULL);
+    for (size_t i = 0; i < pages; i++)
+        group->page_slot[i] = -1;
+    sim->invariants.moved_ns = sim->now_ns;
+}
+
+static void on_failed(struct sim *sim, const struct coord_action *action)
+{
+    struct watched_group *group = &sim->invariants.groups[action->group];
+    if (group->failed)
+        sim_violation(sim, "group %d fails a second time", action->group);
+    if (action->text == NULL || action->text[0] == '\0')
+        sim_violation(sim, "group %d fails and does not say why", action->group);
+    else if (sim->scenario.mood != MOOD_FAULTY && !sim->clients.shut_down)
+        sim_violation(sim, "without a deadly fault: %s", action->text);
+    group->failed = true;
+    group->failed_ns = sim->now_ns;
+}
+
+static void on_place(struct sim *sim, const struct coord_action *action)
+{
+    struct watched_group *group = &sim->invariants.groups[action->group];
+    int32_t worker = coord_worker(sim->coord, action->group, action->place->rank);
+    if (action->place->group != action->group || worker != action->worker || group->failed)
+        sim_violation(sim, "PLACE in group %d rank %d goes to the wrong worker %d", action->group,
+                      action->place->rank, action->worker);
+    group->epoch = action->place->epoch;
+    group->context = action->place->sequence_tokens;
+}
+
+// A worker must be able to tell that END is meant for it, and whether all is well.
+static void on_end(struct sim *sim, const struct coord_action *action)
+{
+    int32_t process = sim->front.peers[action->worker];
+    const struct end_message *end = action->end;
+    if (process < 0)
+        return;
+    const struct place_message *place = &sim->processes[process].place;
+    if (place->ranks > 0 && end->epoch != 0 && end->epoch != place->epoch)
+        sim_violation(sim, "process %d of epoch %llu gets END of epoch %llu", process,
+                      (unsigned long long)place->epoch, (unsigned long long)end->epoch);
+    if (!end->failed && (!sim->clients.draining || (sim->clients.shut_down && place->ranks > 0)))
+        sim_violation(sim, "process %d is told that all ends in order, and it does not", process);
+    if (end->text[0] == '\0')
+        sim_violation(sim, "END to process %d does not say why", process);
+}
+
+// ---- plans ----
+
+// The rule of run-ahead: what a step in flight names is nobody else's.
+static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan)
+{
+    struct watched_group *group = &sim->invariants.groups[g];
+    for (int i = 0; i < plan->closes_count; i++) {
+        int32_t slot = plan->closes[i];
+        if (group->slot_named[slot] > group->resolved)
+            sim_violation(sim, "slot %d is closed, but step %llu in flight names it", slot,
+                          (unsigned long long)group->slot_named[slot]);
+        group->slot_open[slot] = false;
+        for (int32_t page = 0; page < group->memory.pages; page++) {
+            if (group->page_slot[page] == slot)
+                group->page_slot[page] = -1;
+        }
+    }
+    for (int i = 0; i < plan->opens_count; i++) {
+        int32_t slot = plan->opens[i].slot;
+        if (group->slot_open[slot] || group->slot_named[slot] > group->resolved)
+            sim_violation(sim, "slot %d is given away, but step %llu in flight names it", slot,
+                          (unsigned long long)group->slot_named[slot]);
+        group->slot_open[slot] = true;
+        group->opening[slot] = plan->opens[i];
+        group->opened_order[slot] = group->openings++;
+        group->prompt_left[slot] = plan->opens[i].prompt_tokens;
+        clients_opened(sim, g, &plan->opens[i]);
+    }
+    for (int i = 0; i < plan->page_ids_count; i++) {
+        int32_t page = plan->page_ids[i];
+        if (group->page_named[page] > group->resolved)
+            sim_violation(sim, "page %d is given away, but step %llu in flight names it", page,
+                          (unsigned long long)group->page_named[page]);
+    }
+    for (int i = 0; i < plan->pages_count; i++) {
+        for (int k = 0; k < plan->pages[i].count; k++)
+            group->page_slot[plan->page_ids[plan->pages[i].ids_first + k]] = plan->pages[i].slot;
+    }
+}
+
+static void note_rows(struct watched_group *group, const struct step_plan *plan)
+{
+    for (int i = 0; i < plan->rows_count; i++) {
+        group->slot_named[plan->rows[i].slot] = plan->step;
+        if (plan->rows[i].kind == STEP_ROW_PREFILL)
+            group->prompt_left[plan->rows[i].slot] -= plan->rows[i].tokens_count;
+    }
+    for (int32_t page = 0; page < group->memory.pages; page++) {
+        int32_t slot = group->page_slot[page];
+        if (slot >= 0 && group->slot_named[slot] == plan->step)
+            group->page_named[page] = plan->step;
+    }
+}
+
+// However many others decode: the prompt that was admitted first moves in every step. (A chunk
+// leaves the decoding rows of the next step no more tokens than it left to those of its own.)
+static void check_oldest_prompt(struct sim *sim, int32_t g, uint64_t step)
+{
+    const struct watched_group *group = &sim->invariants.groups[g];
+    int32_t oldest = -1;
+    for (int32_t slot = 0; slot < group->memory.sequences; slot++) {
+        const struct client *client = clients_of_seed(sim, group->opening[slot].seed);
+        if (!group->slot_open[slot] || group->prompt_left[slot] == 0 || client == NULL ||
+            client->phase != CLIENT_ACCEPTED)
+            continue;
+        if (oldest < 0 || group->opened_order[slot] < group->opened_order[oldest])
+            oldest = slot;
+    }
+    if (oldest >= 0 && group->slot_named[oldest] != step)
+        sim_violation(sim, "slot %d has %d tokens of its prompt left and no row since step %llu",
+                      oldest, group->prompt_left[oldest],
+                      (unsigned long long)group->slot_named[oldest]);
+}
+
+static void on_plan(struct sim *sim, const struct coord_action *action)
+{
+    struct watched_group *group = &sim->invariants.groups[action->group];
+    const struct step_plan *plan = action->plan;
+    if (!group->ready || group->failed || sim->front.drained)
+        sim_violation(sim, "group %d gets step %llu and is not ready", action->group,
+                      (unsigned long long)plan->step);
+    else if (plan->group != action->group || plan->epoch != group->epoch ||
+             plan->step != group->sent + 1)
+        sim_violation(sim, "group %d gets step %llu of epoch %llu after step %llu", action->group,
+                      (unsigned long long)plan->step, (unsigned long long)plan->epoch,
+                      (unsigned long long)group->sent);
+    else if (plan->step - group->resolved > COORD_FLIGHT_MAX)
+        sim_violation(sim, "group %d has %llu steps in flight", action->group,
+                      (unsigned long long)(plan->step - group->resolved));
+    if (sim->violated)
+        return;
+    group->sent = plan->step;
+    group->reported[plan->step % INVARIANTS_STEPS_BACK] = 0;
+    check_given(sim, action->group, plan);
+    note_rows(group, plan);
+    check_oldest_prompt(sim, action->group, plan->step);
+    sim->invariants.moved_ns = sim->now_ns;
+    sim->invariants.steps++;
+}
+
+void invariants_ready(struct sim *sim, const struct ready *ready)
+{
+    sim->invariants.groups[ready->group].ranks_ready |= 1u << ready->rank;
+}
+
+void invariants_report(struct sim *sim, const struct report *report)
+{
+    struct watched_group *group = &sim->invariants.groups[report->group];
+    uint32_t all = (1u << sim->scenario.options.ranks) - 1;
+    if (report->epoch != group->epoch || report->step <= group->resolved ||
+        report->step > group->sent)
+        return; // late, or a lie
+    group->reported[report->step % INVARIANTS_STEPS_BACK] |= 1u << report->rank;
+    while (group->resolved < group->sent &&
+           group->reported[(group->resolved + 1) % INVARIANTS_STEPS_BACK] == all)
+        group->resolved++;
+    sim->invariants.moved_ns = sim->now_ns;
+}
+
+void invariants_action(struct sim *sim, const struct coord_action *action)
+{
+    if (sim->front.drained && action->type != ACTION_SEND_REFUSE && action->type != ACTION_ERROR)
+        sim_violation(sim, "action %d after DRAINED", (int)action->type);
+    switch (action->type) {
+    case ACTION_SEND_PLACE: on_place(sim, action); break;
+    case ACTION_SEND_END: on_end(sim, action); break;
+    case ACTION_SEND_PLAN: on_plan(sim, action); break;
+    case ACTION_GROUP_READY: on_ready(sim, action); break;
+    case ACTION_GROUP_FAILED: on_failed(sim, action); break;
+    case ACTION_DRAINED:
+        if (!sim->clients.draining || sim->clients.unfinished > 0)
+            sim_violation(sim, "DRAINED with %d requests unfinished", sim->clients.unfinished);
+        break;
+    default: break;
+    }
+}
+
+void invariants_after_step(struct sim *sim, const struct coord_event *event)
+{
+    struct coord_status status;
+    bool idle = sim->actions->count == 0 && !sim->actions->more;
+    if (idle && (event->type == EVENT_TICK || event->type == EVENT_HEARTBEAT))
+        return; // nothing has changed
+    const char *broken = coord_check(sim->coord);
+    if (broken != NULL)
+        sim_violation(sim, "broken: %s", broken);
+    coord_status(sim->coord, &status);
+    if (status.queued > status.queued_max || status.slots_free > status.slots ||
+        status.pages_free > status.pages || status.pool_tokens_free > status.pool_tokens ||
+        status.slots - status.slots_free != status.running)
+        sim_violation(sim, "counts out of bounds: %d queued of %d, %d of %d slots free, %d running",
+                      status.queued, status.queued_max, status.slots_free, status.slots,
+                      status.running);
+}
+
+// ---- progress ----
+
+void invariants_expect_failure(struct sim *sim, int32_t index, uint64_t limit_ns,
+                               const char *because)
+{
+    const struct process *process = &sim->processes[index];
+    if (process->phase != PROCESS_LOADING && process->phase != PROCESS_RUNNING)
+        return;
+    struct watched_group *group = &sim->invariants.groups[process->place.group];
+    uint64_t by_ns = sim->now_ns + limit_ns;
+    if (group->must_fail_by_ns == 0 || by_ns < group->must_fail_by_ns) {
+        group->must_fail_by_ns = by_ns;
+        group->must_fail_because = because;
+    }
+}
+
+void invariants_progress(struct sim *sim)
+{
+    uint64_t quiet_ns = sim->now_ns - sim->invariants.moved_ns;
+    uint64_t patience_ns =
+        QUIET_MS_MAX * (uint64_t)SIM_MS_NS + sim->scenario.start_ns_max + sim->scenario.load_ns_max;
+    for (int g = 0; g < sim->scenario.options.groups; g++) {
+        const struct watched_group *group = &sim->invariants.groups[g];
+        if (group->must_fail_by_ns != 0 && !group->failed && sim->now_ns > group->must_fail_by_ns)
+            sim_violation(sim, "group %d has not failed in time after %s", g,
+                          group->must_fail_because);
+        if (!group->failed && group->sent > group->resolved &&
+            quiet_ns > STEP_MS_MAX * (uint64_t)SIM_MS_NS)
+            sim_violation(sim, "group %d: step %llu neither ends nor fails", g,
+                          (unsigned long long)(group->resolved + 1));
+    }
+    if (sim->scenario.mood != MOOD_FAULTY && sim->clients.unfinished > 0 && quiet_ns > patience_ns)
+        sim_violation(sim, "%d requests wait and nothing has moved for %llu ms",
+                      sim->clients.unfinished, (unsigned long long)(quiet_ns / SIM_MS_NS));
+}
+
+static void check_process_end(struct sim *sim, int32_t index)
+{
+    const struct process *process = &sim->processes[index];
+    bool wrong = sim->scenario.intruders[index] != INTRUDER_NONE &&
+                 sim->scenario.intruders[index] != INTRUDER_SURPLUS;
+    // Whoever says HELLO to a coordinator that has ended hears nothing.
+    uint64_t heard_after_ns = sim->scenario.latency_ns_max + sim->scenario.late_ns_max;
+    if (process->phase == PROCESS_STARTING ||
+        process->started_ns + heard_after_ns > sim->front.stopped_ns)
+        return;
+    if (process->phase != PROCESS_ENDED)
+        sim_violation(sim, "process %d still waits at the end", index);
+    else if (sim->scenario.mood != MOOD_FAULTY && process->end != PROCESS_END_REFUSED &&
+             process->end != PROCESS_END_TOLD)
+        sim_violation(sim, "process %d was neither told to end nor refused (%d)", index,
+                      (int)process->end);
+    else if (wrong && process->end == PROCESS_END_TOLD && process->device_opened)
+        sim_violation(sim, "process %d should have been refused", index);
+}
+
+void invariants_final(struct sim *sim)
+{
+    struct coord_status status;
+    coord_status(sim->coord, &status);
+    if (!sim->front.drained)
+        sim_violation(sim, "the coordinator never said DRAINED");
+    if (status.running != 0 || status.queued != 0 || status.slots_free != status.slots ||
+        status.pages_free != status.pages || status.pool_tokens_free != status.pool_tokens)
+        sim_violation(sim,
+                      "at the end %d run, %d wait, %d of %d slots, %d of %d pages and %lld of %lld "
+                      "tokens are free",
+                      status.running, status.queued, status.slots_free, status.slots,
+                      status.pages_free, status.pages, (long long)status.pool_tokens_free,
+                      (long long)status.pool_tokens);
+    if (sim->clients.unfinished != 0)
+        sim_violation(sim, "%d requests never ended", sim->clients.unfinished);
+    for (int32_t i = 0; i < sim->scenario.processes && !sim->violated; i++)
+        check_process_end(sim, i);
+    if (status.tokens_out != sim->clients.tokens_seen)
+        sim_violation(sim, "status counts %llu tokens, clients saw %llu",
+                      (unsigned long long)status.tokens_out,
+                      (unsigned long long)sim->clients.tokens_seen);
+}

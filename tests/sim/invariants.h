@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// invariants.h -- what must hold at every moment of a run, besides the core's own coord_check:
+// bounds, the order of steps, the rules of run-ahead seen from outside, ends and progress.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/core.h"
+#include "tests/sim/scenario.h"
+
+struct sim;
+
+enum { INVARIANTS_STEPS_BACK = 4, INVARIANTS_SLOTS_MAX = 128 };
+
+// A group as it can be known from messages alone.
+struct watched_group {
+    bool ready, failed;
+    uint64_t epoch;       // of the last PLACE
+    int32_t context;      // of the last PLACE: longest sequence
+    uint32_t ranks_ready; // bit r: READY of rank r has reached the core
+    uint64_t failed_ns;
+    uint64_t must_fail_by_ns; // a fault was done to it that has to be seen by then; 0 = none
+    const char *must_fail_because;
+    struct memory_plan memory;
+    uint64_t sent, resolved;                   // last step sent; last step that every rank reported
+    uint32_t reported[INVARIANTS_STEPS_BACK];  // of step s in [s % INVARIANTS_STEPS_BACK]
+    uint64_t slot_named[INVARIANTS_SLOTS_MAX]; // last step that has a row of the slot
+    bool slot_open[INVARIANTS_SLOTS_MAX];
+    struct step_open opening[INVARIANTS_SLOTS_MAX];        // of the slot, when it is open
+    uint64_t opened_order[INVARIANTS_SLOTS_MAX], openings; // in which order slots were opened
+    int32_t prompt_left[INVARIANTS_SLOTS_MAX];             // tokens that no step has been given yet
+    int32_t *page_slot;   // [pages] slot that was given the page last, -1
+    uint64_t *page_named; // [pages] last step that has a row of that slot
+};
+
+struct invariants {
+    struct watched_group groups[SIM_GROUPS_MAX];
+    uint64_t moved_ns; // when a step was last sent or reported, or a request ended
+    uint64_t steps;
+};
+
+// Frees what it holds.
+void invariants_close(struct sim *sim);
+
+// READY or a report of a rank is about to reach the core.
+void invariants_ready(struct sim *sim, const struct ready *ready);
+void invariants_report(struct sim *sim, const struct report *report);
+
+// The core acts about groups and workers.
+void invariants_action(struct sim *sim, const struct coord_action *action);
+
+// After every call of coord_step.
+void invariants_after_step(struct sim *sim, const struct coord_event *event);
+
+// After each event: does everything move that can?
+void invariants_progress(struct sim *sim);
+
+// A fault that has to end the group of this process within limit_ns.
+void invariants_expect_failure(struct sim *sim, int32_t process, uint64_t limit_ns,
+                               const char *because);
+
+// At the end of a run: everything given back, everybody gone.
+void invariants_final(struct sim *sim);
