@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// openai_request.h -- a body of /v1/completions or /v1/chat/completions as a request: every field
+// checked, what is served read, what is not refused by name unless it asks for nothing. Pure; does
+// not tokenize.
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/openai_error.h"
+#include "coordinator/text/stop_strings.h"
+#include "parallel/wire/requests.h"
+
+enum {
+    OPENAI_PROMPTS_MAX = 256, // of one /v1/completions
+    OPENAI_COMPLETION_TOKENS_DEFAULT = 16,
+};
+
+enum openai_kind { OPENAI_COMPLETION = 1, OPENAI_CHAT = 2 };
+
+// Everything borrowed lies in root, which the request owns.
+struct openai_request {
+    json_t *root;
+    enum openai_kind kind;
+    const char *model;      // NULL = absent
+    const json_t *prompt;   // completions: text, ids, or an array of either
+    const json_t *messages; // chat
+    int32_t prompts_count;
+    bool stream, include_usage;
+    int32_t max_tokens;               // >= 1, -1 = the rest of the context
+    double temperature, top_p, min_p; // -1 = absent
+    int32_t top_k;                    // 0 = off, -1 = absent
+    bool has_seed;
+    uint64_t seed;
+    struct stop_string stops[STOP_STRINGS_MAX];
+    int32_t stops_count;
+    int32_t stop_ids[REQUEST_STOP_IDS_MAX];
+    int32_t stop_ids_count;
+    bool ignore_eos, skip_special_tokens, include_stop, return_token_ids;
+    bool enable_thinking, preserve_thinking, split_thought;
+    char ignored[REQUEST_UNKNOWN_BYTES_MAX]; // names of unknown fields, comma-separated
+};
+
+// One prompt of a completion: text[text_bytes], or ids when text is NULL.
+struct openai_prompt {
+    const char *text;
+    size_t text_bytes;
+    const json_t *ids;
+};
+
+// Reads a body. On OK *out is to be given to fini. Errors of openai_json_parse; E_INPUT,
+// E_UNSUPPORTED, E_LIMIT name the field in text and in param.
+MUST_CHECK enum status openai_request_parse(struct openai_request *out, enum openai_kind kind,
+                                            const char *body, size_t bytes,
+                                            struct openai_error *error);
+void openai_request_fini(struct openai_request *request);
+
+// Prompt `index` of a completion, borrowed.
+struct openai_prompt openai_request_prompt(const struct openai_request *request, int32_t index);
