@@ -435,6 +435,7 @@ static void on_news(struct door_rpc *door, const struct link_news *news)
     struct door_request *request = door_requests_by_number(&door->requests, news->request);
     switch (news->type) {
     case NEWS_READY: door->context = news->context; break;
+    case NEWS_DRAINING: break; // the core refuses, which clients are told
     case NEWS_STATUS: tell_status(door, &news->status_report); break;
     case NEWS_END: door->ended = true; break;
     case NEWS_ACCEPTED:

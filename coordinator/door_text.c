@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coordinator/text/chat_format.h"
 #include "coordinator/text/detokenizer.h"
 #include "coordinator/text/tokenize_lines.h"
 #include "coordinator/wire_json.h"
@@ -83,20 +82,27 @@ static enum status encode(struct door_text *text, const char *bytes, size_t byte
     return OK;
 }
 
+static enum status encode_chat(struct door_text *text, const json_t *messages,
+                               const struct chat_format_options *options, int32_t **ids_out,
+                               int32_t *ids_count, struct error *error)
+{
+    struct chat_format_text rendered;
+    chat_format_text_init(&rendered, REQUEST_TEXT_BYTES_MAX);
+    enum status status = chat_format_render(&rendered, messages, options, error);
+    if (status == OK)
+        status = encode(text, rendered.text.bytes, rendered.text.count, ids_out, ids_count, error);
+    chat_format_text_fini(&rendered);
+    return status;
+}
+
 static enum status encode_messages(struct door_text *text, const struct generate_request *request,
                                    int32_t **ids_out, int32_t *ids_count, struct error *error)
 {
     json_t *messages;
-    struct chat_format_text rendered;
     struct chat_format_options options = chat_format_defaults();
     options.enable_thinking = request->enable_thinking;
     TRY(wire_json(&messages, request->messages, request->messages_bytes, "messages", error));
-    chat_format_text_init(&rendered, REQUEST_TEXT_BYTES_MAX);
-    enum status status = chat_format_render(&rendered, messages, &options, error);
-    if (status == OK) {
-        status = encode(text, rendered.text.bytes, rendered.text.count, ids_out, ids_count, error);
-    }
-    chat_format_text_fini(&rendered);
+    enum status status = encode_chat(text, messages, &options, ids_out, ids_count, error);
     json_decref(messages);
     return status;
 }
@@ -129,6 +135,21 @@ enum status door_text_prompt(struct door_text *text, const struct generate_reque
     }
     TRY(need_tokenizer(text, "prompt", error));
     return encode(text, request->prompt, request->prompt_bytes, ids_out, ids_count, error);
+}
+
+enum status door_text_encode(struct door_text *text, const char *bytes, size_t bytes_count,
+                             int32_t **ids_out, int32_t *ids_count, struct error *error)
+{
+    TRY(need_tokenizer(text, "prompt", error));
+    return encode(text, bytes, bytes_count, ids_out, ids_count, error);
+}
+
+enum status door_text_chat(struct door_text *text, const json_t *messages,
+                           const struct chat_format_options *options, int32_t **ids_out,
+                           int32_t *ids_count, struct error *error)
+{
+    TRY(need_tokenizer(text, "messages", error));
+    return encode_chat(text, messages, options, ids_out, ids_count, error);
 }
 
 // ---- tokenize ----

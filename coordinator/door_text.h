@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "coordinator/text/chat_format.h"
 #include "coordinator/text/tokenizer.h"
 #include "parallel/wire/requests.h"
 
@@ -20,6 +21,14 @@ void door_text_close(struct door_text *text);
 // E_UNSUPPORTED with a text that names the field.
 enum status door_text_prompt(struct door_text *text, const struct generate_request *request,
                              int32_t **ids_out, int32_t *ids_count, struct error *error) MUST_CHECK;
+
+// A text, or messages rendered by the chat format, as ids, malloc'ed, for the caller to free.
+// E_UNSUPPORTED without a tokenizer; E_INPUT, E_LIMIT; messages: errors of chat_format_render.
+enum status door_text_encode(struct door_text *text, const char *bytes, size_t bytes_count,
+                             int32_t **ids_out, int32_t *ids_count, struct error *error) MUST_CHECK;
+enum status door_text_chat(struct door_text *text, const json_t *messages,
+                           const struct chat_format_options *options, int32_t **ids_out,
+                           int32_t *ids_count, struct error *error) MUST_CHECK;
 
 // Answers a tokenize request with a line of JSON, malloc'ed.
 enum status door_text_tokenize(struct door_text *text, const struct tokenize_request *request,

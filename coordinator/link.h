@@ -34,6 +34,7 @@ struct link_order {
 
 enum link_news_type {
     NEWS_READY,    // the first group serves; context tells the limit
+    NEWS_DRAINING, // no new requests are taken from now on
     NEWS_ACCEPTED, // request
     NEWS_TOKENS,   // request, tokens
     NEWS_DONE,     // request, reason, usage

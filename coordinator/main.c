@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "coordinator/door_http.h"
 #include "coordinator/door_rpc.h"
 #include "coordinator/shell.h"
 #include "coordinator/text/tokenizer.h"
@@ -20,7 +21,7 @@
 enum { POOL_TOKENS = 4 << 20, LINE_BYTES = 512 };
 
 struct arguments {
-    const char *model, *workers, *rpc, *load_format, *name;
+    const char *model, *workers, *rpc, *http, *api_key, *load_format, *name;
     int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s;
     double utilization, gibibytes_free;
     uint64_t seed;
@@ -46,6 +47,10 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          NULL},
         {"--workers", NULL, OPTION_TEXT, &a->workers, 0, 0, "ENDPOINT",
          "where workers dial; port 0 = any", NULL},
+        {"--http", NULL, OPTION_TEXT, &a->http, 0, 0, "HOST:PORT",
+         "the HTTP door; port 0 = any, off = none", NULL},
+        {"--api-key", NULL, OPTION_TEXT, &a->api_key, 0, 0, "K",
+         "HTTP clients must send it; by default $DELTAMESH_API_KEY", NULL},
         {"--rpc", NULL, OPTION_TEXT, &a->rpc, 0, 0, "ENDPOINT", "the RPC door; port 0 = any", NULL},
         {"--load-format", NULL, OPTION_CHOICE, &a->load_format, 0, 0, "auto|dummy",
          "weights from files, or made by a rule", NULL},
@@ -182,8 +187,17 @@ static enum status dry_run(const struct deployment *d, struct error *error)
     return OK;
 }
 
-static enum status run_shell(const struct deployment *d, struct link *link, const char *rpc,
-                             struct error *error)
+enum { LINK_RPC, LINK_HTTP, LINKS };
+
+// What is open to clients. http NULL: --http off.
+struct doors {
+    struct link links[LINKS];
+    int links_count;
+    struct door_rpc *rpc;
+    struct door_http *http;
+};
+
+static enum status run_shell(const struct deployment *d, struct doors *doors, struct error *error)
 {
     const struct arguments *a = &d->arguments;
     char ready_line[LINE_BYTES];
@@ -197,12 +211,13 @@ static enum status run_shell(const struct deployment *d, struct link *link, cons
                  .pool_tokens = POOL_TOKENS},
         .workers_endpoint = a->workers,
         .insecure = a->insecure,
-        .links = link,
-        .links_count = 1,
+        .links = doors->links,
+        .links_count = doors->links_count,
         .drain_timeout_s = a->drain_timeout_s,
         .ready_line = ready_line,
     };
-    snprintf(ready_line, sizeof ready_line, "ready rpc=%s http=off", rpc);
+    snprintf(ready_line, sizeof ready_line, "ready rpc=%s http=%s", door_rpc_endpoint(doors->rpc),
+             doors->http != NULL ? door_http_url(doors->http) : "off");
     snprintf(options.core.build, sizeof options.core.build, "%s", version_build());
     if (getrandom(options.core.entropy, sizeof options.core.entropy, 0) !=
         (ssize_t)sizeof options.core.entropy)
@@ -210,17 +225,13 @@ static enum status run_shell(const struct deployment *d, struct link *link, cons
     return shell_run(&options, error);
 }
 
-static enum status serve(const struct deployment *d, struct error *error)
+static enum status open_rpc(const struct deployment *d, struct doors *doors, struct error *error)
 {
     const struct arguments *a = &d->arguments;
-    struct link link;
-    struct door_rpc *door;
-    struct shard shard;
-    TRY(shard_make(&shard, &d->config, 0, a->tp, error)); // before anything is opened
-    TRY(link_open(&link, error));
     struct door_rpc_options options = {.endpoint = a->rpc,
                                        .insecure = a->insecure,
-                                       .link = &link,
+                                       .link = &doors->links[LINK_RPC],
+                                       .link_index = LINK_RPC,
                                        .tokenizer = d->has_tokenizer ? &d->tokenizer : NULL,
                                        .config = d->config,
                                        .vocab_real = vocab_real(d),
@@ -229,14 +240,60 @@ static enum status serve(const struct deployment *d, struct error *error)
                                        .seed = a->seed,
                                        .has_seed = a->has_seed,
                                        .requests_max = a->queued_max + 2 * SEQUENCES_MAX};
-    enum status status = door_rpc_open(&door, &options, error);
-    if (status == OK) {
-        status = run_shell(d, &link, door_rpc_endpoint(door), error);
-        link_tell(&link, &(struct link_news){.type = NEWS_END}); // also when the shell never ran
-        link_wake_door(&link);
-        door_rpc_close(door);
+    TRY(link_open(&doors->links[LINK_RPC], error));
+    doors->links_count = LINK_RPC + 1;
+    return door_rpc_open(&doors->rpc, &options, error);
+}
+
+static enum status open_http(const struct deployment *d, struct doors *doors, struct error *error)
+{
+    const struct arguments *a = &d->arguments;
+    const char *api_key = a->api_key != NULL ? a->api_key : getenv("DELTAMESH_API_KEY");
+    struct door_http_options options = {.address = a->http,
+                                        .api_key = api_key,
+                                        .insecure = a->insecure,
+                                        .link = &doors->links[LINK_HTTP],
+                                        .link_index = LINK_HTTP,
+                                        .tokenizer = d->has_tokenizer ? &d->tokenizer : NULL,
+                                        .config = d->config,
+                                        .vocab_real = vocab_real(d),
+                                        .model_name = model_name(a),
+                                        .sampling_default = d->sampling_default,
+                                        .seed = a->seed,
+                                        .has_seed = a->has_seed,
+                                        .requests_max = a->queued_max + 2 * SEQUENCES_MAX};
+    if (strcmp(a->http, "off") == 0)
+        return OK;
+    TRY(link_open(&doors->links[LINK_HTTP], error));
+    doors->links_count = LINK_HTTP + 1;
+    return door_http_open(&doors->http, &options, error);
+}
+
+static void close_doors(struct doors *doors)
+{
+    for (int i = 0; i < doors->links_count; i++) { // also when the shell never ran
+        link_tell(&doors->links[i], &(struct link_news){.type = NEWS_END});
+        link_wake_door(&doors->links[i]);
     }
-    link_close(&link);
+    if (doors->http != NULL)
+        door_http_close(doors->http);
+    if (doors->rpc != NULL)
+        door_rpc_close(doors->rpc);
+    for (int i = 0; i < doors->links_count; i++)
+        link_close(&doors->links[i]);
+}
+
+static enum status serve(const struct deployment *d, struct error *error)
+{
+    struct doors doors = {.links_count = 0};
+    struct shard shard;
+    TRY(shard_make(&shard, &d->config, 0, d->arguments.tp, error)); // before anything is opened
+    enum status status = open_rpc(d, &doors, error);
+    if (status == OK)
+        status = open_http(d, &doors, error);
+    if (status == OK)
+        status = run_shell(d, &doors, error);
+    close_doors(&doors);
     return status;
 }
 
@@ -255,6 +312,7 @@ int main(int argc, char **argv)
     static struct deployment deployment = {
         .arguments = {.workers = "tcp://127.0.0.1:0",
                       .rpc = "tcp://127.0.0.1:5570",
+                      .http = "127.0.0.1:8000",
                       .load_format = "auto",
                       .tp = 1,
                       .dp = 1,

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include "parallel/base/clock.h"
 #include "parallel/base/log.h"
@@ -21,6 +23,7 @@ struct shell {
     struct coord *core;
     void *core_memory;
     struct socket *socket;
+    int doors_fd; // epoll over the links' eventfds: some door has ordered something
     struct coord_actions *actions;
     struct socket_peer peers[COORD_WORKERS_MAX]; // bytes_count 0 = free
     uint8_t *frame;                              // [WIRE_WORKER_FRAME_BYTES_MAX]
@@ -48,6 +51,7 @@ static void on_look(int number)
 }
 
 static void step(struct shell *shell, struct coord_event *event);
+static void drain(struct shell *shell);
 
 // ---- workers ----
 
@@ -208,12 +212,7 @@ static void on_order(struct shell *shell, struct link *link, const struct link_o
         coord_status(shell->core, &news.status_report);
         link_tell(link, &news);
         break;
-    case ORDER_DRAIN:
-        event.type = EVENT_DRAIN;
-        if (shell->drain_ns == 0)
-            shell->drain_ns = clock_now_ns();
-        step(shell, &event);
-        break;
+    case ORDER_DRAIN: drain(shell); break;
     }
 }
 
@@ -352,6 +351,15 @@ static void step(struct shell *shell, struct coord_event *event)
 
 // ---- time and signals ----
 
+static void drain(struct shell *shell)
+{
+    struct link_news news = {.type = NEWS_DRAINING};
+    if (shell->drain_ns == 0)
+        shell->drain_ns = clock_now_ns();
+    tell_all_doors(shell, &news);
+    step(shell, &(struct coord_event){.type = EVENT_DRAIN, .worker = -1});
+}
+
 static void check_signals(struct shell *shell)
 {
     int seen = stop_signals;
@@ -360,14 +368,25 @@ static void check_signals(struct shell *shell)
                 now_ns - shell->drain_ns > (uint64_t)shell->options.drain_timeout_s * 1000 * MS_NS;
     if (seen > shell->signals_seen && seen == 1) {
         log_info("draining: no new requests, at most %d s", shell->options.drain_timeout_s);
-        shell->drain_ns = now_ns;
-        step(shell, &(struct coord_event){.type = EVENT_DRAIN, .worker = -1});
+        drain(shell);
     } else if ((seen > shell->signals_seen && seen > 1) || late) {
         log_warning("%s: everything ends now", late ? "the drain took too long" : "told twice");
         step(shell, &(struct coord_event){.type = EVENT_SHUTDOWN, .worker = -1});
         shell->drained = true;
     }
     shell->signals_seen = seen;
+}
+
+static enum status open_doors_fd(struct shell *shell, struct error *error)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    shell->doors_fd = epoll_create1(EPOLL_CLOEXEC);
+    bool fine = shell->doors_fd >= 0;
+    for (int i = 0; i < shell->options.links_count && fine; i++) {
+        int fd = shell->options.links[i].core_fd;
+        fine = epoll_ctl(shell->doors_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+    }
+    return fine ? OK : error_set(error, E_SYSTEM, "no file descriptor for the doors' orders");
 }
 
 static enum status open_shell(struct shell *shell, struct error *error)
@@ -380,6 +399,7 @@ static enum status open_shell(struct shell *shell, struct error *error)
     if (shell->core_memory == NULL || shell->actions == NULL || shell->frame == NULL ||
         shell->results == NULL)
         return error_set(error, E_SYSTEM, "no memory: the coordinator needs %zu MiB", bytes >> 20);
+    TRY(open_doors_fd(shell, error));
     TRY(coord_init(&shell->core, shell->core_memory, &shell->options.core, error));
     struct socket_options socket = {.endpoint = shell->options.workers_endpoint,
                                     .frame_bytes_max = WIRE_WORKER_FRAME_BYTES_MAX,
@@ -393,9 +413,8 @@ static enum status open_shell(struct shell *shell, struct error *error)
 
 static void run(struct shell *shell)
 {
-    int fd = shell->options.links_count > 0 ? shell->options.links[0].core_fd : -1;
     while (!shell->drained && !shell->failed) {
-        (void)socket_wait(shell->socket, fd, TICK_MS);
+        (void)socket_wait(shell->socket, shell->doors_fd, TICK_MS);
         receive_workers(shell);
         receive_doors(shell);
         step(shell, &(struct coord_event){.type = EVENT_TICK, .worker = -1});
@@ -411,6 +430,7 @@ enum status shell_run(const struct shell_options *options, struct error *error)
     if (shell == NULL)
         return error_set(error, E_SYSTEM, "no memory for the coordinator");
     shell->options = *options;
+    shell->doors_fd = -1;
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGUSR1, &look, NULL);
@@ -422,6 +442,8 @@ enum status shell_run(const struct shell_options *options, struct error *error)
             status = error_set(error, E_FAILED, "%s", shell->failure);
     }
     socket_close(shell->socket, 1000);
+    if (shell->doors_fd >= 0)
+        close(shell->doors_fd);
     free(shell->core_memory);
     free(shell->actions);
     free(shell->frame);

@@ -50,6 +50,8 @@ module msgpack-c|msgpack libmsgpack-c-dev|libmsgpack-dev
 module jansson libjansson-dev
 module libpcre2-8 libpcre2-dev
 module libutf8proc libutf8proc-dev
+module libmicrohttpd libmicrohttpd-dev
+module libcurl libcurl4-openssl-dev
 '
 test_needs='
 module cmocka libcmocka-dev

@@ -79,10 +79,11 @@ enum status local_server_open(struct local_server *server,
     snprintf(ranks, sizeof ranks, "%d", options->ranks);
     snprintf(backend, sizeof backend, "%s", options->backend);
     snprintf(load_format, sizeof load_format, "%s", options->load_format);
-    char *words[] = {
-        path,        "serve", "--model",       model,       "--tp",  ranks,
-        "--backend", backend, "--load-format", load_format, "--rpc", "tcp://127.0.0.1:0",
-        NULL};
+    char *words[] = {path,        "serve", "--model",
+                     model,       "--tp",  ranks,
+                     "--backend", backend, "--load-format",
+                     load_format, "--rpc", "tcp://127.0.0.1:0",
+                     "--http",    "off",   NULL};
     TRY(children_start(&server->child, words, SIGKILL, true, error));
     if (wait_until_ready(server))
         return OK;

@@ -5,7 +5,7 @@
 
 #include "parallel/base/status.h"
 
-// Runs the command with the words behind "serve". Prints `ready rpc=ENDPOINT http=off` on stdout
+// Runs the command with the words behind "serve". Prints `ready rpc=ENDPOINT http=URL` on stdout
 // once all is up and returns when everything has ended: OK after a drain (SIGTERM, SIGINT or a
 // client's drain), E_USAGE or E_INPUT when a child refused its input (whose own message is on
 // stderr, *error is then empty), E_FAILED when a child died, E_ABORTED after a second signal.

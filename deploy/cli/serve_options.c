@@ -13,7 +13,8 @@
 
 // Values of forwarded options are checked by the coordinator; these only hold the words.
 static struct {
-    const char *rpc, *model_len, *sequences, *step_tokens, *utilization, *queued, *seed, *name;
+    const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
+        *seed, *name;
     int32_t groups;
     bool insecure;
 } words;
@@ -35,6 +36,9 @@ static struct option table[] = {
      "weights from files, or made by a rule", NULL},
     TEXT("--rpc", NULL, &words.rpc, "ENDPOINT",
          "the RPC door (tcp://127.0.0.1:5570; port 0 = any)"),
+    TEXT("--http", NULL, &words.http, "HOST:PORT",
+         "the HTTP door (127.0.0.1:8000; port 0 = any; off = none)"),
+    TEXT("--api-key", NULL, &words.api_key, "K", "HTTP clients must send it ($DELTAMESH_API_KEY)"),
     TEXT("--max-model-len", NULL, &words.model_len, "N", "longest sequence, prompt and output"),
     TEXT("--max-num-seqs", NULL, &words.sequences, "N", "sequences that run at once"),
     TEXT("--max-num-batched-tokens", NULL, &words.step_tokens, "N", "tokens of one step"),
@@ -45,7 +49,7 @@ static struct option table[] = {
     {"--drain-timeout", NULL, OPTION_INT, &parsed.drain_timeout_s, 0, 86400, "S",
      "longest drain, in seconds (30)", NULL},
     {"--insecure", NULL, OPTION_FLAG, &words.insecure, 0, 0, NULL,
-     "allow an RPC endpoint that is not on the loopback", NULL},
+     "allow endpoints that are not on the loopback", NULL},
     // From here on: not the coordinator's.
     {"--backend", NULL, OPTION_CHOICE, &parsed.backend, 0, 0, "auto|cuda|cpu",
      "which workers to start", NULL},
@@ -53,11 +57,10 @@ static struct option table[] = {
     {"--dry-run", NULL, OPTION_FLAG, &parsed.dry_run, 0, 0, NULL,
      "check the model, print the memory plan, start nothing", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
-    REFUSED("--http", "--host --port"),
+    REFUSED("--host", "--port"),
     REFUSED("--speculative-tokens", "--speculative-config"),
     REFUSED("--synthetic-acceptance", NULL),
     REFUSED("--curve-dir", NULL),
-    REFUSED("--api-key", NULL),
     REFUSED("--no-prefix-cache", "--no-enable-prefix-caching --enable-prefix-caching"),
     REFUSED("--max-prefill-gap-ms", NULL),
 };
@@ -66,7 +69,7 @@ static struct option table[] = {
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 13, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 15, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)
@@ -81,7 +84,7 @@ static enum status check(struct error *error)
 static void print_help(void)
 {
     printf("usage: deltamesh serve --model DIR [options]\n\n"
-           "Starts a coordinator and --tp workers, prints `ready rpc=ENDPOINT http=off` when all\n"
+           "Starts a coordinator and --tp workers, prints `ready rpc=ENDPOINT http=URL` when all\n"
            "is up, and drains on SIGTERM or Ctrl-C (a second one aborts).\n\n");
     options_print(stdout, table, OPTIONS_COUNT);
 }

@@ -40,8 +40,8 @@ class Models(harness.Case):
             return json.load(file)
 
     def assert_not_served(self, model, *parts, options=(), code=2):
-        result = run("serve", "--model", model, "--backend", "cpu", "--rpc", "tcp://127.0.0.1:0",
-                     *options, timeout=30)
+        result = run("serve", "--model", model, "--backend", "cpu", "--http", "off",
+                     "--rpc", "tcp://127.0.0.1:0", *options, timeout=30)
         self.assertEqual(result.returncode, code, result.stderr)
         self.assertNotIn("ready", result.stdout)
         for part in parts:

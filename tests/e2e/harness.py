@@ -189,11 +189,13 @@ class Server(Process):
 
     def __init__(self, model=DEMO, *options, ranks=1, ready=True):
         super().__init__([program(), "serve", "--model", model, "--tp", ranks, "--backend", "cpu",
-                          "--rpc", "tcp://127.0.0.1:0", *SMALL, *options])
+                          "--rpc", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", *SMALL,
+                          *options])
         self.ranks = ranks
         if ready:
             try:
-                self.endpoint = self.line("ready ").split()[1].split("=", 1)[1]
+                words = self.line("ready ").split()
+                self.endpoint, self.url = [word.split("=", 1)[1] for word in words[1:3]]
             except BaseException:
                 self.close()
                 raise

@@ -45,13 +45,15 @@ static void the_coordinators_words_are_forwarded(void **state)
     assert_int_equal(options.ranks, 1);
     assert_int_equal(options.drain_timeout_s, 30);
     assert_int_equal(PARSE("--model=m", "-tp", "4", "--backend", "cpu", "--load-format=dummy",
-                           "--rpc", "tcp://127.0.0.1:0", "--max_model_len", "4096",
-                           "--max-num-seqs", "8", "--max-num-batched-tokens", "512",
-                           "--gpu-memory-utilization", "0.5", "--max-queued", "9", "--seed", "7",
-                           "--served-model-name", "n", "--drain-timeout", "3", "--insecure"),
+                           "--rpc", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--api-key", "k",
+                           "--max_model_len", "4096", "--max-num-seqs", "8",
+                           "--max-num-batched-tokens", "512", "--gpu-memory-utilization", "0.5",
+                           "--max-queued", "9", "--seed", "7", "--served-model-name", "n",
+                           "--drain-timeout", "3", "--insecure"),
                      OK);
     assert_string_equal(forwarded,
                         "--model m --tp 4 --load-format dummy --rpc tcp://127.0.0.1:0 "
+                        "--http 127.0.0.1:0 --api-key k "
                         "--max-model-len 4096 --max-num-seqs 8 --max-num-batched-tokens 512 "
                         "--gpu-memory-utilization 0.5 --max-queued 9 --seed 7 "
                         "--served-model-name n --drain-timeout 3 --insecure ");
@@ -68,13 +70,11 @@ static void what_is_not_served_is_refused(void **state)
 {
     (void)state;
     static const char *const later[] = {
-        "--http",
         "--host",
         "--port",
         "--speculative-tokens",
         "--synthetic-acceptance",
         "--curve-dir",
-        "--api-key",
         "--no-prefix-cache",
         "--max-prefill-gap-ms",
     };

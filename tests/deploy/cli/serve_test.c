@@ -313,10 +313,10 @@ static void what_is_missing_or_refused_is_named(void **state)
     ends(2);
     errors_have("no program deltamesh-worker-cuda beside this one", true);
     program_end(&serve);
-    const char *http[] = {serve_path, "serve", "--model", "m", "--http", "127.0.0.1:0", NULL};
-    program_start(&serve, http, "");
+    const char *host[] = {serve_path, "serve", "--model", "m", "--host", "0.0.0.0", NULL};
+    program_start(&serve, host, "");
     ends(1);
-    errors_have("--http", true);
+    errors_have("--host", true);
     errors_have("not in this version", true);
     program_end(&serve);
     const char *model[] = {serve_path, "serve", "--tp", "2", NULL};

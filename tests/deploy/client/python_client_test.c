@@ -27,6 +27,8 @@ static void the_python_client_against_the_demo_model(void **state)
                            "cpu",
                            "--rpc",
                            "tcp://127.0.0.1:0",
+                           "--http",
+                           "off",
                            NULL};
     program_start(&server, serve, "");
     if (!program_wait_out(&server, " http=", WAIT_MS))

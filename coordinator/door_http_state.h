@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// door_http_state.h -- what is inside struct door_http, for door_http*.c and nobody else. An
+// exchange is one HTTP request and its answer; a choice is one prompt of it, which the core knows
+// by a number.
+#pragma once
+
+#include <pthread.h>
+
+#include "coordinator/door_http.h"
+#include "coordinator/door_metrics.h"
+#include "coordinator/door_sampling.h"
+#include "coordinator/door_text.h"
+#include "coordinator/openai_reply.h"
+#include "coordinator/openai_request.h"
+#include "coordinator/text/thought_split.h"
+
+enum {
+    HTTP_CONNECTIONS_MAX = 4096,       // open at once; later ones wait to be accepted
+    HTTP_CONNECTION_BYTES = 32 << 10,  // request line and headers
+    HTTP_BODIES_BYTES_MAX = 256 << 20, // of bodies being received, together
+    HTTP_STREAM_BYTES_MAX = 1 << 20,   // unsent to one client; over it its work ends
+    HTTP_ANSWER_BYTES_MAX = 256 << 20, // of one whole answer
+    HTTP_IDLE_S = 75,                  // without any byte
+    HTTP_HEADERS_MS = 15000,           // from a connection's or request's first line on
+    HTTP_BODY_MS = 300000,             // from the headers to the body's last byte
+    HTTP_BETWEEN_MS = 120000,          // from an answer to the next request's first line
+    HTTP_STATUS_MS = 2000,             // for the core to tell how it is
+    HTTP_ID_BYTES_MAX = 40,
+};
+
+struct MHD_Connection;
+struct http_exchange;
+
+// A TCP connection. Watched by our own epoll while a client waits for an answer: the library does
+// not look at suspended connections.
+struct http_connection {
+    struct http_connection *previous, *next;
+    struct http_exchange *exchange; // the request under way, or NULL
+    int fd;
+    bool watched;
+    uint64_t deadline_ns; // for what is being received; UINT64_MAX = nothing is
+};
+
+struct http_choice {
+    struct http_exchange *exchange;
+    int32_t index;
+    uint64_t number;            // 0 = the core does not know it (any more)
+    struct door_stream *stream; // NULL: ids only
+    struct stop_strings stops;
+    struct thought_split thought;
+    int32_t stop_ids[STEP_STOP_IDS_MAX]; // [stop_ids_count] whose text is not told
+    int32_t stop_ids_count;
+    bool accepted, stopped; // stopped: by a stop string; what still comes is dropped
+    bool done;
+    const struct stop_string *stop; // that ended it, or NULL
+    const char *finish_reason;      // once done
+    struct text_buffer content;     // whole answers only
+    struct text_buffer reasoning;   // whole answers only
+    int32_t *ids;                   // whole answers with return_token_ids: [ids_count]
+    size_t ids_count, ids_capacity;
+    struct openai_usage usage;
+    uint64_t told_ns; // when its last tokens came, 0 = none yet
+};
+
+enum http_phase {
+    HTTP_RECEIVING, // headers and body
+    HTTP_WAITING,   // suspended until the core has said something
+    HTTP_READY,     // answer and http_code are there
+    HTTP_STREAMING, // events go through `answer` as they come
+    HTTP_ENDED,     // of a stream: its last event is in `answer`
+    HTTP_GONE,      // the client left or was cut off
+};
+
+struct http_exchange {
+    struct http_exchange *previous, *next;
+    struct door_http *door;
+    struct MHD_Connection *handle;
+    struct http_connection *connection;
+    const struct http_route *route; // NULL: none, the answer is an error
+    char id[HTTP_ID_BYTES_MAX];     // hexadecimal, of our making
+    char answer_id[HTTP_ID_BYTES_MAX + 16];
+    enum http_phase phase;
+    bool suspended, asks_status;
+    uint64_t begun_ns;
+    struct text_buffer body;
+    size_t discarded_bytes; // of a body over the limit
+    // The answer.
+    int http_code;
+    const char *content_type;
+    const char *allow;         // 405: the methods that are
+    struct text_buffer answer; // a stream: what is not yet sent, from answer_sent on
+    size_t answer_sent;
+    // Of /v1/completions and /v1/chat/completions.
+    bool has_request;
+    struct openai_request request;
+    struct openai_head head;
+    struct http_choice *choices; // [request.prompts_count]
+    int32_t accepted_count, done_count;
+};
+
+// A place in the table from numbers to choices.
+struct http_number {
+    uint32_t generation;
+    struct http_choice *choice; // NULL = free
+};
+
+struct door_http {
+    struct door_http_options options;
+    struct MHD_Daemon *daemon;
+    int listen_fd, epoll_fd;
+    struct door_text *text;
+    struct door_seeds seeds;
+    struct http_number *numbers; // [options.requests_max]
+    int32_t *numbers_free;       // [numbers_free_count]
+    int32_t numbers_free_count;
+    struct http_exchange *exchanges; // all, a list
+    struct http_connection *connections;
+    size_t bodies_bytes;
+    struct text_buffer piece, content, reasoning; // of one event
+    struct door_metrics metrics;
+    bool status_asked;
+    uint64_t checked_ns;
+    int64_t started_s; // Unix time
+    int32_t context;   // longest sequence, 0 until a group is ready
+    bool draining, ended;
+    uint64_t ended_ns;
+    pthread_t thread;
+    char url[300];
+};
+
+// ---- door_http.c ----
+
+// Something has come for an exchange that may be suspended: the library goes on with it.
+void door_http_wake(struct http_exchange *exchange);
+
+// ---- door_http_routes.c ----
+
+struct http_route {
+    const char *path;
+    bool is_post, is_open; // open: needs no API key
+    // Answers, or sets the phase to HTTP_WAITING. The body is whole.
+    void (*handle)(struct http_exchange *exchange);
+};
+
+// Sets exchange->route by method and path. Else E_NOT_FOUND, or E_UNSUPPORTED with *error's 405.
+enum status door_http_routes_find(struct http_exchange *exchange, const char *method,
+                                  const char *path, struct openai_error *error) MUST_CHECK;
+
+// Makes an error, or what is in exchange->answer, the answer.
+void door_http_routes_fail(struct http_exchange *exchange, const struct openai_error *error);
+void door_http_routes_answer(struct http_exchange *exchange, int http_code,
+                             const char *content_type);
+
+// The core's counts have come: who asked for them is answered. NULL: they did not come in time.
+void door_http_routes_status(struct door_http *door, const struct coord_status *status);
+
+// ---- door_http_generate.c ----
+
+// Handlers of the routes.
+void door_http_generate_completion(struct http_exchange *exchange);
+void door_http_generate_chat(struct http_exchange *exchange);
+
+// Takes news about a request into its choice and exchange. Also frees news->text.
+void door_http_generate_news(struct door_http *door, const struct link_news *news);
+
+// The exchange is over, in whatever way: unfinished work is stopped and everything freed.
+void door_http_generate_end(struct http_exchange *exchange);
+
+// The client left or does not read: its work is stopped, the connection will be closed.
+void door_http_generate_cut_off(struct http_exchange *exchange, const char *why);
