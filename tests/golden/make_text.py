@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/golden/text: what Hugging Face tokenizers and the chat template answer.
+"""Writes tests/golden/text: what Hugging Face tokenizers answers. Chats are make_chat.py's.
 
-  python tests/golden/make_text.py [--template FILE]     with tokenizers and jinja2
+  python tests/golden/make_text.py                       with tokenizers
 
---template is the chat template published with Qwen3.5; without it chat.json is left as it is.
 Formats are told in tests/golden/text/README.md. Same seeds, same bytes.
 """
-import argparse
 import json
 import pathlib
 import random
@@ -235,85 +233,13 @@ def write_code_points(name, tokenizer):
     (HERE / f"{name}_code_points.bin").write_bytes(out)
 
 
-# ---------------------------------------------------------------- chat
-def chat_content(rng):
-    blank = ["", "", "", " ", "\n", "\t\n ", "\u00a0", "\u3000", "\x1f", "\u200b", "\u2028"]
-    words = " ".join(rng.choice(WORDS[:24]) for _ in range(rng.randrange(0, 6))).replace("\0", "")
-    text = rng.choice(blank) + words + rng.choice(blank)
-    if rng.random() < 0.15:
-        return [{"type": "text", "text": piece} for piece in (text, rng.choice(blank), "b ")]
-    return None if rng.random() < 0.03 else text
-
-
-def chat_answer(rng):
-    message = {"role": "assistant", "content": chat_content(rng)}
-    kind = rng.randrange(6)
-    if kind == 0:
-        message["reasoning_content"] = rng.choice(["", " thought \n", "a\n\nb", None])
-        if rng.random() < 0.5:
-            message["content"] = "<think>in</think>\nout"
-    elif kind == 1:
-        message["content"] = "<think>\n" + rng.choice(["why", " ", "x</think>y"]) + \
-            "\n</think>\n\n  answer"
-    elif kind == 2:
-        message["content"] = rng.choice(["</think>rest", "a<think>b<think>c</think>\n",
-                                         "<think>open"])
-    return message
-
-
-def chat_case(rng):
-    messages = []
-    if rng.random() < 0.4:
-        messages.append({"role": "system", "content": chat_content(rng)})
-    for _ in range(rng.randrange(0, 4)):
-        messages.append({"role": "user", "content": chat_content(rng)})
-        if rng.random() < 0.2:
-            messages.append(chat_answer(rng))
-            messages.append({"role": "user", "content": " <tool_response>\nx\n</tool_response> "})
-        if rng.random() < 0.8:
-            messages.append(chat_answer(rng))
-    if rng.random() < 0.8:
-        messages.append({"role": "user", "content": chat_content(rng)})
-    if rng.random() < 0.03:
-        messages.append({"role": "system", "content": "late"})
-    return {"messages": messages, "add_generation_prompt": rng.random() < 0.7,
-            "enable_thinking": rng.random() < 0.6}
-
-
-def write_chat(template_path):
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message):
-        raise ValueError(message)
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
-    template = environment.from_string(pathlib.Path(template_path).read_text(encoding="utf-8"))
-    rng = random.Random(11)
-    lines = []
-    for _ in range(260):
-        case = chat_case(rng)
-        try:
-            case["text"] = template.render(**case)
-        except ValueError:
-            case["text"] = None
-        lines.append(json.dumps(case, ensure_ascii=False))
-    (HERE / "chat.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    refused = sum(line.endswith('"text": null}') for line in lines)
-    print(f"chat.json: {len(lines)} cases, {refused} refused")
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--template")
-    arguments = parser.parse_args()
     family, odd = make_family(), make_odd()
     write_cases("family", family, HERE / "family", 1, (2500, 800))
     write_cases("odd", odd, HERE / "odd", 2, (1200, 400))
     write_cases("demo", Tokenizer.from_file(str(DEMO / "tokenizer.json")), DEMO, 3, (1200, 400))
     write_code_points("family", family)
     write_code_points("odd", odd)
-    if arguments.template:
-        write_chat(arguments.template)
 
 
 if __name__ == "__main__":
