@@ -41,6 +41,10 @@ COVERED_BY = {
     "worker/step_check.c": "tests/worker/step_test.c",
     "worker/loader.c": "tests/e2e/serve_test.py",
     "parallel/base/version.c": "tests/e2e/serve_test.py",
+    # The ways to a server and what is printed: the program against a server that the test plays.
+    "deploy/cli/bench_rpc.c": "tests/deploy/cli/bench_test.c",
+    "deploy/cli/bench_print.c": "tests/deploy/cli/bench_test.c",
+    "deploy/cli/bench_http.c": "tests/e2e/bench_test.py",
 }
 
 # ---------------------------------------------------------------- include arrows

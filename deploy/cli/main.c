@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "deploy/cli/bench.h"
 #include "deploy/cli/generate.h"
 #include "deploy/cli/serve.h"
 #include "deploy/cli/status.h"
@@ -11,22 +12,15 @@
 #include "parallel/base/status.h"
 #include "parallel/base/version.h"
 
-static enum status bench_run(int count, char *const *words, struct error *error)
-{
-    (void)count;
-    (void)words;
-    return error_set(error, E_USAGE, "bench is not in this version");
-}
-
 static const struct {
-    const char *name, *help; // help NULL: not shown
+    const char *name, *help;
     enum status (*run)(int count, char *const *words, struct error *error);
 } commands[] = {
     {"serve", "a coordinator and its workers on this host", serve_run},
     {"generate", "prompts in, text out", generate_run},
     {"tokenize", "text to token ids and back, a line at a time", tokenize_run},
     {"status", "what a server is doing", status_run},
-    {"bench", NULL, bench_run},
+    {"bench", "load on a server, and how it bears it", bench_run},
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -34,10 +28,8 @@ enum { COMMANDS = sizeof commands / sizeof commands[0] };
 static void print_help(FILE *file)
 {
     fprintf(file, "usage: deltamesh COMMAND [options]     (deltamesh COMMAND --help)\n\n");
-    for (int i = 0; i < COMMANDS; i++) {
-        if (commands[i].help != NULL)
-            fprintf(file, "  %-12s%s\n", commands[i].name, commands[i].help);
-    }
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(file, "  %-12s%s\n", commands[i].name, commands[i].help);
     fprintf(file, "\n  --version, --help\n\n"
                   "exit codes: 0 ok, 1 usage, 2 bad input, 3 no connection, 4 the server refused "
                   "or failed\n");
