@@ -64,7 +64,8 @@ def check_refusals(client):
     refused("bad_input", "nan", lambda: client.generate(prompt="x", temperature=float("nan")))
     refused("bad_input", "prompt", lambda: client.generate(max_tokens=3))
     refused("bad_input", "ids", lambda: client.generate(ids=[1, 10**6]))
-    refused("unsupported", "logprobs", lambda: client.generate(prompt="x", logprobs=3))
+    refused("unsupported", "multi_modal_data",
+            lambda: client.generate(prompt="x", multi_modal_data={"image": "x"}))
     refused("unsupported", "structured_outputs",
             lambda: client.generate(prompt="x", structured_outputs={"json": {}}))
     refused("limit", "16777216", lambda: client.generate(prompt="x" * (17 << 20)))

@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -298,21 +299,37 @@ static void foreign_bytes_are_a_failed_handshake(void **state)
     socket_close(router, 0);
 }
 
-static void linger_lets_the_last_message_leave(void **state)
+static void *close_with_linger(void *dealer)
+{
+    socket_close(dealer, WAIT_MS);
+    return NULL;
+}
+
+// The peer begins to read only when the sender already closes with full queues.
+static void linger_lets_everything_leave(void **state)
 {
     (void)state;
-    for (int i = 0; i < 20; i++) {
-        struct socket *router = router_of("tcp://127.0.0.1:0");
-        struct socket *dealer = dealer_to(router);
-        assert_int_equal(socket_send(dealer, NULL, "last words", 10, &error), OK);
-        socket_close(dealer, 2000);
+    struct socket *router = router_of("tcp://127.0.0.1:0");
+    struct socket *dealer = dealer_to(router);
+    char message[LIMIT_BYTES] = {0};
+    uint32_t sent = 0;
+    while (sent < 10000000) {
+        memcpy(message, &sent, sizeof sent);
+        if (socket_send(dealer, NULL, message, sizeof message, &error) != OK)
+            break;
+        sent++;
+    }
+    pthread_t closer;
+    assert_int_equal(pthread_create(&closer, NULL, close_with_linger, dealer), 0);
+    for (uint32_t i = 0; i < sent; i++) {
         struct socket_peer peer;
         const void *frame;
         size_t bytes;
         assert_int_equal(receive(router, &peer, &frame, &bytes), OK);
-        assert_memory_equal(frame, "last words", 10);
-        socket_close(router, 0);
+        assert_memory_equal(frame, &i, sizeof i);
     }
+    assert_int_equal(pthread_join(closer, NULL), 0);
+    socket_close(router, 0);
 }
 
 // What had arrived before the server left can still be read after its going was noticed.
@@ -367,7 +384,7 @@ int main(void)
         cmocka_unit_test(a_server_that_left_is_told),
         cmocka_unit_test(a_stalled_peer_fills_its_queue_only),
         cmocka_unit_test(foreign_bytes_are_a_failed_handshake),
-        cmocka_unit_test(linger_lets_the_last_message_leave),
+        cmocka_unit_test(linger_lets_everything_leave),
         cmocka_unit_test(last_words_survive_the_connection),
         cmocka_unit_test(wait_watches_another_descriptor),
     };

@@ -54,6 +54,13 @@ static void fill(struct step_plan *p)
                                      .page_limit = 7,
                                      .seed = 0xFEDCBA9876543210u,
                                      .temperature = 0.7f,
+                                     .top_k = 20,
+                                     .top_p = 0.95f,
+                                     .min_p = 0.05f,
+                                     .repetition = 1.25f,
+                                     .frequency = -2,
+                                     .presence = 1.5f,
+                                     .stops_from = 140,
                                      .stop_count = 2,
                                      .stop_ids = {248044, 248046}};
     p->opens[1] = (struct step_open){
@@ -99,6 +106,11 @@ static void same_open(const struct step_open *a, const struct step_open *b)
     assert_int_equal(a->page_limit, b->page_limit);
     assert_true(a->seed == b->seed);
     assert_true(a->temperature == b->temperature);
+    assert_int_equal(a->top_k, b->top_k);
+    assert_true(a->top_p == b->top_p && a->min_p == b->min_p);
+    assert_true(a->repetition == b->repetition);
+    assert_true(a->frequency == b->frequency && a->presence == b->presence);
+    assert_int_equal(a->stops_from, b->stops_from);
     assert_int_equal(a->stop_count, b->stop_count);
     assert_memory_equal(a->stop_ids, b->stop_ids, (size_t)a->stop_count * sizeof *a->stop_ids);
 }
@@ -310,6 +322,15 @@ static void every_field_has_its_limit(void **state)
     REFUSED(opens[0].temperature = -0.5f, "'temp': -0.5 is outside 0");
     REFUSED(opens[0].temperature = strtof("nan", NULL), "'temp': nan is outside 0");
     REFUSED(opens[0].temperature = strtof("inf", NULL), "'temp': inf is outside 0");
+    REFUSED(opens[0].top_k = -1, "'top_k': -1 is outside 0 ..");
+    REFUSED(opens[0].top_p = 1.5f, "'top_p': 1.5 is outside 0 .. 1");
+    REFUSED(opens[0].top_p = -0.5f, "'top_p': -0.5 is outside 0 .. 1");
+    REFUSED(opens[0].min_p = 1.5f, "'min_p': 1.5 is outside 0 .. 1");
+    REFUSED(opens[0].repetition = -1, "'rep': -1 is outside 0 ..");
+    REFUSED(opens[0].frequency = 2.5f, "'freq': 2.5 is outside -2 .. 2");
+    REFUSED(opens[0].presence = -2.5f, "'pres': -2.5 is outside -2 .. 2");
+    REFUSED(opens[0].presence = strtof("nan", NULL), "'pres': nan is outside -2 .. 2");
+    REFUSED(opens[0].stops_from = -1, "'from': -1 is outside 0 ..");
     REFUSED(opens[0].stop_ids[1] = -1, "'stop': -1 is outside");
     REFUSED(pages[0].slot = -1, "'pages'[0]: -1 is outside");
     REFUSED(pages[1].first = -1, "'pages'[1]: -1 is outside");
