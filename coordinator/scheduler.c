@@ -62,6 +62,14 @@ static void close_running(struct coord *coord, int32_t index)
     struct request *request = request_at(coord, index);
     request->phase = PHASE_CLOSING;
     requests_forget(&coord->requests, index);
+#ifdef PLANT_slot_given_early
+    request->steps_in_flight = 0;
+#endif
+#ifdef PLANT_pages_freed_early
+    kv_pages_give_back(&coord->groups[request->group].pages, request->pages_first);
+    request->pages_first = KV_PAGE_NONE;
+    request->pages_count = 0;
+#endif
     if (request->steps_in_flight == 0)
         release(coord, index);
 }
@@ -105,9 +113,12 @@ static void add_flight_row(struct coord *coord, struct flight *flight, int32_t i
 // leave room for another.
 static bool may_decode(const struct request *request)
 {
+    int32_t drawn = request->outputs + request->draws_in_flight;
+#ifdef PLANT_row_past_end
+    drawn = request->outputs;
+#endif
     return request->phase == PHASE_RUNNING && request->prompt_planned == request->prompt.tokens &&
-           request->prompt.tokens + request->outputs + request->draws_in_flight <
-               request->tokens_end;
+           request->prompt.tokens + drawn < request->tokens_end;
 }
 
 static void plan_decodes(struct coord *coord, struct group_state *group, struct flight *flight)
@@ -132,6 +143,9 @@ static int32_t chunk_tokens(const struct request *request, int32_t budget)
     if (rest <= budget)
         return rest;
     int32_t end = (request->prompt_planned + budget) / TOKENS_PER_PAGE * TOKENS_PER_PAGE;
+#ifdef PLANT_chunk_off_grid
+    end = request->prompt_planned + budget;
+#endif
     return end > request->prompt_planned ? end - request->prompt_planned : 0;
 }
 
@@ -423,6 +437,7 @@ static void take_report(struct coord *coord, int32_t g, struct flight *flight,
     uint32_t bit = 1u << report->rank;
     if ((flight->reported & bit) != 0)
         return; // a duplicate changes nothing
+#ifndef PLANT_hash_ignored
     if (flight->reported != 0 && flight->hash != report->hash) {
         members_fail_group(coord, g, out,
                            "group %d: step %llu: rank %d drew other tokens than the ranks before "
@@ -431,6 +446,7 @@ static void take_report(struct coord *coord, int32_t g, struct flight *flight,
                            (unsigned long long)report->hash, (unsigned long long)flight->hash);
         return;
     }
+#endif
     if (report->rank == 0) {
         if (report->rows_count != flight->rows_count) {
             members_fail_group(coord, g, out, "group %d: step %llu: %d rows reported, %d planned",
@@ -449,8 +465,10 @@ void scheduler_report(struct coord *coord, int32_t g, const struct report *repor
                       struct coord_actions *out)
 {
     struct group_state *group = &coord->groups[g];
+#ifndef PLANT_report_twice
     if (report->step <= group->step_done)
         return; // a late duplicate
+#endif
     if (report->step > group->step_sent) {
         members_fail_group(coord, g, out, "group %d: rank %d reports step %llu, %llu were sent", g,
                            report->rank, (unsigned long long)report->step,

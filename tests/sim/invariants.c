@@ -201,6 +201,15 @@ void invariants_report(struct sim *sim, const struct report *report)
            group->reported[(group->resolved + 1) % INVARIANTS_STEPS_BACK] == all)
         group->resolved++;
     sim->invariants.moved_ns = sim->now_ns;
+    if (group->lie_step != 0 && group->resolved >= group->lie_step)
+        group->must_fail_by_ns = sim->now_ns; // at once
+}
+
+static void check_failed_in_time(struct sim *sim, int g)
+{
+    const struct watched_group *group = &sim->invariants.groups[g];
+    if (group->must_fail_by_ns != 0 && !group->failed && sim->now_ns >= group->must_fail_by_ns)
+        sim_violation(sim, "group %d has not failed in time after %s", g, group->must_fail_because);
 }
 
 void invariants_action(struct sim *sim, const struct coord_action *action)
@@ -214,6 +223,8 @@ void invariants_action(struct sim *sim, const struct coord_action *action)
     case ACTION_GROUP_READY: on_ready(sim, action); break;
     case ACTION_GROUP_FAILED: on_failed(sim, action); break;
     case ACTION_DRAINED:
+        for (int g = 0; g < sim->scenario.options.groups; g++)
+            check_failed_in_time(sim, g);
         if (!sim->clients.draining || sim->clients.unfinished > 0)
             sim_violation(sim, "DRAINED with %d requests unfinished", sim->clients.unfinished);
         break;
@@ -255,6 +266,14 @@ void invariants_expect_failure(struct sim *sim, int32_t index, uint64_t limit_ns
     }
 }
 
+void invariants_expect_lie_seen(struct sim *sim, int32_t index, uint64_t step, const char *because)
+{
+    struct watched_group *group = &sim->invariants.groups[sim->processes[index].place.group];
+    group->lie_step = step;
+    group->must_fail_because = because;
+    invariants_expect_failure(sim, index, STEP_MS_MAX * (uint64_t)SIM_MS_NS, because);
+}
+
 void invariants_progress(struct sim *sim)
 {
     uint64_t quiet_ns = sim->now_ns - sim->invariants.moved_ns;
@@ -262,9 +281,7 @@ void invariants_progress(struct sim *sim)
         QUIET_MS_MAX * (uint64_t)SIM_MS_NS + sim->scenario.start_ns_max + sim->scenario.load_ns_max;
     for (int g = 0; g < sim->scenario.options.groups; g++) {
         const struct watched_group *group = &sim->invariants.groups[g];
-        if (group->must_fail_by_ns != 0 && !group->failed && sim->now_ns > group->must_fail_by_ns)
-            sim_violation(sim, "group %d has not failed in time after %s", g,
-                          group->must_fail_because);
+        check_failed_in_time(sim, g);
         if (!group->failed && group->sent > group->resolved &&
             quiet_ns > STEP_MS_MAX * (uint64_t)SIM_MS_NS)
             sim_violation(sim, "group %d: step %llu neither ends nor fails", g,

@@ -22,6 +22,7 @@ struct watched_group {
     uint64_t failed_ns;
     uint64_t must_fail_by_ns; // a fault was done to it that has to be seen by then; 0 = none
     const char *must_fail_because;
+    uint64_t lie_step; // a rank lied about this step: it fails when it is complete; 0 = none
     struct memory_plan memory;
     uint64_t sent, resolved;                   // last step sent; last step that every rank reported
     uint32_t reported[INVARIANTS_STEPS_BACK];  // of step s in [s % INVARIANTS_STEPS_BACK]
@@ -59,6 +60,10 @@ void invariants_progress(struct sim *sim);
 // A fault that has to end the group of this process within limit_ns.
 void invariants_expect_failure(struct sim *sim, int32_t process, uint64_t limit_ns,
                                const char *because);
+
+// A rank lies in its report of this step: the group has to fail when the step is complete.
+void invariants_expect_lie_seen(struct sim *sim, int32_t process, uint64_t step,
+                                const char *because);
 
 // At the end of a run: everything given back, everybody gone.
 void invariants_final(struct sim *sim);
