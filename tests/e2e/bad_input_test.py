@@ -98,14 +98,14 @@ class Models(harness.Case):
         server = self.server(harness.golden(TINY), "--load-format", "dummy")
         port = server.endpoint
         result = run("serve", "--model", harness.golden(TINY), "--load-format", "dummy",
-                     "--backend", "cpu", "--rpc", port, timeout=30)
+                     "--backend", "cpu", "--http", "off", "--rpc", port, timeout=30)
         self.assertEqual(result.returncode, 4, result.stderr)
         self.assertIn(port, result.stderr)
         self.assertIn("in use", result.stderr)
 
     def test_endpoint_off_the_loopback(self):
         result = run("serve", "--model", harness.golden(TINY), "--load-format", "dummy",
-                     "--backend", "cpu", "--rpc", "tcp://0.0.0.0:0", timeout=30)
+                     "--backend", "cpu", "--http", "off", "--rpc", "tcp://0.0.0.0:0", timeout=30)
         self.assertEqual(result.returncode, 2, result.stderr)
         self.assertIn("--insecure", result.stderr)
 
@@ -242,7 +242,7 @@ class NoTokenizer(harness.SharedCase):
     def test_a_worker_that_does_not_belong_is_refused(self):
         coordinator = self.own(harness.Process(
             [harness.program("deltamesh-coordinator"), "--model", self.MODEL, "--rpc",
-             "tcp://127.0.0.1:0", *harness.SMALL]))
+             "tcp://127.0.0.1:0", "--http", "off", *harness.SMALL]))
         endpoint = coordinator.line("workers ").split()[1]
 
         def worker(model):

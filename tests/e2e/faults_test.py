@@ -200,7 +200,7 @@ class Parts(Faults):
     def test_workers_end_with_their_coordinator(self):
         coordinator = self.own(harness.Process(
             [harness.program("deltamesh-coordinator"), "--model", harness.DEMO, "--tp", "2",
-             "--rpc", "tcp://127.0.0.1:0", *harness.SMALL]))
+             "--rpc", "tcp://127.0.0.1:0", "--http", "off", *harness.SMALL]))
         endpoint = coordinator.line("workers ").split()[1]
         workers = [self.own(harness.Process(
             [harness.program("deltamesh-worker-cpu"), "--coordinator", endpoint, "--model",
