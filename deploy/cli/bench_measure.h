@@ -60,6 +60,7 @@ struct bench_summary {
     double acceptance_length, acceptance_rate;
 };
 
+// Nothing measured yet; fini frees the series.
 void bench_measure_init(struct bench_measure *measure);
 void bench_measure_fini(struct bench_measure *measure);
 

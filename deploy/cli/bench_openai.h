@@ -32,6 +32,7 @@ struct bench_openai_stream {
     struct bench_usage usage; // all -1 until it comes
 };
 
+// An answer of which nothing has come; fini frees what was kept of it.
 void bench_openai_stream_init(struct bench_openai_stream *stream);
 void bench_openai_stream_fini(struct bench_openai_stream *stream);
 

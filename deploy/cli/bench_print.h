@@ -21,6 +21,7 @@ struct bench_progress {
     uint64_t at_ns; // when it was last written
 };
 
+// No line yet; looks whether there may be one.
 void bench_print_progress_begin(struct bench_progress *progress);
 
 // Rewrites the line, five times a second at most.
