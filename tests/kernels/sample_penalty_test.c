@@ -48,6 +48,7 @@ static void open_fixture(struct fixture *f, int ranks, const struct slot_samplin
         f->counts[r] = ops_alloc(&f->ops, bytes);
         memset(f->counts[r], 0xff, bytes); // as a former sequence left them
         sample_penalty_open(f->ops.streams[0], f->counts[r], VOCAB / ranks, &opening, 1);
+        stream_synchronize(f->ops.streams[0]); // opening is read when the op runs
     }
     steps_open_slot(&f->steps, 1, 0, sampling);
 }
