@@ -84,6 +84,7 @@ class Drains(Faults):
         running.join(10)
         self.assertIsNone(running.error)
         self.assertEqual((running.tokens, running.answer["finish_reason"]), (300, "length"))
+        self.assertNotIn(" error ", server.stderr)
         self.assert_nothing_stays(server)
 
     def test_drain_over_the_wire(self):
@@ -95,7 +96,15 @@ class Drains(Faults):
         self.assertEqual(server.wait(), 0, server.stderr)
         running.join(10)
         self.assertEqual((running.tokens, running.answer["finish_reason"]), (200, "length"))
+        self.assertNotIn(" error ", server.stderr)
         self.assert_nothing_stays(server)
+
+    def test_every_rank_hears_of_the_end(self):
+        for _ in range(5):
+            server, _ = self.streaming(count=0)
+            self.assertEqual(server.drain(), 0, server.stderr)
+            self.assertNotIn(" error ", server.stderr)
+            self.assert_nothing_stays(server)
 
     def test_second_sigterm_ends_at_once(self):
         server, streams = self.streaming()
@@ -104,7 +113,7 @@ class Drains(Faults):
         told = time.monotonic()
         server.signal(signal.SIGTERM)
         self.assertEqual(server.wait(5), 4, server.stderr)
-        self.assertIn("second signal", server.stderr)
+        self.assertIn("everything is ended now", server.stderr)
         self.end_of(streams, told, TOLD_S_MAX)
         self.assertTrue(all(stream.error is not None for stream in streams))
         self.assert_nothing_stays(server)
@@ -135,10 +144,13 @@ class Deaths(Faults):
     def test_a_killed_rank(self):
         for ranks, victim in ((1, 0), (2, 1)):
             server, streams = self.streaming(ranks=ranks)
+            client = self.generating(server, len(streams))
             pid = server.workers()[victim]
             since = time.monotonic()
             os.kill(pid, signal.SIGKILL)
             self.assert_told(server, streams, since, f"pid {pid}", "killed by signal 9")
+            self.assertEqual(client.wait(), 4, client.stderr)
+            self.assertIn("failed: group 0", client.stderr)
 
     def test_a_killed_rank_of_an_idle_server(self):
         server, _ = self.streaming(count=0)
@@ -159,12 +171,17 @@ class Deaths(Faults):
         self.assertRegex(server.stderr, rf"rank 1 \([^)]*pid {pid}\) (has been silent|is gone)")
         self.assert_nothing_stays(server)
 
-    def test_a_killed_coordinator(self):
-        server, streams = self.streaming()
+    def generating(self, server, others):
+        """`deltamesh generate` in mid-stream beside the others."""
         client = self.own(harness.Process([
             harness.program(), "generate", "--rpc", server.endpoint, "--prompt", "One day",
             "--ignore-eos", "--max-tokens", "4000"]))
-        harness.wait_until(lambda: server.status()["running"] == 4, 10, "running")
+        harness.wait_until(lambda: server.status()["running"] == others + 1, 10, "running")
+        return client
+
+    def test_a_killed_coordinator(self):
+        server, streams = self.streaming()
+        client = self.generating(server, len(streams))
         since = time.monotonic()
         os.kill(server.coordinator(), signal.SIGKILL)
         self.end_of(streams, since, TOLD_S_MAX)
