@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/text/chat_tools.h"
 #include "coordinator/text/code_point.h"
 
 // Bytes of a text that something else owns; may hold zeros.
@@ -13,13 +14,14 @@ struct span {
     size_t count;
 };
 
-enum role { SYSTEM, USER, ASSISTANT };
+enum role { SYSTEM, USER, ASSISTANT, TOOL };
 
 // One rendering under way. Contents of several parts are joined in `joined`, one message at a time.
 struct rendering {
     struct chat_format_text *out;
     const struct chat_format_options *options;
     const json_t *messages;
+    bool tools;        // there are some
     size_t last_query; // index of the last user turn that is a question, not a tool's answer
     struct text_buffer joined;
     struct error *error;
@@ -177,20 +179,28 @@ static enum status role_of(const struct rendering *rendering, size_t index, enum
     } else if (strcmp(name, "assistant") == 0) {
         *role = ASSISTANT;
     } else if (strcmp(name, "tool") == 0) {
-        return error_set(rendering->error, E_UNSUPPORTED,
-                         "messages[%zu].role: \"tool\" is not supported", index);
+        *role = TOOL;
     } else {
         return error_set(rendering->error, E_INPUT,
-                         "messages[%zu].role: \"%.60s\" is not system, user or assistant", index,
-                         name);
+                         "messages[%zu].role: \"%.60s\" is not system, user, assistant or tool",
+                         index, name);
     }
     return OK;
 }
 
-// The keys that a message may have, and what they hold. "name" is accepted and not rendered, as in
-// the template.
+// Nothing said: null, or a list without members, as clients send back what a server gave them.
+static bool is_nothing(const json_t *value)
+{
+    return value == NULL || json_is_null(value) ||
+           (json_is_array(value) && json_array_size(value) == 0);
+}
+
+// The keys that a message may have, and what they hold. "name" and the ids of calls are accepted
+// and not rendered, as in the template.
 static enum status check_keys(const struct rendering *rendering, size_t index)
 {
+    static const char *const texts[] = {"name", "tool_call_id", "reasoning_content", "thinking",
+                                        "reasoning"};
     json_t *message = json_array_get(rendering->messages, index);
     if (!json_is_object(message))
         return error_set(rendering->error, E_INPUT, "messages[%zu]: not an object", index);
@@ -198,20 +208,19 @@ static enum status check_keys(const struct rendering *rendering, size_t index)
     json_t *value;
     json_object_foreach(message, key, value)
     {
+        bool text = false;
+        for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+            text = text || strcmp(key, texts[i]) == 0;
         if (strcmp(key, "role") == 0 || strcmp(key, "content") == 0)
             continue;
-        if (strcmp(key, "name") == 0 || strcmp(key, "reasoning_content") == 0) {
-            if (!json_is_string(value) && !json_is_null(value))
-                return error_set(rendering->error, E_INPUT, "messages[%zu].%s: not a string", index,
-                                 key);
-        } else if (strcmp(key, "tool_calls") == 0) {
-            if (!json_is_null(value) && json_array_size(value) != 0)
-                return error_set(rendering->error, E_UNSUPPORTED,
-                                 "messages[%zu].tool_calls: not supported", index);
-        } else {
+        if (strcmp(key, "tool_calls") == 0)
+            TRY(chat_tools_check_calls(value, index, rendering->error));
+        else if (text && !json_is_string(value) && !json_is_null(value))
+            return error_set(rendering->error, E_INPUT, "messages[%zu].%s: not a string", index,
+                             key);
+        else if (!text && !is_nothing(value))
             return error_set(rendering->error, E_INPUT, "messages[%zu].%.60s: unknown key", index,
                              key);
-        }
     }
     return OK;
 }
@@ -240,14 +249,26 @@ static enum status find_last_query(struct rendering *rendering)
     return OK;
 }
 
+// The reasoning that was given apart, under the first of its names that holds any; or NULL.
+static const json_t *given_reasoning(const json_t *message)
+{
+    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const json_t *value = json_object_get(message, names[i]);
+        if (json_is_string(value))
+            return value;
+    }
+    return NULL;
+}
+
 // An assistant's turn: its reasoning, given apart or within <think>, is kept only where it belongs
-// to the answer to the last question.
+// to the answer to the last question, or all of it is. Calls follow the text.
 static enum status render_assistant(struct rendering *rendering, size_t index, struct span content)
 {
-    const json_t *given =
-        json_object_get(json_array_get(rendering->messages, index), "reasoning_content");
+    const json_t *message = json_array_get(rendering->messages, index);
+    const json_t *given = given_reasoning(message);
     struct span reasoning = {"", 0};
-    if (json_is_string(given)) {
+    if (given != NULL) {
         reasoning = json_span(given);
     } else {
         const char *end = memmem(content.bytes, content.count, "</think>", strlen("</think>"));
@@ -262,12 +283,41 @@ static enum status render_assistant(struct rendering *rendering, size_t index, s
             }
         }
     }
-    if (index > rendering->last_query) {
+    if (index > rendering->last_query || rendering->options->preserve_thinking) {
         TRY(append(rendering, "<think>\n"));
         TRY(append_span(rendering, strip(reasoning)));
         TRY(append(rendering, "\n</think>\n\n"));
     }
-    return append_span(rendering, content);
+    TRY(append_span(rendering, content));
+    return chat_tools_append_calls(&rendering->out->text, json_object_get(message, "tool_calls"),
+                                   strip(content).count > 0, rendering->options->json_scalars,
+                                   rendering->error);
+}
+
+static bool is_tool(const struct rendering *rendering, size_t index)
+{
+    enum role role;
+    return index < json_array_size(rendering->messages) && role_of(rendering, index, &role) == OK &&
+           role == TOOL;
+}
+
+static enum status end_turn(struct rendering *rendering)
+{
+    TRY(append(rendering, "<|im_end|>\n"));
+    rendering->out->turn_ends[rendering->out->turn_count++] = rendering->out->text.count;
+    return OK;
+}
+
+// A tool's answer. Neighbours share one turn of the user. The template begins none where a tool's
+// answer is the first message of all.
+static enum status render_tool(struct rendering *rendering, size_t index, struct span content)
+{
+    if (index > 0 && !is_tool(rendering, index - 1))
+        TRY(append(rendering, "<|im_start|>user"));
+    TRY(append(rendering, "\n<tool_response>\n"));
+    TRY(append_span(rendering, content));
+    TRY(append(rendering, "\n</tool_response>"));
+    return is_tool(rendering, index + 1) ? OK : end_turn(rendering);
 }
 
 static enum status render_turn(struct rendering *rendering, size_t index)
@@ -277,6 +327,10 @@ static enum status render_turn(struct rendering *rendering, size_t index)
     struct span content;
     TRY(role_of(rendering, index, &role));
     TRY(content_of(rendering, index, &content));
+    if (role == TOOL)
+        return render_tool(rendering, index, content);
+    if (role == SYSTEM && rendering->tools)
+        return OK;
     TRY(append(rendering, "<|im_start|>"));
     TRY(append(rendering, names[role]));
     TRY(append(rendering, "\n"));
@@ -284,19 +338,36 @@ static enum status render_turn(struct rendering *rendering, size_t index)
         TRY(render_assistant(rendering, index, content));
     else
         TRY(append_span(rendering, content));
-    TRY(append(rendering, "<|im_end|>\n"));
-    rendering->out->turn_ends[rendering->out->turn_count++] = rendering->out->text.count;
-    return OK;
+    return end_turn(rendering);
+}
+
+// The system turn of a list of tools, which the given system text ends.
+static enum status render_tools(struct rendering *rendering)
+{
+    enum role role;
+    struct span content = {"", 0};
+    TRY(role_of(rendering, 0, &role));
+    if (role == SYSTEM)
+        TRY(content_of(rendering, 0, &content));
+    TRY(append(rendering, "<|im_start|>system\n"));
+    TRY(chat_tools_append_definitions(&rendering->out->text, rendering->options->tools,
+                                      rendering->error));
+    if (content.count > 0)
+        TRY(append(rendering, "\n\n"));
+    TRY(append_span(rendering, content));
+    return end_turn(rendering);
 }
 
 static enum status render(struct rendering *rendering)
 {
     const size_t count = json_array_size(rendering->messages);
     TRY(find_last_query(rendering));
-    size_t *ends = realloc(rendering->out->turn_ends, count * sizeof *ends);
+    size_t *ends = realloc(rendering->out->turn_ends, (count + 1) * sizeof *ends);
     if (ends == NULL)
         return error_set(rendering->error, E_SYSTEM, "out of memory for %zu messages", count);
     rendering->out->turn_ends = ends;
+    if (rendering->tools)
+        TRY(render_tools(rendering));
     for (size_t i = 0; i < count; i++)
         TRY(render_turn(rendering, i));
     if (!rendering->options->add_generation_prompt)
@@ -305,33 +376,23 @@ static enum status render(struct rendering *rendering)
     return rendering->options->enable_thinking ? OK : append(rendering, "\n</think>\n\n");
 }
 
-// What the options ask for that is not rendered yet.
-static enum status check_options(const struct chat_format_options *options, struct error *error)
-{
-    if (options->tools != NULL && !json_is_null(options->tools)) {
-        if (!json_is_array(options->tools))
-            return error_set(error, E_INPUT, "tools: not a list");
-        if (json_array_size(options->tools) > 0)
-            return error_set(error, E_UNSUPPORTED, "tools: not supported");
-    }
-    if (options->preserve_thinking)
-        return error_set(error, E_UNSUPPORTED, "preserve_thinking: true is not supported");
-    return OK;
-}
-
 enum status chat_format_render(struct chat_format_text *out, const json_t *messages,
                                const struct chat_format_options *options, struct error *error)
 {
     out->text.count = 0;
     out->turn_count = 0;
-    TRY(check_options(options, error));
+    if (options->tools != NULL && !json_is_null(options->tools) && !json_is_array(options->tools))
+        return error_set(error, E_INPUT, "tools: not a list");
     if (!json_is_array(messages) || json_array_size(messages) == 0)
         return error_set(error, E_INPUT, "messages: not a list of at least one message");
     if (json_array_size(messages) > CHAT_FORMAT_MESSAGES_MAX)
         return error_set(error, E_LIMIT, "messages: %zu, above the limit of %d",
                          json_array_size(messages), CHAT_FORMAT_MESSAGES_MAX);
-    struct rendering rendering = {
-        .out = out, .options = options, .messages = messages, .error = error};
+    struct rendering rendering = {.out = out,
+                                  .options = options,
+                                  .messages = messages,
+                                  .tools = json_array_size(options->tools) > 0,
+                                  .error = error};
     text_buffer_init(&rendering.joined, out->text.bytes_max);
     const enum status status = render(&rendering);
     text_buffer_fini(&rendering.joined);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // chat_format.h -- the family's chat format, written natively: messages to the text that a model
-// was trained on. Turns, generation prompt and thinking; tools, tool turns, kept thinking and
-// images are refused by name. Knows no token ids and no request.
+// was trained on. Turns, thinking, tools and their calls and answers, generation prompt; images and
+// videos are refused by name. Knows no token ids and no request.
 #pragma once
 
 #include <jansson.h>
@@ -17,7 +17,9 @@ struct chat_format_options {
     bool add_generation_prompt; // end with the head of the assistant's next turn
     bool enable_thinking;       // that head opens a thought; false: it holds an empty one
     bool preserve_thinking;     // keep the thoughts of old turns
-    const json_t *tools;        // array of functions, NULL, null or empty for none
+    bool json_scalars;   // numbers, true and null in tool calls as JSON, as Qwen3.6's template
+                         // writes them; false: as Python's str, as Qwen3.5's
+    const json_t *tools; // array of tools, rendered as they are; NULL, null or empty for none
 };
 
 // What most callers want: a generation prompt with thinking, no tools.
@@ -35,10 +37,12 @@ struct chat_format_text {
 void chat_format_text_init(struct chat_format_text *out, size_t bytes_max);
 void chat_format_text_fini(struct chat_format_text *out);
 
-// Renders `messages`, an array of {"role": "system" | "user" | "assistant", "content": text, null
-// or list of {"type": "text", "text": text}, "reasoning_content": text of assistant turns}, into
-// out (anew). Contents are stripped as by Python; the reasoning of turns before the last question
-// of a user is dropped. E_INPUT: wrong type, unknown role or key, system turn not first, no user
+// Renders `messages`, an array of {"role": "system" | "user" | "assistant" | "tool", "content":
+// text, null or list of {"type": "text", "text": text}}, of assistant turns also
+// "reasoning_content" (or "reasoning") and "tool_calls", into out (anew). Contents are stripped as
+// by Python; the reasoning of turns before the last question of a user is dropped unless it is to
+// be preserved. Arguments of calls may be objects or their JSON text. Other keys are accepted where
+// they hold nothing. E_INPUT: wrong type, unknown role or key, system turn not first, no user
 // turn; E_UNSUPPORTED: what the head of this file names. Errors begin with the place:
 // "messages[2].role: ...". E_LIMIT, E_SYSTEM.
 MUST_CHECK enum status chat_format_render(struct chat_format_text *out, const json_t *messages,

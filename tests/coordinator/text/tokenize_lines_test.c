@@ -129,6 +129,21 @@ static void messages_give_text_and_ids(void **state)
     json_decref(found);
 }
 
+static void tools_and_kept_thoughts_are_rendered(void **state)
+{
+    (void)state;
+    static const char line[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+        "\"content\": \"b\", \"reasoning_content\": \"why\"}, {\"role\": \"user\", \"content\": "
+        "\"c\"}], \"tools\": [{\"name\": \"f\"}], \"preserve_thinking\": true}";
+    json_t *found = answer(line, strlen(line));
+    const char *text = json_string_value(json_object_get(found, "text"));
+    assert_non_null(text);
+    assert_non_null(strstr(text, "<tools>\n{\"name\": \"f\"}\n</tools>"));
+    assert_non_null(strstr(text, "assistant\n<think>\nwhy\n</think>\n\nb<|im_end|>"));
+    json_decref(found);
+}
+
 static void a_line_that_cannot_be_done_says_why(void **state)
 {
     (void)state;
@@ -153,8 +168,8 @@ static void a_line_that_cannot_be_done_says_why(void **state)
     refuse("{\"messages\": 5}", "messages: not a list");
     refuse("{\"messages\": [{\"role\": \"robot\"}]}", "messages[0].role");
     refuse("{\"messages\": [], \"enable_thinking\": 1}", "enable_thinking: not true or false");
-    refuse("{\"messages\": [], \"preserve_thinking\": true}", "preserve_thinking");
-    refuse("{\"messages\": [], \"tools\": [{}]}", "tools: not supported");
+    refuse("{\"messages\": [], \"preserve_thinking\": 0}", "preserve_thinking: not true or");
+    refuse("{\"messages\": [], \"tools\": {}}", "tools: not a list");
     refuse("{\"messages\": [], \"temperature\": 1}", "unknown key \"temperature\"");
     refuse_bytes("{\"text\": \"\xff\"}", 13, "byte 0xff at offset 10");
     char number[64];
@@ -195,6 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_and_ids_go_both_ways),
         cmocka_unit_test(messages_give_text_and_ids),
+        cmocka_unit_test(tools_and_kept_thoughts_are_rendered),
         cmocka_unit_test(a_line_that_cannot_be_done_says_why),
         cmocka_unit_test(an_answer_too_long_is_an_error_of_the_line),
     };
