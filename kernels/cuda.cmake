@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# The CUDA side of kernels/, included by the preset `cuda`. Code for sm_90a; a worker that links
-# it comes when every op has its kernel.
+# The CUDA side, included by the preset `cuda`: the kernels, and the worker that links them. Code
+# for sm_90a.
 if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 90a)
 endif()
@@ -15,3 +15,9 @@ add_library(kernels_cuda STATIC ${cuda_sources})
 target_compile_options(kernels_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Werror=all-warnings -Xptxas=--warn-on-spills>)
 target_link_libraries(kernels_cuda PUBLIC base)
+find_library(CUDART cudart_static HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} REQUIRED)
+
+library(group_cuda GLOBS parallel/group_nccl.c LINKS kernels_cuda model base)
+library(worker_cuda GLOBS worker/*.c EXCEPT "worker/main.c" LINKS group_cuda kernels_cuda model wire base)
+program(deltamesh-worker-cuda worker/main.c worker_cuda)
+set_target_properties(deltamesh-worker-cuda PROPERTIES LINKER_LANGUAGE CUDA)

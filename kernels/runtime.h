@@ -46,6 +46,7 @@ void stream_synchronize(struct stream *stream);
 // Queued copies and fill; source and destination must stay valid until they have run.
 void stream_copy_to_device(struct stream *stream, void *to_dev, const void *from, size_t bytes);
 void stream_copy_to_host(struct stream *stream, void *to, const void *from_dev, size_t bytes);
+void stream_copy_on_device(struct stream *stream, void *to_dev, const void *from_dev, size_t bytes);
 void stream_zero(struct stream *stream, void *memory_dev, size_t bytes);
 
 // Writes the 8-byte value 1 to eventfd `fd` from the device's side when the work queued so far

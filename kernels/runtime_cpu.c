@@ -344,6 +344,19 @@ void stream_copy_to_host(struct stream *stream, void *to, const void *from_dev, 
     stream_run(stream, run_copy_to_host, &op, sizeof op);
 }
 
+static void run_copy_on_device(const void *arguments)
+{
+    const struct copy_op *op = arguments;
+    memmove(op->to, op->from, op->bytes);
+}
+
+void stream_copy_on_device(struct stream *stream, void *to_dev, const void *from_dev, size_t bytes)
+{
+    struct copy_op op = {.stream = stream, .to = to_dev, .from = from_dev, .bytes = bytes};
+    if (bytes > 0)
+        stream_run(stream, run_copy_on_device, &op, sizeof op);
+}
+
 static void run_zero(const void *arguments)
 {
     const struct copy_op *op = arguments;

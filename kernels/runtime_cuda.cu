@@ -122,6 +122,12 @@ extern "C" void stream_copy_to_host(struct stream *stream, void *to, const void 
     CUDA_CHECK(cudaMemcpyAsync(to, from_dev, bytes, cudaMemcpyDeviceToHost, stream->handle));
 }
 
+extern "C" void stream_copy_on_device(struct stream *stream, void *to_dev, const void *from_dev,
+                                      size_t bytes)
+{
+    CUDA_CHECK(cudaMemcpyAsync(to_dev, from_dev, bytes, cudaMemcpyDeviceToDevice, stream->handle));
+}
+
 extern "C" void stream_zero(struct stream *stream, void *memory_dev, size_t bytes)
 {
     CUDA_CHECK(cudaMemsetAsync(memory_dev, 0, bytes, stream->handle));

@@ -4,8 +4,12 @@
 #pragma once
 
 #include <cuda_runtime.h>
+#include <string.h>
 
+extern "C" {
+#include "kernels/types.h"
 #include "parallel/base/status.h"
+}
 
 // kernels/runtime.h's stream in the CUDA build.
 struct stream {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// sample_penalty.cu -- counts by one thread a row of the step (a row's tokens may repeat),
+// penalties by a block a sampled row.
+#include "kernels/device/launch.cuh"
+
+extern "C" {
+#include "kernels/sample_penalty.h"
+}
+
+enum { PENALTY_THREADS = 256 };
+
+static ON_BOTH_SIDES bool keeps_counts(const struct slot_sampling &sampling)
+{
+    bool repetition = sampling.repetition > 0 && sampling.repetition != 1;
+    return repetition || sampling.frequency != 0 || sampling.presence != 0;
+}
+
+extern "C" bool sample_penalty_counts(const struct slot_sampling *sampling)
+{
+    return keeps_counts(*sampling);
+}
+
+extern "C" bool sample_penalty_needed(const struct slot_sampling *sampling)
+{
+    return keeps_counts(*sampling) || (sampling->stop_count > 0 && sampling->stops_from > 0);
+}
+
+static __global__ void penalty_open_kernel(uint16_t *counts, int vocab_count,
+                                           const struct slot_opening *openings)
+{
+    uint16_t *row = counts + static_cast<int64_t>(openings[blockIdx.x].slot) * vocab_count;
+    for (int i = static_cast<int>(threadIdx.x); i < vocab_count; i += PENALTY_THREADS)
+        row[i] = 0;
+}
+
+extern "C" void sample_penalty_open(struct stream *stream, uint16_t *counts, int vocab_count,
+                                    const struct slot_opening *openings, int openings_count)
+{
+    if (openings_count == 0)
+        return;
+    penalty_open_kernel<<<static_cast<unsigned>(openings_count), PENALTY_THREADS, 0,
+                          stream->handle>>>(counts, vocab_count, openings);
+    LAUNCH_CHECK();
+}
+
+static __device__ uint16_t *count_of(const struct sample_penalty &op, int32_t slot, int32_t id)
+{
+    int32_t own = id - op.vocab_first;
+    if (own < 0 || own >= op.vocab_count)
+        return NULL;
+    return op.counts + static_cast<int64_t>(slot) * op.vocab_count + own;
+}
+
+static __device__ void count_drawn(const struct sample_penalty &op, int32_t slot, int32_t id)
+{
+    uint16_t *count = count_of(op, slot, id);
+    if (count != NULL && (*count & SAMPLE_COUNT_MAX) < SAMPLE_COUNT_MAX)
+        *count = static_cast<uint16_t>(*count + 1);
+}
+
+static __global__ void prompt_kernel(struct sample_penalty op)
+{
+    int r = static_cast<int>(blockIdx.x);
+    const struct step_row row = op.tables.rows[r];
+    const struct slot_sampling &sampling = op.slots.slots[row.slot].sampling;
+    if (row.kind != ROW_PREFILL || !keeps_counts(sampling))
+        return;
+    for (int i = 0; i < op.tables.active_count[r]; i++) {
+        int token = row.token_first + i;
+        int32_t id = op.tables.token_ids[token];
+        uint16_t *count = count_of(op, row.slot, id);
+        if (op.tables.token_positions[token] >= sampling.prompt_tokens)
+            count_drawn(op, row.slot, id);
+        else if (count != NULL)
+            *count = static_cast<uint16_t>(*count | SAMPLE_COUNT_PROMPT);
+    }
+}
+
+extern "C" void sample_penalty_prompt(struct stream *stream, const struct sample_penalty *op)
+{
+    if (op->tables.rows_count == 0)
+        return;
+    prompt_kernel<<<static_cast<unsigned>(op->tables.rows_count), 1, 0, stream->handle>>>(*op);
+    LAUNCH_CHECK();
+}
+
+static __global__ void drawn_kernel(struct sample_penalty op, const struct row_result *results)
+{
+    const struct row_result result = results[blockIdx.x];
+    if (!keeps_counts(op.slots.slots[result.slot].sampling))
+        return;
+    for (int i = 0; i < result.count; i++)
+        count_drawn(op, result.slot, result.tokens[i]);
+}
+
+extern "C" void sample_penalty_drawn(struct stream *stream, const struct sample_penalty *op,
+                                     const struct row_result *results)
+{
+    if (op->tables.rows_count == 0)
+        return;
+    drawn_kernel<<<static_cast<unsigned>(op->tables.rows_count), 1, 0, stream->handle>>>(*op,
+                                                                                         results);
+    LAUNCH_CHECK();
+}
+
+static __device__ uint32_t drafts_before(const struct step_tables &tables, int token, int32_t id)
+{
+    const struct step_row row = tables.rows[tables.token_rows[token]];
+    uint32_t count = 0;
+    for (int t = row.token_first + 1; row.kind == ROW_DECODE && t <= token; t++)
+        count += tables.token_ids[t] == id;
+    return count;
+}
+
+static __device__ float penalised(float logit, uint32_t count, const struct slot_sampling &sampling)
+{
+    uint32_t drawn = count & SAMPLE_COUNT_MAX;
+    if (sampling.repetition > 0)
+        logit = logit > 0 ? logit / sampling.repetition : logit * sampling.repetition;
+    if (drawn > 0) {
+        logit = __fsub_rn(logit, __fmul_rn(sampling.frequency, static_cast<float>(drawn)));
+        logit -= sampling.presence;
+    }
+    return logit;
+}
+
+// grid rows_count: a row's counted tokens and the drafts before it.
+static __global__ void penalty_kernel(struct sample_penalty op)
+{
+    int32_t sample = op.rows[blockIdx.x];
+    int32_t position = op.tables.sample_positions[sample];
+    if (position < 0)
+        return;
+    int32_t slot = op.tables.sample_slots[sample], token = op.tables.sample_tokens[sample];
+    const struct slot_sampling &sampling = op.slots.slots[slot].sampling;
+    float *logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
+    const uint16_t *counts = op.counts + static_cast<int64_t>(slot) * op.vocab_count;
+    for (int i = static_cast<int>(threadIdx.x); i < op.vocab_count && keeps_counts(sampling);
+         i += PENALTY_THREADS) {
+        uint32_t count = counts[i] + drafts_before(op.tables, token, op.vocab_first + i);
+        if (count != 0)
+            logits[i] = penalised(logits[i], count, sampling);
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x);
+         i < sampling.stop_count && position < sampling.stops_from; i += PENALTY_THREADS) {
+        int32_t own = sampling.stop_ids[i] - op.vocab_first;
+        if (own >= 0 && own < op.vocab_count)
+            logits[own] = -INFINITY;
+    }
+}
+
+extern "C" void sample_penalty(struct stream *stream, const struct sample_penalty *op)
+{
+    if (op->rows_count == 0)
+        return;
+    penalty_kernel<<<static_cast<unsigned>(op->rows_count), PENALTY_THREADS, 0, stream->handle>>>(
+        *op);
+    LAUNCH_CHECK();
+}
