@@ -13,6 +13,7 @@
 struct door_request {
     bool used;
     bool accepted;
+    bool is_cut_off;     // its work has ended, of which its client is still to be told
     uint64_t number;     // what the core knows it by
     uint32_t generation; // makes the numbers of one place differ
     struct socket_peer peer;

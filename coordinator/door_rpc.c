@@ -24,7 +24,9 @@
 enum {
     POLL_MS = 100,
     REPLY_BYTES_MAX = REQUEST_FRAME_BYTES_MAX,
-    CLIENT_FRAMES_MAX = 4096, // unsent to one client; over it its work ends
+    // Unsent to one client; over it its work ends. 64 steps of 1,024 rows: a client with thousands
+    // of streams may look away for a second or two. 10 MB of tokens.
+    CLIENT_FRAMES_MAX = 65536,
     STATUS_WAITERS_MAX = 64,
 };
 
@@ -76,8 +78,8 @@ static void send_error(struct door_rpc *door, const struct socket_peer *peer, co
 
 // ---- ends ----
 
-// Ends a request whose client is gone or does not read: the core frees its slot and pages.
-static void cut_off(struct door_rpc *door, struct door_request *request, const char *why)
+// Stops the work on a request: the core frees its slot and pages.
+static void stop_work(struct door_rpc *door, const struct door_request *request, const char *why)
 {
     struct link_order order = {.type = ORDER_FINISH, .request = request->number, .reason = "abort"};
     log_info("request '%s': %s; its work stops", request->id, why);
@@ -86,17 +88,39 @@ static void cut_off(struct door_rpc *door, struct door_request *request, const c
         clock_sleep_ns(MS_NS);
     }
     link_wake_core(door->options.link);
-    door_requests_give_back(&door->requests, request);
 }
 
 static void reply_to(struct door_rpc *door, struct door_request *request, struct reply *reply)
 {
     snprintf(reply->id, sizeof reply->id, "%s", request->id);
     enum status status = send_reply(door, &request->peer, reply);
-    if (status == E_OVERLOADED)
-        cut_off(door, request, "its client does not read its replies");
-    else if (status != OK)
-        cut_off(door, request, "its client went away");
+    if (status == E_OVERLOADED) {
+        stop_work(door, request, "its client does not read its replies");
+        request->is_cut_off = true; // its end is told when there is room
+    } else if (status != OK) {
+        stop_work(door, request, "its client went away");
+        door_requests_give_back(&door->requests, request);
+    }
+}
+
+// The last reply to a request; it is kept for later when the client's queue is full.
+static void reply_last(struct door_rpc *door, struct door_request *request, struct reply *reply)
+{
+    snprintf(reply->id, sizeof reply->id, "%s", request->id);
+    if (send_reply(door, &request->peer, reply) == E_OVERLOADED)
+        request->is_cut_off = true;
+    else // who is gone needs no end
+        door_requests_give_back(&door->requests, request);
+}
+
+static void tell_cut_off(struct door_rpc *door, struct door_request *request)
+{
+    static const char text[] = "its replies were not read: more than the server keeps were waiting";
+    struct reply reply = {.type = REPLY_ERROR,
+                          .error = status_name(E_OVERLOADED),
+                          .text = text,
+                          .text_bytes = sizeof text - 1};
+    reply_last(door, request, &reply);
 }
 
 // ---- requests ----
@@ -387,8 +411,9 @@ static void tell_done(struct door_rpc *door, struct door_request *request,
         tail.text = door_stream_feed(request->stream, NULL, 0, true, &tail.text_bytes);
         if (tail.text_bytes > 0)
             reply_to(door, request, &tail);
-        if (door_requests_by_number(&door->requests, number) == NULL)
-            return; // cut off
+        request = door_requests_by_number(&door->requests, number);
+        if (request == NULL || request->is_cut_off)
+            return;
     }
     struct reply reply = {.type = REPLY_FINAL,
                           .finish_reason = news->reason,
@@ -398,19 +423,16 @@ static void tell_done(struct door_rpc *door, struct door_request *request,
                                     .target_steps = news->usage.target_steps,
                                     .drafted = news->usage.drafted,
                                     .accepted = news->usage.accepted}};
-    snprintf(reply.id, sizeof reply.id, "%s", request->id);
-    (void)!send_reply(door, &request->peer, &reply); // who is gone needs no end
-    door_requests_give_back(&door->requests, request);
+    reply_last(door, request, &reply);
 }
 
 static void tell_error(struct door_rpc *door, struct door_request *request,
                        const struct link_news *news)
 {
-    struct error error = {.status = news->status};
-    snprintf(error.text, sizeof error.text, "%s",
-             news->text != NULL ? news->text : status_name(news->status));
-    send_error(door, &request->peer, request->id, &error);
-    door_requests_give_back(&door->requests, request);
+    struct reply reply = {.type = REPLY_ERROR, .error = status_name(news->status)};
+    reply.text = news->text != NULL ? news->text : reply.error;
+    reply.text_bytes = strlen(reply.text);
+    reply_last(door, request, &reply);
 }
 
 static void tell_status(struct door_rpc *door, const struct coord_status *status)
@@ -433,6 +455,8 @@ static void tell_status(struct door_rpc *door, const struct coord_status *status
 static void on_news(struct door_rpc *door, const struct link_news *news)
 {
     struct door_request *request = door_requests_by_number(&door->requests, news->request);
+    if (request != NULL && request->is_cut_off)
+        request = NULL; // the client hears of its end alone
     switch (news->type) {
     case NEWS_READY: door->context = news->context; break;
     case NEWS_DRAINING: break; // the core refuses, which clients are told
@@ -458,7 +482,8 @@ static void on_news(struct door_rpc *door, const struct link_news *news)
     }
 }
 
-// Every client with unfinished work hears something each second; who cannot is gone.
+// Every client with unfinished work hears something each second; who cannot is gone. And who was
+// cut off is told as soon as it reads again.
 static void ping(struct door_rpc *door)
 {
     uint64_t now_ns = clock_now_ns();
@@ -466,9 +491,12 @@ static void ping(struct door_rpc *door)
         return;
     door->pinged_ns = now_ns;
     for (int32_t i = 0; i < door->requests.capacity; i++) {
+        struct door_request *request = &door->requests.table[i];
         struct reply reply = {.type = REPLY_PING};
-        if (door->requests.table[i].used)
-            reply_to(door, &door->requests.table[i], &reply);
+        if (request->used && request->is_cut_off)
+            tell_cut_off(door, request);
+        else if (request->used)
+            reply_to(door, request, &reply);
     }
 }
 
