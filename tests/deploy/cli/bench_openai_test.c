@@ -123,6 +123,8 @@ static void other_forms(void **state)
                      3);
     assert_true(stream.finished && !stream.done && !stream.failed);
     assert_int_equal(stream.usage.completion_tokens, -1);
+    assert_int_equal(feed(&stream, "data: [DONE]\r\n\r\n", 1000), 0);
+    assert_true(stream.done && !stream.failed);
     bench_openai_stream_fini(&stream);
 }
 
