@@ -34,6 +34,8 @@ enum {
 
 static void set_deadline(struct http_connection *connection, uint64_t duration_ms)
 {
+    if (connection->is_half_closed && duration_ms > HTTP_HALF_CLOSED_MS)
+        duration_ms = HTTP_HALF_CLOSED_MS;
     connection->deadline_ns = clock_now_ns() + duration_ms * MS_NS;
 }
 
@@ -42,18 +44,8 @@ static void set_deadline(struct http_connection *connection, uint64_t duration_m
 static void watch(struct door_http *door, struct http_connection *connection)
 {
     struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = connection};
-    if (connection->watched)
-        return;
-    connection->watched = epoll_ctl(door->epoll_fd, EPOLL_CTL_ADD, connection->fd, &event) == 0;
-    if (!connection->watched)
+    if (epoll_ctl(door->epoll_fd, EPOLL_CTL_ADD, connection->fd, &event) != 0)
         log_warning("a client cannot be watched: %s", strerror(errno));
-}
-
-static void unwatch(struct door_http *door, struct http_connection *connection)
-{
-    if (connection->watched)
-        (void)epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, connection->fd, NULL);
-    connection->watched = false;
 }
 
 static void on_connection(void *argument, struct MHD_Connection *handle, void **context,
@@ -68,13 +60,14 @@ static void on_connection(void *argument, struct MHD_Connection *handle, void **
             return; // its requests will be refused
         connection->fd =
             MHD_get_connection_info(handle, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        watch(door, connection);
         set_deadline(connection, HTTP_HEADERS_MS);
         connection->next = door->connections;
         if (connection->next != NULL)
             connection->next->previous = connection;
         door->connections = connection;
     } else if (connection != NULL) {
-        unwatch(door, connection);
+        (void)epoll_ctl(door->epoll_fd, EPOLL_CTL_DEL, connection->fd, NULL);
         if (connection->previous != NULL)
             connection->previous->next = connection->next;
         else
@@ -144,7 +137,6 @@ static void close_exchange(struct http_exchange *exchange)
 {
     struct door_http *door = exchange->door;
     struct http_connection *connection = exchange->connection;
-    unwatch(door, connection);
     connection->exchange = NULL;
     set_deadline(connection, HTTP_BETWEEN_MS);
     door_http_generate_end(exchange);
@@ -285,11 +277,19 @@ static enum status check_key(const struct http_exchange *exchange, struct openai
                                    : "the API key is wrong");
 }
 
-static enum status check_length(const struct http_exchange *exchange, struct openai_error *error)
+// A body that is too long is refused at once where the client waits for a word before it sends, or
+// where it is far too long; others read no answer before they have sent everything, so it is thrown
+// away and refused at its end.
+static enum status check_length(struct http_exchange *exchange, struct openai_error *error)
 {
-    const char *length = MHD_lookup_connection_value(exchange->handle, MHD_HEADER_KIND,
-                                                     MHD_HTTP_HEADER_CONTENT_LENGTH);
-    if (length == NULL || strtoull(length, NULL, 10) <= OPENAI_BODY_BYTES_MAX)
+    struct MHD_Connection *handle = exchange->handle;
+    const char *length =
+        MHD_lookup_connection_value(handle, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *expect =
+        MHD_lookup_connection_value(handle, MHD_HEADER_KIND, MHD_HTTP_HEADER_EXPECT);
+    uint64_t bytes = length != NULL ? strtoull(length, NULL, 10) : 0;
+    exchange->is_oversized = bytes > OPENAI_BODY_BYTES_MAX;
+    if (!exchange->is_oversized || (expect == NULL && bytes <= DISCARDED_BYTES_MAX))
         return OK;
     error->http_code = 413;
     return error_set(&error->error, E_LIMIT, "the body has %.20s bytes, accepted is up to %d",
@@ -315,7 +315,7 @@ static enum MHD_Result on_body(struct http_exchange *exchange, const char *bytes
 {
     struct door_http *door = exchange->door;
     size_t before = exchange->body.capacity;
-    bool fits = exchange->discarded_bytes == 0 &&
+    bool fits = exchange->discarded_bytes == 0 && !exchange->is_oversized &&
                 door->bodies_bytes + count <= HTTP_BODIES_BYTES_MAX &&
                 text_buffer_append(&exchange->body, bytes, count, NULL) == OK;
     door->bodies_bytes += exchange->body.capacity - before;
@@ -353,7 +353,10 @@ static enum MHD_Result on_whole(struct http_exchange *exchange)
     free_body(exchange);
     if (exchange->phase != HTTP_WAITING)
         return respond(exchange);
-    watch(exchange->door, exchange->connection);
+    if (exchange->connection->is_half_closed) {
+        door_http_generate_cut_off(exchange, "its client left");
+        return MHD_NO;
+    }
     suspend(exchange);
     return MHD_YES;
 }
@@ -397,14 +400,20 @@ static void on_news(struct door_http *door, const struct link_news *news)
     }
 }
 
+// Nothing more will come from a client. When its request is whole, it has left. Else what it sent
+// last may still have to be read; the library misses the end when it comes together with the last
+// bytes, so we end the connection soon.
 static void on_left(struct http_connection *connection)
 {
     struct http_exchange *exchange = connection->exchange;
-    if (exchange == NULL)
-        return;
-    if (exchange->has_request && exchange->phase != HTTP_ENDED && exchange->phase != HTTP_READY)
+    connection->is_half_closed = true;
+    if (exchange != NULL &&
+        (exchange->phase == HTTP_WAITING || exchange->phase == HTTP_STREAMING)) {
         exchange->door->metrics.clients_left++;
-    door_http_generate_cut_off(exchange, "its client left");
+        door_http_generate_cut_off(exchange, "its client left");
+    } else if (exchange == NULL || exchange->phase == HTTP_RECEIVING) {
+        set_deadline(connection, HTTP_HALF_CLOSED_MS);
+    }
 }
 
 static void wait_events(struct door_http *door)

@@ -158,6 +158,19 @@ static enum status fill_sampling(struct http_exchange *exchange, struct coord_sa
         sampling->top_p = (float)request->top_p;
     if (request->min_p >= 0)
         sampling->min_p = (float)request->min_p;
+    if (request->repetition_penalty >= 0)
+        sampling->repetition = (float)request->repetition_penalty;
+    sampling->frequency = (float)request->frequency_penalty;
+    sampling->presence = (float)request->presence_penalty;
+    sampling->min_tokens = request->min_tokens;
+    for (int32_t i = 0; i < request->stop_ids_count; i++) {
+        if (request->stop_ids[i] >= door->options.vocab_real) {
+            return openai_error_of(error, "stop_token_ids",
+                                   error_set(&error->error, E_INPUT,
+                                             "stop_token_ids[%d] is %d, the model has %d token ids",
+                                             i, request->stop_ids[i], door->options.vocab_real));
+        }
+    }
     if (door_sampling_stops(sampling, request->stop_ids, request->stop_ids_count,
                             request->ignore_eos, &door->options.config,
                             door->options.tokenizer) == OK)
@@ -327,6 +340,8 @@ static enum status feed_text(struct http_choice *choice, const char *text, size_
     struct door_http *door = choice->exchange->door;
     size_t used;
     enum status status;
+    if (choice->usage.completion_tokens < choice->exchange->request.min_tokens)
+        return thought_split_feed(&choice->thought, reasoning, content, text, bytes);
     door->piece.count = 0;
     int found = stop_strings_feed(&choice->stops, &door->piece, text, bytes, &used, &status);
     TRY(status);
@@ -409,13 +424,13 @@ static enum status take_tokens(struct http_choice *choice, const struct link_new
     while (count < news->tokens_count && !choice->stopped) {
         int32_t id = news->tokens[count++];
         size_t bytes = 0;
+        choice->usage.completion_tokens++;
         TRY(keep_id(choice, id));
         if (choice->stream == NULL || is_stop_id(choice, id))
             continue;
         const char *text = door_stream_feed(choice->stream, &id, 1, false, &bytes);
         TRY(feed_text(choice, text, bytes, reasoning, content));
     }
-    choice->usage.completion_tokens += count;
     if (!stream)
         return OK;
     struct openai_piece piece = piece_of(choice);

@@ -24,6 +24,7 @@ enum {
     HTTP_HEADERS_MS = 15000,           // from a connection's or request's first line on
     HTTP_BODY_MS = 300000,             // from the headers to the body's last byte
     HTTP_BETWEEN_MS = 120000,          // from an answer to the next request's first line
+    HTTP_HALF_CLOSED_MS = 1000,        // for what a client sent before it closed its sending half
     HTTP_STATUS_MS = 2000,             // for the core to tell how it is
     HTTP_ID_BYTES_MAX = 40,
 };
@@ -31,13 +32,13 @@ enum {
 struct MHD_Connection;
 struct http_exchange;
 
-// A TCP connection. Watched by our own epoll while a client waits for an answer: the library does
-// not look at suspended connections.
+// A TCP connection. Watched by our own epoll for its client's end: the library does not look at
+// suspended connections.
 struct http_connection {
     struct http_connection *previous, *next;
     struct http_exchange *exchange; // the request under way, or NULL
     int fd;
-    bool watched;
+    bool is_half_closed;  // the client sends nothing more
     uint64_t deadline_ns; // for what is being received; UINT64_MAX = nothing is
 };
 
@@ -80,7 +81,7 @@ struct http_exchange {
     char id[HTTP_ID_BYTES_MAX];     // hexadecimal, of our making
     char answer_id[HTTP_ID_BYTES_MAX + 16];
     enum http_phase phase;
-    bool suspended, asks_status;
+    bool suspended, asks_status, is_oversized;
     uint64_t begun_ns;
     struct text_buffer body;
     size_t discarded_bytes; // of a body over the limit

@@ -13,9 +13,6 @@ static const struct {
 } table[] = {
     {"n", "1"},
     {"best_of", "1"},
-    {"presence_penalty", "0"},
-    {"frequency_penalty", "0"},
-    {"repetition_penalty", "1"},
     {"length_penalty", "1"},
     {"logprobs", "false"},
     {"top_logprobs", "0"},
@@ -23,7 +20,6 @@ static const struct {
     {"echo", "false"},
     {"suffix", ""},
     {"logit_bias", "{}"},
-    {"min_tokens", "0"},
     {"allowed_token_ids", "[]"},
     {"bad_words", "[]"},
     {"use_beam_search", "false"},

@@ -115,6 +115,34 @@ static enum status set_min_p(struct openai_request *request, const json_t *value
     return openai_json_number(&request->min_p, value, name, (double[]){0, 1}, error);
 }
 
+static enum status set_repetition(struct openai_request *request, const json_t *value,
+                                  const char *name, struct openai_error *error)
+{
+    return openai_json_number(&request->repetition_penalty, value, name,
+                              (double[]){0.01, REQUEST_REPETITION_MAX}, error);
+}
+
+static enum status set_frequency(struct openai_request *request, const json_t *value,
+                                 const char *name, struct openai_error *error)
+{
+    return openai_json_number(&request->frequency_penalty, value, name, (double[]){-2, 2}, error);
+}
+
+static enum status set_presence(struct openai_request *request, const json_t *value,
+                                const char *name, struct openai_error *error)
+{
+    return openai_json_number(&request->presence_penalty, value, name, (double[]){-2, 2}, error);
+}
+
+static enum status set_min_tokens(struct openai_request *request, const json_t *value,
+                                  const char *name, struct openai_error *error)
+{
+    int64_t count = 0;
+    TRY(openai_json_integer(&count, value, name, (int64_t[]){0, INT32_MAX}, error));
+    request->min_tokens = (int32_t)count;
+    return OK;
+}
+
 static enum status set_top_k(struct openai_request *request, const json_t *value, const char *name,
                              struct openai_error *error)
 {
@@ -237,6 +265,10 @@ static const struct {
     {"top_p", BOTH, set_top_p},
     {"top_k", BOTH, set_top_k},
     {"min_p", BOTH, set_min_p},
+    {"repetition_penalty", BOTH, set_repetition},
+    {"frequency_penalty", BOTH, set_frequency},
+    {"presence_penalty", BOTH, set_presence},
+    {"min_tokens", BOTH, set_min_tokens},
     {"seed", BOTH, set_seed},
     {"stop", BOTH, set_stop},
     {"stop_token_ids", BOTH, set_stop_ids},
@@ -315,6 +347,7 @@ enum status openai_request_parse(struct openai_request *out, enum openai_kind ki
         .top_p = -1,
         .min_p = -1,
         .top_k = -1,
+        .repetition_penalty = -1,
         .max_tokens = kind == OPENAI_CHAT ? -1 : OPENAI_COMPLETION_TOKENS_DEFAULT,
         .skip_special_tokens = true,
         .enable_thinking = true,

@@ -31,6 +31,10 @@ struct openai_request {
     int32_t max_tokens;               // >= 1, -1 = the rest of the context
     double temperature, top_p, min_p; // -1 = absent
     int32_t top_k;                    // 0 = off, -1 = absent
+    double repetition_penalty;        // (0, 10], 1 = off, -1 = absent
+    double frequency_penalty;         // [-2, 2], 0 = off
+    double presence_penalty;          // [-2, 2], 0 = off
+    int32_t min_tokens;               // 0 = off
     bool has_seed;
     uint64_t seed;
     struct stop_string stops[STOP_STRINGS_MAX];

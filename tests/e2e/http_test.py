@@ -1,0 +1,513 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""http_test.py -- the HTTP door with real processes: what OpenAI's clients send and read, bad
+requests, clients that misbehave or leave, many at once."""
+import concurrent.futures
+import http.client
+import json
+import socket
+import time
+import urllib.parse
+
+import harness
+
+PROMPT = "Once upon a time"
+GREEDY = {"prompt": PROMPT, "temperature": 0}
+CHAT = {"messages": [{"role": "user", "content": "What is 7 + 5?"}], "temperature": 0,
+        "max_tokens": 60}
+BODY_BYTES_MAX = 16 << 20
+HEADERS_S_MAX = 15
+
+
+class Http:
+    """One request at a time to a server's HTTP door."""
+
+    def __init__(self, url, key=None, timeout=30):
+        parts = urllib.parse.urlsplit(url)
+        self.host, self.port = parts.hostname, parts.port
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.timeout = timeout
+
+    def open(self, method, path, body=None):
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
+        connection.request(method, path, body=data, headers=self.headers)
+        return connection, connection.getresponse()
+
+    def ask(self, method, path, body=None):
+        """(code, headers, body as JSON where it is JSON, else text)."""
+        connection, response = self.open(method, path, body)
+        text = response.read().decode()
+        connection.close()
+        is_json = response.getheader("Content-Type") == "application/json"
+        return response.status, response.headers, json.loads(text) if is_json else text
+
+    def get(self, path):
+        return self.ask("GET", path)
+
+    def post(self, path, body):
+        return self.ask("POST", path, body)
+
+    def events(self, path, body):
+        """The JSON of every event of a stream, which must end in [DONE]."""
+        connection, response = self.open("POST", path, {**body, "stream": True})
+        assert response.status == 200, response.read()
+        assert response.getheader("Content-Type").startswith("text/event-stream")
+        found = [line[6:] for line in response.read().decode().split("\n\n") if line]
+        connection.close()
+        assert found[-1] == "[DONE]", found[-1]
+        return [json.loads(event) for event in found[:-1]]
+
+    def raw(self):
+        return socket.create_connection((self.host, self.port), timeout=self.timeout)
+
+
+def head(path, length, extra=""):
+    return (f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{extra}\r\n").encode()
+
+
+def joined(events, pick):
+    return "".join(pick(event["choices"][0]) for event in events if event["choices"])
+
+
+class Completions(harness.SharedCase):
+    def setUp(self):
+        self.http = Http(self.shared.url)
+
+    def complete(self, **fields):
+        code, _, answer = self.http.post("/v1/completions", {**GREEDY, **fields})
+        self.assertEqual(code, 200, answer)
+        return answer
+
+    def text(self, **fields):
+        return self.complete(**fields)["choices"][0]["text"]
+
+    def test_same_text_as_the_other_door(self):
+        with self.shared.client() as client:
+            other = client.generate(prompt=PROMPT, max_tokens=40, temperature=0)
+        answer = self.complete(max_tokens=40)
+        choice = answer["choices"][0]
+        self.assertEqual(choice["text"], other["text"])
+        self.assertEqual((choice["index"], choice["finish_reason"]), (0, "length"))
+        self.assertEqual(answer["usage"], {"prompt_tokens": other["prompt_tokens"],
+                                           "completion_tokens": 40,
+                                           "total_tokens": other["prompt_tokens"] + 40,
+                                           "prompt_tokens_details": {"cached_tokens": 0}})
+
+    def test_default_of_16_tokens(self):
+        self.assertEqual(self.complete()["usage"]["completion_tokens"], 16)
+
+    def test_stream_is_the_answer(self):
+        events = self.http.events("/v1/completions", {
+            **GREEDY, "max_tokens": 30, "stream_options": {"include_usage": True}})
+        self.assertGreater(len(events), 20, "not streamed")
+        self.assertEqual(joined(events, lambda choice: choice["text"]), self.text(max_tokens=30))
+        self.assertEqual(events[-1]["choices"], [])
+        self.assertEqual(events[-1]["usage"]["completion_tokens"], 30)
+        reasons = [event["choices"][0]["finish_reason"] for event in events[:-1]]
+        self.assertEqual(set(reasons[:-1]), {None})
+        self.assertEqual(reasons[-1], "length")
+        self.assertEqual(len({event["id"] for event in events}), 1)
+
+    def test_prompts_of_every_kind(self):
+        ids = self.http.post("/tokenize", {"prompt": PROMPT})[2]["tokens"]
+        alone = self.text()
+        self.assertEqual(self.text(prompt=ids), alone)
+        other = self.text(prompt="The little fox")
+        answer = self.complete(prompt=[PROMPT, "The little fox", PROMPT])
+        self.assertEqual([choice["text"] for choice in answer["choices"]], [alone, other, alone])
+        self.assertEqual([choice["index"] for choice in answer["choices"]], [0, 1, 2])
+        answer = self.complete(prompt=[ids, ids])
+        self.assertEqual([choice["text"] for choice in answer["choices"]], [alone, alone])
+        self.assertEqual(answer["usage"]["prompt_tokens"], 2 * len(ids))
+        self.assertEqual(answer["usage"]["completion_tokens"], 32)
+
+    def test_stream_of_several_prompts(self):
+        events = self.http.events("/v1/completions",
+                                  {**GREEDY, "prompt": [PROMPT, "The little fox"]})
+        texts = ["", ""]
+        for event in events:
+            texts[event["choices"][0]["index"]] += event["choices"][0]["text"]
+        self.assertEqual(texts, [self.text(), self.text(prompt="The little fox")])
+
+    def test_stop_strings_cut_exactly(self):
+        whole = self.text(max_tokens=40)
+        for begin, end in ((3, 4), (5, 12), (11, 13), (20, 38)):
+            stop = whole[begin:end]
+            cut = whole[:whole.index(stop)]
+            for stream in (False, True):
+                if stream:
+                    events = self.http.events("/v1/completions",
+                                              {**GREEDY, "max_tokens": 40, "stop": ["@@", stop]})
+                    text = joined(events, lambda choice: choice["text"])
+                    last = events[-1]["choices"][0]
+                else:
+                    last = self.complete(max_tokens=40, stop=["@@", stop])["choices"][0]
+                    text = last["text"]
+                self.assertEqual(text, cut, stop)
+                self.assertEqual((last["finish_reason"], last["stop_reason"]), ("stop", stop))
+        kept = self.text(max_tokens=40, stop=whole[5:12], include_stop_str_in_output=True)
+        self.assertEqual(kept, whole[:12])
+        self.shared.wait_idle()
+
+    def test_stop_ids_and_token_ids(self):
+        choice = self.complete(max_tokens=20, return_token_ids=True)["choices"][0]
+        self.assertEqual(len(choice["token_ids"]), 20)
+        stop = choice["token_ids"][7]
+        first = choice["token_ids"].index(stop)
+        cut = self.complete(max_tokens=20, return_token_ids=True, stop_token_ids=[stop])
+        self.assertEqual(cut["choices"][0]["token_ids"], choice["token_ids"][:first + 1])
+        self.assertEqual(cut["choices"][0]["finish_reason"], "stop")
+        text = self.http.post("/detokenize", {"tokens": choice["token_ids"][:first]})[2]["prompt"]
+        self.assertEqual(cut["choices"][0]["text"], text)
+        events = self.http.events("/v1/completions",
+                                  {**GREEDY, "max_tokens": 20, "return_token_ids": True})
+        ids = [token for event in events for token in event["choices"][0].get("token_ids", [])]
+        self.assertEqual(ids, choice["token_ids"])
+
+    def test_seed_draws_the_same_again(self):
+        fields = {"temperature": 1, "max_tokens": 24}
+        texts = [self.text(seed=seed, **fields) for seed in (1, 1, 2, -7)]
+        self.assertEqual(texts[0], texts[1])
+        self.assertEqual(len(set(texts)), 3)
+
+    def test_fields_that_ask_for_nothing(self):
+        silent = {"n": 1, "best_of": 1, "logprobs": None, "echo": False, "suffix": "", "user": "me",
+                  "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0.0, "top_p": 1,
+                  "top_k": -1, "min_p": 0, "response_format": {"type": "text"}, "model": "model"}
+        self.assertEqual(self.text(**silent), self.text())
+        connection, response = self.http.open("POST", "/v1/completions",
+                                              {**GREEDY, "frob": 1, "a\r\nb": 2})
+        self.assertEqual(response.getheader("X-Ignored-Fields"), "frob,a??b")
+        connection.close()
+
+
+class Chat(harness.SharedCase):
+    def setUp(self):
+        self.http = Http(self.shared.url)
+
+    def test_thought_and_answer(self):
+        code, _, answer = self.http.post("/v1/chat/completions", CHAT)
+        self.assertEqual(code, 200, answer)
+        message = answer["choices"][0]["message"]
+        self.assertIn("12", message["content"])
+        self.assertNotIn("</think>", json.dumps(message))
+        self.assertGreater(len(message["reasoning_content"]), 5)
+        self.assertEqual(answer["choices"][0]["finish_reason"], "stop")
+        events = self.http.events("/v1/chat/completions", CHAT)
+        self.assertEqual(events[0]["choices"][0]["delta"], {"role": "assistant", "content": ""})
+        for name in ("content", "reasoning_content"):
+            text = joined(events, lambda choice, name=name: choice["delta"].get(name, ""))
+            self.assertEqual(text, message[name])
+        self.assertEqual(events[-1]["choices"][0]["finish_reason"], "stop")
+
+    def test_without_thinking(self):
+        fields = {**CHAT, "chat_template_kwargs": {"enable_thinking": False}}
+        message = self.http.post("/v1/chat/completions", fields)[2]["choices"][0]["message"]
+        self.assertIn("12", message["content"])
+        self.assertNotIn("reasoning_content", message)
+
+    def test_unseparated(self):
+        fields = {**CHAT, "separate_reasoning": False}
+        message = self.http.post("/v1/chat/completions", fields)[2]["choices"][0]["message"]
+        self.assertIn("</think>", message["content"])
+
+    def test_limit_by_its_newer_name(self):
+        fields = {key: value for key, value in CHAT.items() if key != "max_tokens"}
+        answer = self.http.post("/v1/chat/completions", {**fields, "max_completion_tokens": 5})[2]
+        self.assertEqual(answer["usage"]["completion_tokens"], 5)
+        self.assertEqual(answer["choices"][0]["finish_reason"], "length")
+
+
+class Server(harness.SharedCase):
+    def setUp(self):
+        self.http = Http(self.shared.url)
+
+    def test_models_and_health(self):
+        self.assertEqual([model["id"] for model in self.http.get("/v1/models")[2]["data"]],
+                         ["model"])
+        for path in ("/health", "/health/ready", "/health/live", "/version"):
+            code, headers, _ = self.http.get(path)
+            self.assertEqual(code, 200, path)
+            self.assertEqual(len(headers["X-Request-Id"]), 32)
+
+    def test_tokens_there_and_back(self):
+        text = "The fox said \"żółć\" 你好 🦊\n"
+        _, _, answer = self.http.post("/tokenize", {"prompt": text})
+        self.assertEqual(answer["count"], len(answer["tokens"]))
+        with self.shared.client() as client:
+            self.assertEqual(answer["tokens"], client.tokenize(text=text)["ids"])
+        back = self.http.post("/detokenize", {"tokens": answer["tokens"]})[2]["prompt"]
+        self.assertEqual(back, text)
+        chat = self.http.post("/tokenize", {"messages": CHAT["messages"]})[2]
+        self.assertGreater(chat["count"], 8)
+
+    def metric(self, name):
+        text = self.http.get("/metrics")[2]
+        values = [line.split()[-1] for line in text.splitlines()
+                  if line.startswith((name + "{", name + " "))]
+        self.assertTrue(values, f"{name} is not among the metrics")
+        return float(values[0])
+
+    def test_metrics_move(self):
+        names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total",
+                 "vllm:time_to_first_token_seconds_count", "vllm:inter_token_latency_seconds_count",
+                 "vllm:e2e_request_latency_seconds_count", "deltamesh:http_requests_total")
+        before = {name: self.metric(name) for name in names}
+        answer = self.http.post("/v1/completions", {**GREEDY, "max_tokens": 9})[2]
+        moved = {name: self.metric(name) - before[name] for name in names}
+        prompt = answer["usage"]["prompt_tokens"]
+        self.assertEqual([moved[name] for name in names[:5]], [prompt, 9, 1, 8, 1])
+        self.assertGreater(moved[names[5]], 6)
+        self.assertEqual(self.metric("vllm:num_requests_running"), 0)
+        self.assertEqual(self.metric("deltamesh:state_slots_free"), 32)
+
+    def assert_error(self, code, param, *parts, path="/v1/completions", body=None, method="POST"):
+        got, headers, answer = self.http.ask(method, path, body)
+        self.assertEqual(got, code, (body if len(str(body)) < 200 else path, answer))
+        error = answer["error"]
+        self.assertEqual(set(error), {"message", "type", "param", "code", "request_id"})
+        self.assertEqual(error["param"], param, answer)
+        self.assertEqual(error["request_id"], headers["X-Request-Id"])
+        for part in parts:
+            self.assertIn(part, error["message"])
+        return headers
+
+    def test_bad_requests(self):
+        for field, value, part in (
+                ("prompt", 5, "prompt"), ("prompt", [], "prompt"), ("prompt", [1, "a"], "prompt"),
+                ("prompt", [[1], ["a"]], "prompt"), ("prompt", [999999], "999999"),
+                ("prompt", [-1], "-1"), ("prompt", ["a"] * 257, "256"),
+                ("max_tokens", 0, "max_tokens is 0"), ("max_tokens", "5", "a string"),
+                ("max_tokens", 1.5, "1.5"), ("temperature", -1, "temperature is -1"),
+                ("temperature", "hot", "temperature"), ("top_p", 1.5, "top_p"),
+                ("top_k", -2, "top_k"), ("min_p", 2, "min_p"), ("seed", 1.5, "seed"),
+                ("stop", 5, "stop"), ("stop", "", "empty"), ("stop", ["a"] * 17, "16"),
+                ("stop", "a" * 513, "512"), ("stop_token_ids", [1.5], "stop_token_ids"),
+                ("stop_token_ids", [1 << 30], "stop_token_ids"), ("stream", "yes", "stream"),
+                ("stream_options", 5, "stream_options"), ("presence_penalty", 3, "presence"),
+                ("model", 5, "model"), ("n", 2, "not served"), ("echo", True, "not served"),
+                ("logprobs", 5, "not served"), ("logit_bias", {"5": 1}, "not served"),
+                ("suffix", "x", "not served"), ("best_of", 2, "not served"),
+                ("response_format", {"type": "json_object"}, "not served")):
+            self.assert_error(400, field, part, body={**GREEDY, field: value})
+        self.assert_error(404, "model", "nobody", body={**GREEDY, "model": "nobody"})
+        self.assert_error(400, "prompt", "absent", body={})
+        self.assert_error(400, None, "accepted is 1 to", body={"prompt": [5] * 2000})
+        chat = "/v1/chat/completions"
+        for messages in (5, [], [{"role": "nobody", "content": "x"}], ["x"], [{}]):
+            self.assert_error(400, "messages", path=chat, body={**CHAT, "messages": messages})
+        self.assert_error(400, "tools", "not served", path=chat,
+                          body={**CHAT, "tools": [{"type": "function"}]})
+        self.assert_error(400, "tokens", path="/detokenize", body={"tokens": [-1]})
+        self.assert_error(400, "prompt", path="/tokenize", body={})
+        self.shared.wait_idle()
+
+    def test_bad_bodies(self):
+        for body, part in ((b"", "no JSON"), (b"{", "no JSON"), (b"[]", "no object"),
+                           (b'{"prompt": "a", "prompt": "b"}', "no JSON"),
+                           (b'{"prompt": "\xff"}', "no JSON"), (b"\x00\x01", "no JSON"),
+                           (b"[" * 100, "deeper"), (b"[" + b"0," * (3 << 20) + b"0]", "values")):
+            self.assert_error(400, None, part, body=body)
+        self.assert_error(413, None, str(BODY_BYTES_MAX), body=b" " * (BODY_BYTES_MAX + 1))
+
+    def test_bad_paths_and_methods(self):
+        self.assert_error(404, None, "/nowhere", path="/nowhere", method="GET")
+        headers = self.assert_error(405, None, "POST", method="GET")
+        self.assertEqual(headers["Allow"], "POST")
+        self.assert_error(405, None, "GET", path="/v1/models", body={})
+        self.assert_error(405, None, "GET", path="/health", method="DELETE")
+
+
+class Abuse(harness.SharedCase):
+    """Bare sockets. After each test the server is idle and still answers."""
+
+    def setUp(self):
+        self.http = Http(self.shared.url)
+        self.addCleanup(self.still_well)
+
+    def still_well(self):
+        self.shared.wait_idle()
+        code, _, answer = self.http.post("/v1/completions", {**GREEDY, "max_tokens": 4})
+        self.assertEqual((code, answer["usage"]["completion_tokens"]), (200, 4))
+
+    def socket(self):
+        return self.own(self.http.raw())
+
+    def begin_stream(self, tokens=900):
+        """A stream that has begun: its socket, with the first bytes read."""
+        body = json.dumps({**GREEDY, "max_tokens": tokens, "ignore_eos": True,
+                           "stream": True}).encode()
+        client = self.socket()
+        client.sendall(head("/v1/completions", len(body)) + body)
+        self.assertIn(b"200 OK", client.recv(65536))
+        return client
+
+    def running(self):
+        return self.shared.status()["running"]
+
+    def test_client_that_leaves_frees_its_slot(self):
+        client = self.begin_stream()
+        harness.wait_until(lambda: self.running() == 1, 5, "running")
+        left = time.monotonic()
+        client.close()
+        self.shared.wait_idle(2)
+        self.assertLess(time.monotonic() - left, 2)
+
+    def test_client_that_leaves_before_an_answer(self):
+        body = json.dumps({**GREEDY, "max_tokens": 900, "ignore_eos": True}).encode()
+        client = self.socket()
+        client.sendall(head("/v1/completions", len(body)) + body)
+        harness.wait_until(lambda: self.running() == 1, 5, "running")
+        client.close()
+        self.shared.wait_idle(2)
+
+    def test_half_closed_is_left(self):
+        client = self.begin_stream()
+        client.shutdown(socket.SHUT_WR)
+        self.shared.wait_idle(2)
+        while client.recv(65536):
+            pass  # what was under way, then the end
+
+    def test_many_leave_at_once(self):
+        clients = [self.begin_stream() for _ in range(24)]
+        for client in clients:
+            client.close()
+        self.shared.wait_idle(2)
+
+    def test_garbage(self):
+        for data in (b"\x16\x03\x01\x02\x00" * 40, b"\r\n" * 50, b"GET\r\n\r\n",
+                     b"POST /v1/completions HTTP/9.9\r\n\r\n", b"\xff" * 3000,
+                     b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n",
+                     b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20000 + b"\r\n",
+                     head("/v1/completions", "-5"), head("/v1/completions", 1 << 70),
+                     head("/v1/completions", 10) + b"{}"):
+            client = self.socket()
+            try:
+                client.sendall(data)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):
+                    pass
+            except OSError as problem:
+                self.assertNotIsInstance(problem, TimeoutError, data[:40])
+            client.close()
+
+    def test_oversized_body_is_refused_at_its_head(self):
+        client = self.socket()
+        client.sendall(head("/v1/completions", BODY_BYTES_MAX + 1, "Expect: 100-continue\r\n"))
+        self.assertIn(b" 413 ", client.recv(65536))
+        client = self.socket()
+        client.sendall(head("/v1/completions", 1 << 40))
+        self.assertIn(b" 413 ", client.recv(65536))
+
+    def test_oversized_chunks(self):
+        client = self.socket()
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+                       b"Transfer-Encoding: chunked\r\n\r\n")
+        chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+        for _ in range(17):
+            client.sendall(chunk)
+        client.sendall(b"0\r\n\r\n")
+        self.assertIn(b" 413 ", client.recv(65536))
+
+    def test_slow_headers_end(self):
+        client = self.socket()
+        client.settimeout(0.2)
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\n")
+        end = time.monotonic() + HEADERS_S_MAX + 5
+        while time.monotonic() < end:
+            try:
+                client.sendall(b"X: y\r\n")
+                if client.recv(100) == b"":
+                    return
+            except socket.timeout:
+                continue
+            except ConnectionError:
+                return
+        self.fail("headers may come for ever")
+
+    def test_reader_that_stops_slows_nobody(self):
+        slow = [self.begin_stream() for _ in range(4)]
+        begun = time.monotonic()
+        self.http.post("/v1/completions", {**GREEDY, "max_tokens": 16})
+        self.assertLess(time.monotonic() - begun, 10)
+        for client in slow:
+            client.close()
+
+
+class Load(harness.Case):
+    def test_100_streams_at_once(self):
+        server = self.server()
+        client = Http(server.url, timeout=120)
+        wanted = client.post("/v1/completions", {**GREEDY, "max_tokens": 24})[2]
+
+        def one(_):
+            events = client.events("/v1/completions", {**GREEDY, "max_tokens": 24})
+            return joined(events, lambda choice: choice["text"])
+        with concurrent.futures.ThreadPoolExecutor(100) as pool:
+            texts = list(pool.map(one, range(100)))
+        self.assertEqual(set(texts), {wanted["choices"][0]["text"]})
+        server.wait_idle()
+        self.assertEqual(server.drain(), 0)
+        self.assert_gone(server)
+
+    def test_full_queue_is_429(self):
+        server = self.server(harness.DEMO, "--max-num-seqs", "1", "--max-queued", "1")
+        client = Http(server.url, timeout=60)
+        long = {**GREEDY, "max_tokens": 600, "ignore_eos": True, "stream": True}
+        first = client.open("POST", "/v1/completions", long)
+        harness.wait_until(lambda: server.status()["running"] == 1, 5, "running")
+        body = json.dumps({**long, "stream": False}).encode()
+        second = self.own(client.raw())
+        second.sendall(head("/v1/completions", len(body)) + body)
+        harness.wait_until(lambda: server.status()["queued"] == 1, 5, "queued")
+        code, headers, answer = client.post("/v1/completions", GREEDY)
+        self.assertEqual(code, 429, answer)
+        self.assertEqual(headers["Retry-After"], "1")
+        self.assertEqual(answer["error"]["code"], "overloaded")
+        first[0].close()
+        second.close()
+
+    def test_key(self):
+        server = self.server(harness.DEMO, "--api-key", "secret")
+        code, headers, answer = Http(server.url).post("/v1/completions", GREEDY)
+        self.assertEqual(code, 401, answer)
+        self.assertEqual(headers["WWW-Authenticate"], "Bearer")
+        for key in ("secre", "secret2", "Secret", ""):
+            self.assertEqual(Http(server.url, key).post("/tokenize", {"prompt": "a"})[0], 401)
+        self.assertEqual(Http(server.url, "secret").post("/tokenize", {"prompt": "a"})[0], 200)
+        self.assertEqual(Http(server.url).get("/health")[0], 200)
+
+    def test_off_and_refused(self):
+        server = self.server(harness.DEMO, "--http", "off")
+        self.assertEqual(server.url, "off")
+        model = ("serve", "--model", harness.DEMO, "--backend", "cpu", "--rpc", "tcp://127.0.0.1:0")
+        for address, code, part in (("0.0.0.0:0", 2, "--api-key"), ("8000", 1, "HOST:PORT"),
+                                    ("127.0.0.1:99999", 1, "99999")):
+            result = harness.run(*model, "--http", address)
+            self.assertEqual(result.returncode, code, result.stderr)
+            self.assertIn(part, result.stderr)
+
+    def test_drain_ends_streams_in_order(self):
+        server = self.server()
+        client = Http(server.url)
+        connection, response = client.open("POST", "/v1/completions", {
+            **GREEDY, "max_tokens": 300, "ignore_eos": True, "stream": True})
+        response.read(100)
+        waiting = client.raw()
+        server.signal(harness.signal.SIGTERM)
+        self.own(waiting)
+
+        def refused():
+            try:
+                return client.post("/v1/completions", GREEDY)[0] == 503
+            except ConnectionError:
+                return True
+        harness.wait_until(refused, 5, "refused")
+        self.assertTrue(response.read().decode().endswith("data: [DONE]\n\n"))
+        connection.close()
+        self.assertEqual(server.wait(), 0)
+
+
+if __name__ == "__main__":
+    harness.main()
