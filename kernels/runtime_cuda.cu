@@ -69,7 +69,8 @@ static void *allocated(cudaError_t error, void *memory)
 extern "C" void *runtime_alloc(size_t bytes)
 {
     void *memory = NULL;
-    return allocated(cudaMalloc(&memory, bytes > 0 ? bytes : 1), memory);
+    cudaError_t error = cudaMalloc(&memory, bytes > 0 ? bytes : 1);
+    return allocated(error, memory);
 }
 
 extern "C" void runtime_free(void *memory_dev)
@@ -80,7 +81,8 @@ extern "C" void runtime_free(void *memory_dev)
 extern "C" void *runtime_alloc_host(size_t bytes)
 {
     void *memory = NULL;
-    return allocated(cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocDefault), memory);
+    cudaError_t error = cudaHostAlloc(&memory, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
+    return allocated(error, memory);
 }
 
 extern "C" void runtime_free_host(void *memory)
