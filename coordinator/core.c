@@ -315,6 +315,7 @@ void coord_status(const struct coord *coord, struct coord_status *out)
 {
     *out = (struct coord_status){
         .groups = coord->options.groups,
+        .vocab = coord->options.vocab_real,
         .queued = coord->requests.queued.count,
         .queued_max = coord->options.queued_max,
         .pool_tokens = (int64_t)coord->pool.blocks * TOKEN_BLOCK_TOKENS,

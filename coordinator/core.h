@@ -133,6 +133,7 @@ struct coord_actions {
 
 struct coord_status {
     int groups_ready, groups;
+    int vocab; // real token ids
     int running, queued, queued_max;
     int slots_free, slots, pages_free, pages;
     int64_t pool_tokens_free, pool_tokens;

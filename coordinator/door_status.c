@@ -22,6 +22,7 @@ char *door_status_json(const char *model_name, const struct coord_status *status
     } counts[] = {
         {"groups_ready", status->groups_ready},
         {"groups", status->groups},
+        {"vocab", status->vocab},
         {"running", status->running},
         {"queued", status->queued},
         {"queued_max", status->queued_max},

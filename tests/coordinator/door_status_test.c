@@ -28,6 +28,7 @@ static void every_count_has_its_name(void **state)
     (void)state;
     const struct coord_status status = {.groups_ready = 1,
                                         .groups = 2,
+                                        .vocab = 20,
                                         .running = 3,
                                         .queued = 4,
                                         .queued_max = 5,
@@ -50,6 +51,7 @@ static void every_count_has_its_name(void **state)
     } expected[] = {
         {"groups_ready", 1},
         {"groups", 2},
+        {"vocab", 20},
         {"running", 3},
         {"queued", 4},
         {"queued_max", 5},

@@ -31,6 +31,7 @@ class Load(harness.SharedCase):
         line = lines[0]
         self.assertEqual((line["requests"], line["failed"], line["errors"]), (300, 0, {}))
         self.assertEqual(line["prompt_tokens"], 300 * 16)
+        self.assertEqual(line["vocab"], 3833)  # of the demo's tokenizer, as the server tells it
         self.assertGreater(line["completion_tokens"], 300)
         self.assertLessEqual(line["completion_tokens"], 300 * 16)
         # Little's law: what is in flight on average is at most what may be.
