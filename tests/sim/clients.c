@@ -51,7 +51,7 @@ static void draw_client(struct sim *sim, int32_t index)
         .max_tokens = (int32_t)dice_between(dice, 1, scenario->output_tokens_max),
     };
     if (dice_chance(dice, scenario->endless))
-        client->sampling.max_tokens = -1;
+        client->sampling.max_tokens = dice_chance(dice, 0.7) ? -1 : INT32_MAX;
     if (dice_chance(dice, scenario->stops))
         draw_stops(sim, &client->sampling);
     client->leaves = dice_chance(dice, scenario->aborts);

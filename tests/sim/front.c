@@ -117,21 +117,32 @@ static void act(struct sim *sim, const struct coord_action *action)
     }
 }
 
+// One call of the core, watched. True when it did or wants something.
+static bool call(struct sim *sim, struct coord_event *event)
+{
+    event->now_ns = sim->now_ns;
+    coord_step(sim->coord, event, sim->actions);
+    for (int i = 0; i < sim->actions->count; i++)
+        act(sim, &sim->actions->list[i]);
+    invariants_after_step(sim, event);
+    return sim->actions->count > 0 || sim->actions->more;
+}
+
 void front_step(struct sim *sim, struct coord_event *event)
 {
     struct coord_event now = *event;
-    for (int calls = 0; !sim->violated; calls++) {
-        now.now_ns = sim->now_ns;
-        coord_step(sim->coord, &now, sim->actions);
-        for (int i = 0; i < sim->actions->count; i++)
-            act(sim, &sim->actions->list[i]);
-        invariants_after_step(sim, &now);
-        if (!sim->actions->more)
-            return;
-        now.type = EVENT_TICK;
+    bool did = call(sim, &now), any = did;
+    now.type = EVENT_TICK;
+    for (int calls = 1; sim->actions->more && !sim->violated; calls++) {
+        did = call(sim, &now);
+        any = any || did;
         if (calls == CALLS_MAX)
             sim_violation(sim, "after %d calls the core still has more to say", calls);
     }
+    // Who has no more to say has nothing left that could be done now.
+    if (any && !sim->violated && call(sim, &now))
+        sim_violation(sim, "the core came to rest too early: action %d was left",
+                      sim->actions->count > 0 ? (int)sim->actions->list[0].type : -1);
 }
 
 // ---- events ----

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "parallel/shard.h"
 #include "tests/sim/sim.h"
 
 enum {
@@ -56,15 +57,40 @@ static void on_failed(struct sim *sim, const struct coord_action *action)
     group->failed_ns = sim->now_ns;
 }
 
+// What a worker of so much memory can hold; the sharers of a host's memory split it.
+static bool can_hold(const struct sim *sim, int32_t process, const struct place_message *place)
+{
+    const struct coord_options *options = &sim->scenario.options;
+    struct memory_wishes wishes = options->wishes;
+    struct memory_plan plan;
+    struct shard shard;
+    struct error error;
+    wishes.bytes_free = sim->scenario.bytes_free[process];
+    if (sim->scenario.cpu)
+        wishes.bytes_free /= (uint64_t)options->ranks;
+    return shard_make(&shard, &options->config, 0, options->ranks, &error) == OK &&
+           memory_plan_make(&plan, &options->config, &shard, &wishes, &error) == OK &&
+           place->pages <= plan.pages && place->sequences <= plan.sequences &&
+           place->step_tokens <= plan.step_tokens;
+}
+
 static void on_place(struct sim *sim, const struct coord_action *action)
 {
     struct watched_group *group = &sim->invariants.groups[action->group];
-    int32_t worker = coord_worker(sim->coord, action->group, action->place->rank);
-    if (action->place->group != action->group || worker != action->worker || group->failed)
+    const struct place_message *place = action->place;
+    int32_t process = sim->front.peers[action->worker];
+    if (place->group != action->group || group->failed ||
+        coord_worker(sim->coord, action->group, place->rank) != action->worker)
         sim_violation(sim, "PLACE in group %d rank %d goes to the wrong worker %d", action->group,
-                      action->place->rank, action->worker);
-    group->epoch = action->place->epoch;
-    group->context = action->place->sequence_tokens;
+                      place->rank, action->worker);
+    if (process >= 0 && sim->scenario.intruders[process] != INTRUDER_NONE &&
+        sim->scenario.intruders[process] != INTRUDER_SURPLUS)
+        sim_violation(sim, "process %d should have been refused", process);
+    if (process >= 0 && !can_hold(sim, process, place))
+        sim_violation(sim, "process %d is to hold %d sequences and %d pages", process,
+                      place->sequences, place->pages);
+    group->epoch = place->epoch;
+    group->context = place->sequence_tokens;
 }
 
 // A worker must be able to tell that END is meant for it, and whether all is well.
@@ -124,9 +150,13 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
     }
 }
 
-static void note_rows(struct watched_group *group, const struct step_plan *plan)
+static void note_rows(struct sim *sim, struct watched_group *group, const struct step_plan *plan)
 {
     for (int i = 0; i < plan->rows_count; i++) {
+        const struct client *client = clients_of_seed(sim, group->opening[plan->rows[i].slot].seed);
+        if (client == NULL || client->phase != CLIENT_ACCEPTED)
+            sim_violation(sim, "step %llu works for a request that has ended",
+                          (unsigned long long)plan->step);
         group->slot_named[plan->rows[i].slot] = plan->step;
         if (plan->rows[i].kind == STEP_ROW_PREFILL)
             group->prompt_left[plan->rows[i].slot] -= plan->rows[i].tokens_count;
@@ -178,7 +208,7 @@ static void on_plan(struct sim *sim, const struct coord_action *action)
     group->sent = plan->step;
     group->reported[plan->step % INVARIANTS_STEPS_BACK] = 0;
     check_given(sim, action->group, plan);
-    note_rows(group, plan);
+    note_rows(sim, group, plan);
     check_oldest_prompt(sim, action->group, plan->step);
     sim->invariants.moved_ns = sim->now_ns;
     sim->invariants.steps++;
@@ -193,9 +223,13 @@ void invariants_report(struct sim *sim, const struct report *report)
 {
     struct watched_group *group = &sim->invariants.groups[report->group];
     uint32_t all = (1u << sim->scenario.options.ranks) - 1;
-    if (report->epoch != group->epoch || report->step <= group->resolved ||
-        report->step > group->sent)
-        return; // late, or a lie
+    if (report->epoch != group->epoch || report->step <= group->resolved)
+        return;                       // late
+    if (report->step > group->sent) { // a lie
+        group->must_fail_by_ns = sim->now_ns;
+        group->must_fail_because = "a report of a step that was never sent";
+        return;
+    }
     group->reported[report->step % INVARIANTS_STEPS_BACK] |= 1u << report->rank;
     while (group->resolved < group->sent &&
            group->reported[(group->resolved + 1) % INVARIANTS_STEPS_BACK] == all)
@@ -295,8 +329,6 @@ void invariants_progress(struct sim *sim)
 static void check_process_end(struct sim *sim, int32_t index)
 {
     const struct process *process = &sim->processes[index];
-    bool wrong = sim->scenario.intruders[index] != INTRUDER_NONE &&
-                 sim->scenario.intruders[index] != INTRUDER_SURPLUS;
     // Whoever says HELLO to a coordinator that has ended hears nothing.
     uint64_t heard_after_ns = sim->scenario.latency_ns_max + sim->scenario.late_ns_max;
     if (process->phase == PROCESS_STARTING ||
@@ -308,8 +340,6 @@ static void check_process_end(struct sim *sim, int32_t index)
              process->end != PROCESS_END_TOLD)
         sim_violation(sim, "process %d was neither told to end nor refused (%d)", index,
                       (int)process->end);
-    else if (wrong && process->end == PROCESS_END_TOLD && process->device_opened)
-        sim_violation(sim, "process %d should have been refused", index);
 }
 
 void invariants_final(struct sim *sim)
