@@ -131,7 +131,7 @@ stage_clang() {
 
 stage_tsan() {
     build tsan all --preset tsan || return 2
-    run_tests tsan -LE tidy
+    TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" run_tests tsan -LE tidy
 }
 
 # tests/plants.txt: plant, the test that must fail, more targets that the test needs.

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""light_test.py -- one of everything with a tiny model of dummy weights over two ranks: light enough
+for a build with the thread sanitizer, whose reports would show in the programs' stderr and in their
+exit codes."""
+import os
+import signal
+
+import harness
+
+TINY = harness.golden("dense_tied_r1")
+OPTIONS = ("--load-format", "dummy", "--max-num-batched-tokens", "128")
+
+
+class Light(harness.Case):
+    def start(self):
+        return self.server(TINY, *OPTIONS, ranks=2)
+
+    def assert_clean(self, server):
+        self.assertNotIn("Sanitizer", server.stderr)
+        self.assert_gone(server)
+
+    def test_requests_come_together_leave_and_drain(self):
+        server = self.start()
+        with server.client() as client:
+            alone = client.generate(ids=[3] * 200, max_tokens=12, temperature=0, ignore_eos=True)
+            asked = [client.submit(ids=[3 + i] * (200 if i == 0 else 5 + 9 * i), max_tokens=12,
+                                   temperature=i % 2, ignore_eos=True, seed=i) for i in range(10)]
+            aborted = client.submit(ids=[9], ignore_eos=True)
+            client.abort(aborted)
+            with harness.Raw(server.endpoint) as raw:
+                raw.ask({"t": "generate", "id": "leaves", "ids": [5], "ignore_eos": True})
+                self.assertEqual(raw.ask(b"\xc1")["t"], "error")
+            answers = [client.result(request) for request in asked]
+            self.assertEqual(answers[0]["ids"], alone["ids"])
+            self.assertEqual([len(answer["ids"]) for answer in answers], [12] * 10)
+            self.assertIn(client.result(aborted)["finish_reason"], ("abort", "length"))
+            server.wait_idle(20)
+            last = client.submit(ids=[1, 2], max_tokens=20, ignore_eos=True)
+            self.assertEqual(next(client.replies(last))["t"], "accepted")
+            server.signal(signal.SIGTERM)
+            self.assertEqual(len(client.result(last)["ids"]), 20)
+        self.assertEqual(server.wait(), 0, server.stderr)
+        self.assert_clean(server)
+
+    def test_a_rank_dies(self):
+        server = self.start()
+        with server.client() as client:
+            request = client.submit(ids=[5], ignore_eos=True)
+            replies = client.replies(request)
+            while next(replies)["t"] != "delta":
+                pass
+            os.kill(server.workers()[0], signal.SIGKILL)
+            with self.assertRaises(harness.deltamesh.Error) as caught:
+                for _ in replies:
+                    pass
+            self.assertEqual(caught.exception.code, "failed")
+        self.assertEqual(server.wait(), 4, server.stderr)
+        self.assert_clean(server)
+
+
+if __name__ == "__main__":
+    harness.main()
