@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""light_test.py -- one of everything with a tiny model of dummy weights over two ranks: light enough
-for a build with the thread sanitizer, whose reports would show in the programs' stderr and in their
-exit codes."""
+"""light_test.py -- one of everything with a tiny model of dummy weights over two ranks: light
+enough for a build with the thread sanitizer, whose reports would show in the programs' stderr and
+in their exit codes."""
 import os
 import signal
 
