@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// fake_device.c -- submit (the worker's own checks), then run: closes, opens, pages, rows, each
+// fake_device.c -- submit (worker/step_check.c), then run: closes, opens, pages, rows, each
 // checked against the rules of a plan, then carried out as kernels/slots.h says.
 #include "tests/sim/fake_device.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "parallel/memory_plan.h"
 #include "tests/sim/oracle.h"
+#include "worker/step_check.h"
 
 enum { END_RUNS = 0, END_STOP = 1, END_LENGTH = 2 };
 
@@ -16,6 +16,12 @@ void device_open(struct device *device, const struct place_message *place)
     memset(device, 0, sizeof *device);
     ASSERT(place->sequences <= DEVICE_SLOTS_MAX);
     device->place = *place;
+    device->memory = (struct memory_plan){.sequences = place->sequences,
+                                          .sequence_tokens = place->sequence_tokens,
+                                          .step_tokens = place->step_tokens,
+                                          .pages = place->pages,
+                                          .pages_per_sequence = place->pages_per_sequence,
+                                          .checkpoints = place->checkpoints};
     size_t pages = (size_t)place->pages;
     device->block_table = malloc((size_t)place->sequences * (size_t)place->pages_per_sequence *
                                  sizeof *device->block_table);
@@ -37,88 +43,22 @@ void device_close(struct device *device)
     memset(device, 0, sizeof *device);
 }
 
-// ---- what worker/step.c refuses ----
-
-// value must lie in [low, high].
-static enum status check_range(struct error *error, const char *what, int64_t value, int64_t low,
-                               int64_t high)
-{
-    if (value >= low && value <= high)
-        return OK;
-    return error_set(error, E_MALFORMED, "step plan: %s is %lld, accepted is %lld to %lld", what,
-                     (long long)value, (long long)low, (long long)high);
-}
-
-static enum status check_row(const struct device *device, const struct step_plan *plan, int i,
-                             struct error *error)
-{
-    const struct step_plan_row *row = &plan->rows[i];
-    TRY(check_range(error, "rows.slot", row->slot, 0, device->place.sequences - 1));
-    if (row->kind == STEP_ROW_DECODE) {
-        bool sorted = i == 0 || plan->rows[i - 1].kind == STEP_ROW_DECODE;
-        return sorted ? OK : error_set(error, E_MALFORMED, "row %d decodes after a prefill", i);
-    }
-    TRY(check_range(error, "rows.tokens_count", row->tokens_count, 1, plan->tokens_count));
-    TRY(check_range(error, "rows.tokens_first", row->tokens_first, 0,
-                    plan->tokens_count - row->tokens_count));
-    for (int t = 0; t < row->tokens_count; t++) {
-        TRY(check_range(error, "rows.tokens", plan->tokens[row->tokens_first + t], 0,
-                        device->place.vocab_real - 1));
-    }
-    return OK;
-}
-
-static enum status check_pages(const struct device *device, const struct step_plan *plan, int i,
-                               struct error *error)
-{
-    const struct step_pages *pages = &plan->pages[i];
-    int32_t width = device->place.pages_per_sequence;
-    TRY(check_range(error, "pages.slot", pages->slot, 0, device->place.sequences - 1));
-    TRY(check_range(error, "pages.first", pages->first, 0, width));
-    TRY(check_range(error, "pages.count", pages->count, 1, width - pages->first));
-    TRY(check_range(error, "pages.ids_first", pages->ids_first, 0,
-                    plan->page_ids_count - pages->count));
-    for (int k = 0; k < pages->count; k++) {
-        TRY(check_range(error, "pages.ids", plan->page_ids[pages->ids_first + k], 0,
-                        device->place.pages - 1));
-    }
-    return OK;
-}
-
-static enum status check_plan(const struct device *device, const struct step_plan *plan,
-                              struct error *error)
-{
-    int64_t next = (int64_t)device->submitted + 1, epoch = (int64_t)device->place.epoch;
-    int64_t tokens = 0;
-    TRY(check_range(error, "epoch", (int64_t)plan->epoch, epoch, epoch));
-    TRY(check_range(error, "step", (int64_t)plan->step, next, next));
-    TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
-    TRY(check_range(error, "draft", plan->draft, 0, 0));
-    TRY(check_range(error, "copies", plan->copies_count, 0, 0));
-    for (int i = 0; i < plan->closes_count; i++)
-        TRY(check_range(error, "closes", plan->closes[i], 0, device->place.sequences - 1));
-    for (int i = 0; i < plan->opens_count; i++) {
-        const struct step_open *open = &plan->opens[i];
-        TRY(check_range(error, "opens.slot", open->slot, 0, device->place.sequences - 1));
-        TRY(check_range(error, "opens.pos", open->position, 0, 0));
-        TRY(check_range(error, "opens.stop", open->stop_count, 0, STEP_STOP_IDS_MAX));
-    }
-    for (int i = 0; i < plan->pages_count; i++)
-        TRY(check_pages(device, plan, i, error));
-    for (int i = 0; i < plan->rows_count; i++) {
-        TRY(check_row(device, plan, i, error));
-        const struct step_plan_row *row = &plan->rows[i];
-        tokens += row->kind == STEP_ROW_DECODE ? plan->verify : row->tokens_count;
-    }
-    return check_range(error, "tokens of all rows", tokens, 0, device->place.step_tokens);
-}
+// ---- what a worker refuses ----
 
 enum status device_submit(struct device *device, const struct step_plan *plan, const uint8_t *frame,
                           size_t frame_bytes, struct error *error)
 {
     if (device->submitted - device->done >= DEVICE_STAGING)
         return error_set(error, E_OVERLOADED, "%d steps are in flight already", DEVICE_STAGING);
-    TRY(check_plan(device, plan, error));
+    int32_t samples_max = device->place.sequences * VERIFY_ROWS_MAX; // worker/state.c
+    if (samples_max > device->place.step_tokens)
+        samples_max = device->place.step_tokens;
+    const struct step_check check = {.memory = &device->memory,
+                                     .epoch = device->place.epoch,
+                                     .step_next = device->submitted + 1,
+                                     .vocab = device->place.vocab_real,
+                                     .samples_max = samples_max};
+    TRY(step_check(&check, plan, error));
     size_t place = plan->step % DEVICE_STAGING;
     ASSERT(device->queue[place].frame == NULL);
     device->queue[place].frame = malloc(frame_bytes);

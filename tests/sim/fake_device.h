@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // fake_device.h -- the steps of one simulated rank: slots, pages, KV and recurrent state as
 // kernels/slots.h and worker/step.h define them, with the oracle in place of the model. Checks
-// every plan as the real worker does, and far more strictly what a plan may say at all.
+// every plan with the real worker's check, and far more strictly what a plan may say at all.
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "parallel/memory_plan.h"
 #include "parallel/wire/messages.h"
 
 enum {
@@ -25,6 +26,7 @@ struct device_slot {
 
 struct device {
     struct place_message place;
+    struct memory_plan memory; // its counts
     struct device_slot slots[DEVICE_SLOTS_MAX];
     int32_t *block_table; // [sequences, pages_per_sequence]
     int32_t *page_owner;  // [pages] slot, -1 when free
