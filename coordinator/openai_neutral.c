@@ -74,8 +74,8 @@ static bool is_word(const char *word, size_t length, const json_t *value)
     case JSON_FALSE: return length == 5 && memcmp(word, "false", 5) == 0;
     case JSON_ARRAY: return json_array_size(value) == 0 && memcmp(word, "[]", 2) == 0;
     case JSON_OBJECT: return json_object_size(value) == 0 && memcmp(word, "{}", 2) == 0;
-    case JSON_STRING:
-        return json_string_length(value) == length &&
+    case JSON_STRING: // "auto", but neither "1" nor "true"
+        return strchr("0123456789-[{tf", *word) == NULL && json_string_length(value) == length &&
                memcmp(word, json_string_value(value), length) == 0;
     case JSON_INTEGER:
     case JSON_REAL:
