@@ -8,8 +8,10 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "coordinator/text/text_buffer.h"
+#include "coordinator/text/tool_values.h"
 #include "parallel/base/status.h"
 
 enum {
@@ -39,16 +41,20 @@ struct tool_calls {
     struct tool_calls_event *events;
     size_t event_count, event_capacity;
     struct text_buffer bytes; // of the events
-    struct text_buffer held;  // read, and not yet certain what it is
-    struct text_buffer value; // raw text of a value that is no string
+    struct text_buffer held;  // read, and not yet certain what it is; less than 2 KiB is kept
+    struct text_buffer value; // text of a value that cannot be told yet
     const json_t *tools;
     const json_t *properties; // of the function being called, or NULL
-    int state;
-    int index;
-    unsigned types; // that the schema allows the value under way, a set of bits
-    bool first;     // no parameter of this call has been written yet
-    bool streaming; // the value under way is a string whose beginning has been written
-    bool blank;     // nothing but white space since the last call, or the beginning
+    struct tool_value_kind kind;
+    int state;          // which part of a call comes next
+    int call_count;     // that have begun
+    int depth;          // of <parameter=> lines that the value itself holds
+    uint64_t seen;      // properties that this call has given, a bit each
+    size_t used;        // bytes of held
+    bool first;         // no parameter of this call has been written yet
+    bool streaming;     // the value under way is a string whose beginning has been written
+    bool at_line_start; // of the value
+    bool blank;         // nothing but white space since the last call, or the beginning
 };
 
 // `tools` is the request's list, [{"type": "function", "function": {"name", "parameters"}}] or the
@@ -59,15 +65,16 @@ void tool_calls_fini(struct tool_calls *calls);
 
 // Reads the next piece of text, cut anywhere (also within a tag; not within a code point). Events
 // are in order, neighbours of one kind joined; how the text was cut changes nothing but where
-// events are cut. Values become JSON by the schema's type of the parameter: null for "null"; a
-// number, true or false, an object or array where the text is one and the schema allows it; else a
-// string, which streams. No half tag is ever given out. Text that begins like a call and is none
-// is TEXT, whole; in a call that has begun, what belongs to no parameter ends the call (complete)
-// and is TEXT. White space between two calls, or before the first when nothing else comes before
-// it, is dropped. E_SYSTEM only; after it, fini.
+// events are cut. Values become JSON by tool_values.h; those of strings stream. No half tag is ever
+// given out. A </parameter> ends a value only where a call goes on or ends after it, so that a
+// value may hold a call. Text that begins like a call and is none is TEXT, whole, a
+// call being certain when a parameter or its end follows the function's name; in a call that
+// has begun, what belongs to no parameter ends the call (complete) and is TEXT. White space between
+// two calls, before the first when nothing else is, and after the last is dropped. E_SYSTEM only;
+// after it, fini.
 MUST_CHECK enum status tool_calls_feed(struct tool_calls *calls, const char *text, size_t bytes,
                                        struct error *error);
 
-// The text has ended: gives out what was held back, as text or as the beginning of a value, and
-// END for a call under way. Same errors.
+// The text has ended: gives out what was held back. Within a call that is the value so far, without
+// a half tag, and END. Same errors. Then only fini may follow.
 MUST_CHECK enum status tool_calls_finish(struct tool_calls *calls, struct error *error);
