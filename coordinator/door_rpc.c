@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "coordinator/door_requests.h"
+#include "coordinator/door_sampling.h"
 #include "coordinator/door_status.h"
 #include "coordinator/door_text.h"
 #include "parallel/base/clock.h"
@@ -45,7 +45,7 @@ struct door_rpc {
     int waiters_first, waiters_count; // a ring
     uint8_t *frame;                   // [REPLY_BYTES_MAX]
     uint64_t pinged_ns;
-    uint64_t seeds_given;
+    struct door_seeds seeds;
     int32_t context; // longest sequence, 0 until a group is ready
     bool ended;
     pthread_t thread;
@@ -125,17 +125,6 @@ static void tell_cut_off(struct door_rpc *door, struct door_request *request)
 
 // ---- requests ----
 
-static uint64_t next_seed(struct door_rpc *door)
-{
-    uint64_t seed;
-    if (!door->options.has_seed && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
-        return seed;
-    uint64_t z = door->options.seed + ++door->seeds_given * 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
 // What is understood and not served by this build, by name.
 static enum status check_served(const struct generate_request *request, struct error *error)
 {
@@ -148,36 +137,16 @@ static enum status check_served(const struct generate_request *request, struct e
                      field);
 }
 
-static enum status add_stop(struct coord_sampling *sampling, int32_t id)
-{
-    for (int32_t i = 0; i < sampling->stop_count; i++) {
-        if (sampling->stop_ids[i] == id)
-            return OK;
-    }
-    if (sampling->stop_count == STEP_STOP_IDS_MAX)
-        return E_LIMIT;
-    sampling->stop_ids[sampling->stop_count++] = id;
-    return OK;
-}
-
 static enum status fill_stops(const struct door_rpc *door, const struct generate_request *request,
                               struct coord_sampling *sampling, struct error *error)
 {
-    enum status status = OK;
-    const struct tokenizer *tokenizer = door->options.tokenizer;
-    for (int32_t i = 0; i < request->stop_count && status == OK; i++) {
+    for (int32_t i = 0; i < request->stop_count; i++) {
         if (request->stop_ids[i] >= door->options.vocab_real)
             return error_set(error, E_INPUT, "'stop_token_ids'[%d]: %d is outside 0 .. %d", i,
                              request->stop_ids[i], door->options.vocab_real - 1);
-        status = add_stop(sampling, request->stop_ids[i]);
     }
-    if (request->ignore_eos)
-        return status;
-    for (int i = 0; i < door->options.config.eos_count && status == OK; i++)
-        status = add_stop(sampling, door->options.config.eos_ids[i]);
-    for (uint32_t i = 0; tokenizer != NULL && i < tokenizer->eos_count && status == OK; i++)
-        status = add_stop(sampling, (int32_t)tokenizer->eos_ids[i]);
-    if (status == OK)
+    if (door_sampling_stops(sampling, request->stop_ids, request->stop_count, request->ignore_eos,
+                            &door->options.config, door->options.tokenizer) == OK)
         return OK;
     return error_set(error, E_LIMIT, "stop_token_ids: more than %d with the model's own",
                      STEP_STOP_IDS_MAX);
@@ -204,7 +173,7 @@ static enum status make_order(struct door_rpc *door, const struct generate_reque
     sampling->frequency = (float)request->frequency_penalty;
     sampling->presence = (float)request->presence_penalty;
     sampling->min_tokens = request->min_tokens;
-    sampling->seed = request->has_seed ? request->seed : next_seed(door);
+    sampling->seed = request->has_seed ? request->seed : door_sampling_seed(&door->seeds);
     TRY(fill_stops(door, request, sampling, error));
     return door_text_prompt(door->text, request, &order->prompt, &order->prompt_tokens, error);
 }
@@ -559,6 +528,8 @@ enum status door_rpc_open(struct door_rpc **out, const struct door_rpc_options *
     if (door == NULL)
         return error_set(error, E_SYSTEM, "no memory for the RPC door");
     door->options = *options;
+    door->seeds = (struct door_seeds){
+        .has_seed = options->has_seed, .seed = options->seed, .link_index = options->link_index};
     enum status status = open_door(door, error);
     if (status == OK && start_thread(door) != 0)
         status = error_set(error, E_SYSTEM, "no thread for the RPC door");
