@@ -5,7 +5,9 @@
 //   shape   projected [tokens, projected_stride] bf16 = [q | gate | k | v] of own heads;
 //           k_pages, v_pages [pages, kv_heads, 64, head_dim] bf16; y [tokens, heads * head_dim]
 //   needs   heads % kv_heads == 0, head_dim <= 256, rotary_dim even, <= head_dim
+//   launch  a block of 128 per KV head and token appends; a block of 128 per head and token
 //   moves   per row (position + tokens) * kv_heads * head_dim * 4 bytes of KV
+//   limit   HBM: 4,096 tokens of 2 KV heads are 8.4 MB, 1.8 us at 4.6 TB/s
 //   error   k is rounded to bf16 once when appended, q is not rounded; softmax and the gated sum
 //           are rounded to bf16 once
 //   angles  f32(position * inverse frequency), then cos and sin of it, times rotary_scale

@@ -18,6 +18,7 @@ target_link_libraries(kernels_cuda PUBLIC base)
 find_library(CUDART cudart_static HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} REQUIRED)
 
 library(group_cuda GLOBS parallel/group_nccl.c LINKS kernels_cuda model base)
-library(worker_cuda GLOBS worker/*.c EXCEPT "worker/main.c" LINKS group_cuda kernels_cuda model wire base)
+library(worker_cuda GLOBS worker/*.c EXCEPT "worker/main.c"
+        LINKS group_cuda kernels_cuda model wire base)
 program(deltamesh-worker-cuda worker/main.c worker_cuda)
 set_target_properties(deltamesh-worker-cuda PROPERTIES LINKER_LANGUAGE CUDA)

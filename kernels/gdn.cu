@@ -102,9 +102,17 @@ static __device__ void fold(const struct gdn &op, const gdn_row &row, float *sta
     }
 }
 
-static __device__ void run_token(const struct gdn &op, const gdn_row &row, float *state, float *q,
-                                 float *k, float *shared, int head, int token)
+// Shared memory of a block: this thread's row of the state, and vectors that all threads read.
+struct gdn_shared {
+    float *state; // [DIM] of this thread
+    float *q, *k; // [DIM]
+    float *sums;  // for block_sum
+};
+
+static __device__ void run_token(const struct gdn &op, const gdn_row &row, const gdn_shared &block,
+                                 int head, int token)
 {
+    float *state = block.state, *q = block.q, *k = block.k, *shared = block.sums;
     int v = static_cast<int>(threadIdx.x), key_head = head / (op.value_heads / op.key_heads);
     int64_t projected = static_cast<int64_t>(row.token_first + token) * op.projected_stride;
     const bf16 *b = op.projected + projected + row.channels + op.value_heads * DIM + head;
@@ -153,7 +161,7 @@ static __global__ void gdn_kernel(struct gdn op)
     for (int i = 0; i < DIM && row.decode && row.pending > 0; i++)
         stored[i * DIM + v] = memory[i * STATE_STRIDE + v];
     for (int token = 0; token < row.tokens; token++)
-        run_token(op, row, state, q, k, shared, head, token);
+        run_token(op, row, {state, q, k, shared}, head, token);
     __syncthreads();
     for (int i = 0; i < DIM && !row.decode; i++)
         stored[i * DIM + v] = memory[i * STATE_STRIDE + v];

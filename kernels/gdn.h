@@ -7,7 +7,10 @@
 //   shape   projected [tokens, projected_stride] bf16 = [q | k | v | z | b | a] of own heads;
 //           o [tokens, value_heads, value_dim] bf16; the rest in struct gdn_state
 //   needs   key_dim = value_dim = 128, conv_width = 4, value_heads % key_heads == 0
+//   launch  a block of 128 per value head and row, its state in 66 KB of shared memory; then
+//           a block of 128 channels per row
 //   moves   per row 2 * value_heads * 64 KiB of state, per token the projections
+//   limit   HBM: 32 value heads read and write 4.2 MB a row, 0.9 us at 4.6 TB/s
 //   error   state, k, u, g are f32, rounded at every token; o is rounded to bf16 once
 //   source  Yang, Kautz, Hatamizadeh, Gated Delta Networks, 2024, eq. 10; the fold: the state
 //           after j rows is exp(G_j) S + sum exp(G_j - G_i) k_i u_i^T, applied row by row

@@ -4,7 +4,9 @@
 //   shape   hidden_rows [tokens, hidden] bf16, after the final norm; sample_tokens [samples];
 //           weight [vocab own, hidden]; logits [samples, vocab own] f32
 //   needs   0 <= sample_tokens[i] < tokens
+//   launch  a warp per row of W for 8 samples at a time
 //   moves   vocab * hidden * weight bytes + samples * vocab * 4 bytes
+//   limit   HBM: [248320, 2048] moves 1.02 GB, 221 us at 4.6 TB/s
 //   error   a sum of exact products rounded once to f32
 //   source  none
 #pragma once

@@ -5,7 +5,9 @@
 //           hidden, width]; shared_gate_up [2 * shared_width, hidden]; shared_down [hidden,
 //           shared_width]; ids and weights as moe_route gives them
 //   needs   tokens * hidden * 2 <= the exchange's lane_bytes
+//   launch  a warp per middle column of a token, then a warp per output
 //   moves   weights of the distinct experts picked + tokens * hidden * (1 + ranks) * 2 bytes
+//   limit   HBM at one token: 8 experts of [2048, 512] move 50.3 MB, 10.9 us at 4.6 TB/s
 //   error   silu(gate) * up is rounded to bf16; a token's sum over its experts runs in the order of
 //           its picks, then the shared expert, unrounded, and is rounded to bf16 once
 //   source  Qwen3_5MoeSparseMoeBlock of HF transformers

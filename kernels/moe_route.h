@@ -5,7 +5,9 @@
 //           logits [tokens, experts + 1] f32 workspace; expert_ids, expert_weights [tokens, picks];
 //           shared_weights [tokens]
 //   needs   picks <= 16, experts <= 1024
+//   launch  the product; then a warp per token
 //   moves   (experts + 1) * hidden * 2 + tokens * hidden * 2 bytes
+//   limit   latency: [257, 2048] moves 1.05 MB, 0.23 us at 4.6 TB/s
 //   error   logits f32; weights: softmax over the picked logits, f32; ties go to the lowest id,
 //           NaN last: ids are always valid and distinct
 //   source  Qwen3_5MoeTopKRouter of HF transformers: softmax over all, top-k, renormalise, which

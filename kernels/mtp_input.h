@@ -6,7 +6,9 @@
 //           embedding_norm, hidden_norm [hidden] f32 zero-centred; fc [hidden, 2 * hidden],
 //           embedding half first; joined [tokens, 2 * hidden] workspace; y [tokens, hidden] bf16
 //   needs   id < 0: the row becomes zero
+//   launch  a block of 256 per half and token; then the product
 //   moves   2 * hidden * hidden * 2 + tokens * hidden * 8 bytes
+//   limit   HBM at few tokens: [2048, 4096] moves 16.8 MB, 3.6 us at 4.6 TB/s
 //   error   each normalised half is rounded to bf16; the product is rounded to bf16 once
 //   source  Qwen3_5MTP of vLLM (qwen3_5_mtp.py): fc [norm(embed(t)); norm(h)]
 #pragma once

@@ -10,7 +10,9 @@
 //   shape   logits [samples, vocab own] f32; candidates [samples]; gathered [ranks, samples];
 //           tokens [samples] int32
 //   needs   vocab_first + vocab own <= vocab of the model
+//   launch  a block of 256 per sampled row; one block picks
 //   moves   samples * vocab own * 4 bytes
+//   limit   HBM: 248,320 logits are 1 MB a row, 0.2 us at 4.6 TB/s
 //   error   the value is computed in f64 on the CPU, rounded to f32 and compared so (that makes
 //           any sharding agree with the whole); a kernel may differ in ties closer than 1e-6
 //   source  Gumbel-max: Maddison, Tarlow, Minka, A* Sampling, 2014, section 2; Philox4x32-10:

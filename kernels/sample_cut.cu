@@ -111,22 +111,29 @@ static __device__ double weight_of(float logit, const struct sample_cut_state &s
                static_cast<double>(sampling.temperature));
 }
 
+// What a pass over a row's logits counts.
+struct cut_pass {
+    const struct sample_cut_state *state;
+    const struct slot_sampling *sampling;
+    enum sample_cut_kind kind;
+    int level;
+};
+
 // Adds a chunk of logits to this thread's bins, in id order.
 static __device__ void add_chunk(double sums[OWN_BINS], const float *chunk, int count,
-                                 const struct sample_cut_state &state,
-                                 const struct slot_sampling &sampling, enum sample_cut_kind kind,
-                                 int level)
+                                 const cut_pass &pass)
 {
-    int shift = level_shift(level), bits = level_bits(level);
+    int shift = level_shift(pass.level), bits = level_bits(pass.level);
     uint32_t first = threadIdx.x * OWN_BINS;
     for (int i = 0; i < count; i++) {
         uint32_t key = key_of(chunk[i]);
-        bool other = level > 0 && (key >> (shift + bits)) != state.key >> (shift + bits);
+        bool other = pass.level > 0 && (key >> (shift + bits)) != pass.state->key >> (shift + bits);
         uint32_t own = ((key >> shift) & ((1u << bits) - 1)) - first;
-        if (own < OWN_BINS && !other && chunk[i] >= state.cut) {
+        if (own < OWN_BINS && !other && chunk[i] >= pass.state->cut) {
 #pragma unroll
             for (uint32_t b = 0; b < OWN_BINS; b++)
-                sums[b] += b == own ? weight_of(chunk[i], state, sampling, kind) : 0.0;
+                sums[b] +=
+                    b == own ? weight_of(chunk[i], *pass.state, *pass.sampling, pass.kind) : 0.0;
         }
     }
 }
@@ -148,7 +155,7 @@ static __global__ void histogram_kernel(struct sample_cut op, enum sample_cut_ki
         for (int i = static_cast<int>(threadIdx.x); i < n; i += CUT_THREADS)
             chunk[i] = logits[first + i];
         __syncthreads();
-        add_chunk(sums, chunk, n, *state, *sampling, kind, level);
+        add_chunk(sums, chunk, n, {state, sampling, kind, level});
     }
     double *bins = op.bins + static_cast<int64_t>(row) * SAMPLE_CUT_BINS + threadIdx.x * OWN_BINS;
     for (int b = 0; b < OWN_BINS; b++)

@@ -10,7 +10,9 @@
 //   shape   logits [samples, vocab own] f32, changed in place; counts [slots, vocab own] uint16;
 //           rows [rows_count] index of the sampled rows that have penalties or banned stops
 //   needs   counts zeroed when a slot opens; every token told once
+//   launch  a block of 256 per sampled row, one thread per row of the step for counts
 //   moves   rows_count * vocab own * 6 bytes
+//   limit   HBM: 248,320 logits and counts are 1.5 MB a row, 0.3 us at 4.6 TB/s
 //   error   exact but for the f32 rounding of each of the three operations
 //   source  repetition: Keskar et al., CTRL, 2019, section 4.1; frequency and presence: OpenAI's
 //           API reference, frequency counts drawn tokens only, as vLLM's

@@ -29,6 +29,8 @@ EXCEPTIONS = {
 
 # A .c file without tests/<path>_test.c -> the test that covers it. The test has to exist.
 COVERED_BY = {
+    # Needs a GPU.
+    "parallel/group_nccl.c": "tests/gpu.sh",
     # Programs and their outermost loops: real processes, end to end.
     "coordinator/main.c": "tests/e2e/serve_test.py",
     "coordinator/shell.c": "tests/e2e/serve_test.py",

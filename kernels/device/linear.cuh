@@ -22,6 +22,7 @@ struct linear_shape {
     float *y_float; // [tokens, rows], or NULL
 };
 
+// Rounds once to the output's type.
 static __device__ __forceinline__ void linear_store(const linear_shape &shape, int token, int row,
                                                     float sum)
 {
