@@ -251,9 +251,11 @@ static enum status run(struct loop *loop, struct error *error)
             tell_failure(loop, "it was told to end (SIGTERM)");
             return OK;
         }
+        TRY(receive_all(loop, error)); // first: an END may lie before the connection's end
+        if (loop->ended)
+            break;
         TRY(say_something(loop, error));
         TRY(check_silence(loop, error));
-        TRY(receive_all(loop, error));
         TRY(progress(loop, error));
         if (!loop->ended)
             (void)socket_wait(loop->socket, loop->wake_fd, HEARTBEAT_INTERVAL_MS / 2);
