@@ -87,8 +87,10 @@ static enum status encode_chat(struct door_text *text, const json_t *messages,
                                int32_t *ids_count, struct error *error)
 {
     struct chat_format_text rendered;
+    struct chat_format_options form = *options;
+    form.json_scalars = text->tokenizer->json_scalars;
     chat_format_text_init(&rendered, REQUEST_TEXT_BYTES_MAX);
-    enum status status = chat_format_render(&rendered, messages, options, error);
+    enum status status = chat_format_render(&rendered, messages, &form, error);
     if (status == OK)
         status = encode(text, rendered.text.bytes, rendered.text.count, ids_out, ids_count, error);
     chat_format_text_fini(&rendered);

@@ -146,6 +146,7 @@ static enum status answer_messages(struct answering *answering, const json_t *li
     TRY(read_flag(answering, line, "enable_thinking", &options.enable_thinking));
     TRY(read_flag(answering, line, "preserve_thinking", &options.preserve_thinking));
     options.tools = json_object_get(line, "tools");
+    options.json_scalars = answering->tokenizer->json_scalars;
     struct chat_format_text chat;
     chat_format_text_init(&chat, TOKENIZER_TEXT_BYTES_MAX);
     enum status status =

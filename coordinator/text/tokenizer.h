@@ -36,6 +36,9 @@ struct tokenizer {
     struct pretokenize pretokenize;
     uint32_t eos_ids[TOKENIZER_EOS_MAX]; // [eos_count] from generation_config.json, then
     uint32_t eos_count;                  // tokenizer_config.json; none twice
+    // The model's chat template writes numbers and constants of tool calls as JSON, as Qwen3.6's
+    // does (chat_format_options.json_scalars). The template is not used otherwise.
+    bool json_scalars;
 };
 
 // A token's bytes, borrowed from the tokenizer; not terminated.
@@ -53,7 +56,8 @@ struct token_ids {
 
 struct tokenizer_scratch;
 
-// Reads DIR/tokenizer.json, and tokenizer_config.json and generation_config.json where they exist.
+// Reads DIR/tokenizer.json, and tokenizer_config.json, generation_config.json and
+// chat_template.jinja where they exist.
 // `tokenizer` is the caller's storage, to be given to fini when OK came back. E_NOT_FOUND: there is
 // no tokenizer.json; E_UNSUPPORTED: a kind of tokenizer that this is not, naming file, field and
 // value; E_INPUT, E_MALFORMED, E_LIMIT, E_SYSTEM.

@@ -416,6 +416,37 @@ static enum status read_eos_token(struct tokenizer *tokenizer, const char *path,
     return status;
 }
 
+// How a template says that only texts are written as they are and all else as JSON.
+static bool says_json_scalars(const char *template, size_t bytes)
+{
+    static const char words[] = "| string if args_value is string else args_value | tojson";
+    return bytes > 0 && memmem(template, bytes, words, sizeof words - 1) != NULL;
+}
+
+// The template is a file of its own, or a member of tokenizer_config.json.
+static enum status read_template(struct tokenizer *tokenizer, const char *directory,
+                                 struct error *error)
+{
+    char path[4096], *bytes;
+    size_t count;
+    json_t *config;
+    snprintf(path, sizeof path, "%s/chat_template.jinja", directory);
+    const enum status status = read_file(path, CONFIG_BYTES_MAX, &bytes, &count, error);
+    if (status == OK) {
+        tokenizer->json_scalars = says_json_scalars(bytes, count);
+        free(bytes);
+    }
+    if (status != E_NOT_FOUND)
+        return status;
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", directory);
+    TRY(read_config(path, &config, error));
+    const json_t *member = json_object_get(config, "chat_template");
+    tokenizer->json_scalars =
+        says_json_scalars(json_string_value(member), json_string_length(member));
+    json_decref(config);
+    return OK;
+}
+
 static enum status read_special_ids(struct tokenizer *tokenizer, const char *directory,
                                     struct error *error)
 {
@@ -452,6 +483,8 @@ enum status tokenizer_load(struct tokenizer *tokenizer, const char *directory, s
     if (status != OK)
         return status;
     status = read_special_ids(tokenizer, directory, error);
+    if (status == OK)
+        status = read_template(tokenizer, directory, error);
     if (status != OK)
         tokenizer_fini(tokenizer);
     return status;

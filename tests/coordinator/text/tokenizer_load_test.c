@@ -184,9 +184,9 @@ static void folder_open(struct folder *folder)
 static void folder_close(const struct folder *folder)
 {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
-                                        "generation_config.json"};
+                                        "generation_config.json", "chat_template.jinja"};
     char path[128];
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s/%s", folder->path, names[i]);
         unlink(path);
     }
@@ -220,6 +220,36 @@ static void ids_that_end_a_text_are_read_from_both_files(void **state)
     assert_int_equal(tokenizer.eos_count, 2);
     assert_int_equal(tokenizer.eos_ids[0], 0);
     tokenizer_fini(&tokenizer);
+    folder_close(&folder);
+}
+
+static void load_and_check_scalars(const struct folder *folder, bool expected)
+{
+    struct tokenizer tokenizer;
+    assert_int_equal(tokenizer_load(&tokenizer, folder->path, NULL), OK);
+    assert_int_equal(tokenizer.json_scalars, expected);
+    tokenizer_fini(&tokenizer);
+}
+
+// The form of a tool call's numbers is the template's; the file comes before the member.
+static void the_form_of_scalars_is_the_templates(void **state)
+{
+    (void)state;
+    static const char json_form[] =
+        "{%- set args_value = args_value | string if args_value is string else args_value | tojson "
+        "| safe %}";
+    struct folder folder;
+    char config[256];
+    folder_open(&folder);
+    load_and_check_scalars(&folder, false);
+    snprintf(config, sizeof config, "{\"chat_template\": \"%s\"}", json_form);
+    folder_write(&folder, "tokenizer_config.json", config);
+    load_and_check_scalars(&folder, true);
+    folder_write(&folder, "chat_template.jinja", "{{ args_value | string }}");
+    load_and_check_scalars(&folder, false);
+    folder_write(&folder, "chat_template.jinja", json_form);
+    folder_write(&folder, "tokenizer_config.json", "{\"chat_template\": [3]}");
+    load_and_check_scalars(&folder, true);
     folder_close(&folder);
 }
 
@@ -274,6 +304,7 @@ int main(void)
         cmocka_unit_test(broken_files_are_refused),
         cmocka_unit_test(a_file_cut_anywhere_is_refused),
         cmocka_unit_test(ids_that_end_a_text_are_read_from_both_files),
+        cmocka_unit_test(the_form_of_scalars_is_the_templates),
         cmocka_unit_test(configs_that_name_no_token_are_refused),
         cmocka_unit_test(a_folder_without_tokenizer_is_told_apart),
     };
