@@ -67,8 +67,9 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
     struct shard shard;
     TRY(plan_check(options->groups, options->ranks, error));
     TRY(shard_make(&shard, &options->config, 0, options->ranks, error));
-    if (options->queued_max < 0 || options->queued_max > 1 << 20) {
-        return error_set(error, E_INPUT, "max-queued is %d, accepted is 0 to %d",
+    // Every request passes through the queue, also one that runs at once.
+    if (options->queued_max < 1 || options->queued_max > 1 << 20) {
+        return error_set(error, E_INPUT, "max-queued is %d, accepted is 1 to %d",
                          options->queued_max, 1 << 20);
     }
     uint8_t *at = (uint8_t *)memory;

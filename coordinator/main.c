@@ -62,7 +62,7 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "tokens of one step", NULL},
         {"--gpu-memory-utilization", NULL, OPTION_REAL, &a->utilization, 0.01, 1, "F",
          "share of free memory to use", NULL},
-        {"--max-queued", NULL, OPTION_INT, &a->queued_max, 0, 1 << 20, "N",
+        {"--max-queued", NULL, OPTION_INT, &a->queued_max, 1, 1 << 20, "N",
          "requests that may wait", NULL},
         {"--seed", NULL, OPTION_SEED, &a->seed, 0, 0, "S",
          "requests without a seed get one derived from it", NULL},

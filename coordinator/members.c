@@ -306,8 +306,10 @@ void members_gone(struct coord *coord, const struct coord_event *event, struct c
 {
     struct worker *worker = &coord->workers[event->worker];
     if (worker->phase == WORKER_PLACED || worker->phase == WORKER_READY) {
-        members_fail_group(coord, worker->group, out, "group %d: rank %d (%s, pid %d) is gone",
-                           worker->group, worker->rank, host_of(worker), worker->hello.pid);
+        members_fail_group(coord, worker->group, out,
+                           "group %d: rank %d (%s, pid %d) is gone; its last step was %llu",
+                           worker->group, worker->rank, host_of(worker), worker->hello.pid,
+                           (unsigned long long)worker->beat.step_done);
     }
     worker->phase = WORKER_FREE;
 }

@@ -46,7 +46,8 @@ int status_exit_code(enum status status)
     case E_UNSUPPORTED:
     case E_NOT_FOUND:
     case E_MALFORMED:
-    case E_LIMIT: return 2;
+    case E_LIMIT:
+    case E_MISMATCH: return 2;
     case E_CONNECTION: return 3;
     default: return 4;
     }

@@ -35,7 +35,7 @@ static void exit_codes_are_those_of_the_command_line(void **state)
     static const int codes[STATUS_COUNT] = {
         [OK] = 0,          [E_USAGE] = 1,      [E_INPUT] = 2,   [E_UNSUPPORTED] = 2,
         [E_NOT_FOUND] = 2, [E_MALFORMED] = 2,  [E_LIMIT] = 2,   [E_OVERLOADED] = 4,
-        [E_SYSTEM] = 4,    [E_CONNECTION] = 3, [E_TIMEOUT] = 4, [E_MISMATCH] = 4,
+        [E_SYSTEM] = 4,    [E_CONNECTION] = 3, [E_TIMEOUT] = 4, [E_MISMATCH] = 2,
         [E_ABORTED] = 4,   [E_FAILED] = 4,
     };
     for (int i = 0; i < STATUS_COUNT; i++)
