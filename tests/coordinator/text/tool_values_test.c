@@ -85,7 +85,7 @@ static void numbers_are_whole_where_they_can_be(void **state)
     check(TYPE("number"), "1e22", "1e+22"); // vLLM: 10000000000000000000000
     check(TYPE("number"), "18446744073709551616", "18446744073709551616");
     check(TYPE("number"), "0x10", "\"0x10\"");
-    check(TYPE("number"), "inf", "\"inf\"");
+    check(TYPE("number"), "inf", "\"inf\""); // here and at 1e999 vLLM fails
     check(TYPE("number"), "nan", "\"nan\"");
     check(TYPE("number"), "1e999", "\"1e999\"");
     check(TYPE("number"), "1.2.3", "\"1.2.3\"");
@@ -128,12 +128,12 @@ static void unions_take_their_first_type(void **state)
     check(optional, "5", "\"5\"");
     check("{\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"string\"}]}", "5", "5");
     check("{\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"string\"}]}", "x", "\"x\"");
-    check("{\"oneOf\": [{\"type\": \"boolean\"}, 3]}", "true", "true");
+    check("{\"oneOf\": [{\"type\": \"boolean\"}, 3]}", "true", "true"); // vLLM: a string
     check("{\"type\": [\"number\", \"null\"]}", "5", "5");
     check("{\"type\": [\"string\", \"null\"]}", "null", "null");
     check(TYPE("null"), "null", "null");
     check(TYPE("null"), "x", "\"x\"");
-    check("{\"anyOf\": 5}", "5", "\"5\"");
+    check("{\"anyOf\": 5}", "5", "\"5\""); // vLLM fails
 }
 
 static void tools_of_any_shape_are_searched(void **state)
