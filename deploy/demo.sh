@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # demo.sh -- the whole path in one command: installs what is missing, builds, serves the small model
 # of deploy/demo/model over two tensor-parallel worker processes on the CPU, sends prompts over
-# ZeroMQ, streams the text, prints tokens/s and the acceptance of drafts, drains. Exits 0 if all of
-# it worked, and checks that the same requests sent at once give the same text.
+# ZeroMQ, streams the text, prints tokens/s and the acceptance of drafts, asks once over HTTP and
+# drains. Exits 0 if all of it worked and requests sent at once gave the same text as alone.
 set -euo pipefail
 
 usage() {
@@ -99,7 +99,7 @@ fi
 : >"$scratch/serve.out"
 echo "demo.sh: serving $model over $tp processes"
 setsid "$bin/deltamesh" serve --model "$model" --tp "$tp" --backend cpu \
-    --rpc tcp://127.0.0.1:0 >"$scratch/serve.out" 2>"$server_log" </dev/null &
+    --rpc tcp://127.0.0.1:0 --http 127.0.0.1:0 >"$scratch/serve.out" 2>"$server_log" </dev/null &
 server=$!
 
 endpoint=""
@@ -112,6 +112,7 @@ while [ -z "$endpoint" ]; do
     sleep 0.1
 done
 cat "$scratch/serve.out"
+url="$(sed -n 's/^ready .*http=\([^ ]*\).*/\1/p' "$scratch/serve.out" | head -n 1)"
 
 prompts=(
     "Once upon a time"
@@ -144,11 +145,12 @@ PYTHON
 "$bin/deltamesh" generate --rpc "$endpoint" --requests "$scratch/requests.jsonl" --json \
     >"$scratch/answers.jsonl" 2>"$scratch/figures" || fail "generate --requests failed"
 echo
-python3 - "$scratch" "${#prompts[@]}" "$question" <<'PYTHON' || fail "the answers are not right"
+python3 - "$scratch" "${#prompts[@]}" "$question" "$url" <<'PYTHON' || fail "an answer is not right"
 import json
 import sys
+import urllib.request
 
-scratch, prompts, question = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+scratch, prompts, question, url = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 with open(f"{scratch}/answers.jsonl", encoding="utf-8") as file:
     answers = sorted((json.loads(line) for line in file), key=lambda answer: answer["index"])
 if [answer["index"] for answer in answers] != list(range(prompts + 1)):
@@ -161,6 +163,15 @@ for answer in answers[:prompts]:
 if not answers[prompts]["text"].strip():
     sys.exit("the question got no answer")
 print(f"user: {question}\nassistant: {answers[prompts]['text'].strip()}\n")
+body = {"model": "model", "messages": [{"role": "user", "content": question}], "temperature": 0,
+        "chat_template_kwargs": {"enable_thinking": False}}
+request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(),
+                                 {"Content-Type": "application/json"})
+with urllib.request.urlopen(request, timeout=60) as response:
+    over_http = json.load(response)["choices"][0]["message"]["content"]
+if over_http.strip() != answers[prompts]["text"].strip():
+    sys.exit(f"over RPC {answers[prompts]['text']!r}, over HTTP {over_http!r}")
+print(f"the same over HTTP, POST {url}/v1/chat/completions: {over_http.strip()}\n")
 with open(f"{scratch}/figures", encoding="utf-8") as file:
     print(f"{len(answers)} requests at once, the same text as alone: {file.read().strip()}")
 usage = {key: sum(answer["usage"][key] for answer in answers)

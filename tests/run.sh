@@ -108,7 +108,7 @@ stage_cuda() {
     elif ! command -v nvcc >/dev/null; then
         echo "no nvcc here; the CUDA sources are not compiled"
     else
-        build cuda kernels_cuda --preset cuda || return 2
+        build cuda deltamesh-worker-cuda --preset cuda || return 2
         echo "compiled with $(nvcc --version | sed -n 's/.*release/nvcc/p')"
         passed=$((passed + 1))
     fi
