@@ -158,6 +158,23 @@ class Completions(harness.SharedCase):
         self.assertEqual(kept, whole[:12])
         self.shared.wait_idle()
 
+    def test_stop_string_ends_the_work(self):
+        before = metric(self.http, "vllm:generation_tokens_total")
+        answer = self.complete(max_tokens=900, ignore_eos=True, stop=self.text()[8:14])
+        self.assertEqual(answer["choices"][0]["finish_reason"], "stop")
+        self.assertLess(answer["usage"]["completion_tokens"], 16)
+        drawn = metric(self.http, "vllm:generation_tokens_total") - before
+        self.assertLess(drawn, 450)  # 16 for the stop string, and what was late
+
+    def test_min_tokens_put_stops_off(self):
+        whole = self.complete(max_tokens=30)
+        text = whole["choices"][0]["text"]
+        early = self.complete(max_tokens=30, stop=text[3:6])
+        late = self.complete(max_tokens=30, stop=text[3:6], min_tokens=20)
+        self.assertLess(early["usage"]["completion_tokens"], 20)
+        self.assertGreaterEqual(late["usage"]["completion_tokens"], 20)
+        self.assertTrue(text.startswith(late["choices"][0]["text"]))
+
     def test_stop_ids_and_token_ids(self):
         choice = self.complete(max_tokens=20, return_token_ids=True)["choices"][0]
         self.assertEqual(len(choice["token_ids"]), 20)
