@@ -251,7 +251,7 @@ class NoTokenizer(harness.SharedCase):
                  model, "--load-format", "dummy"], stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, timeout=30, check=False)
         other = worker(harness.golden("dense_untied_r2"))
-        self.assertEqual(other.returncode, 4, other.stderr)
+        self.assertEqual(other.returncode, 2, other.stderr)
         self.assertIn(b"refused this worker: model config", other.stderr)
         own = self.own(harness.Process(
             [harness.program("deltamesh-worker-cpu"), "--coordinator", endpoint, "--model",
