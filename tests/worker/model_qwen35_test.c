@@ -24,10 +24,16 @@
 #include "tests/fixtures/golden.h"
 #include "tests/fixtures/team.h"
 
+// Sanitizers look for races and stray reads, not at numbers, and make this test twenty times
+// slower: one dense and one MoE model are enough for them.
+#ifdef DELTAMESH_SANITIZED
+static const char *const cases[] = {"dense_tied_r1", "moe_e8_r2"};
+#else
 static const char *const cases[] = {
     "dense_tied_r1", "dense_untied_r2", "dense_flat_r3", "dense_deep_r4",
     "dense_yarn",    "moe_e8_r2",       "moe_e16_tp8",   "next_e8_r2",
 };
+#endif
 
 static struct team_options options_for(const struct golden *golden, int ranks)
 {
@@ -224,9 +230,12 @@ static void greedy_tokens_are_those_of_transformers(void **state)
 static void degrees_agree(void **state)
 {
     (void)state;
+    check_case("moe_e16_tp8", 8); // KV heads replicated on four ranks each
+#ifdef DELTAMESH_SANITIZED
+    return;
+#endif
     check_case("moe_e16_tp8", 2);
     check_case("moe_e16_tp8", 4);
-    check_case("moe_e16_tp8", 8); // KV heads replicated on four ranks each
     check_case("dense_untied_r2", 2);
     check_case("next_e8_r2", 2);
     check_case("dense_deep_r4", 2);
@@ -305,9 +314,13 @@ static void run_bits(struct bits_run *run, const struct golden *golden)
 
 static void bits_depend_on_own_tokens_alone(void **state)
 {
+#ifdef DELTAMESH_SANITIZED
+    static const char *const names[] = {"moe_e8_r2"};
+#else
     static const char *const names[] = {"dense_untied_r2", "moe_e8_r2"};
+#endif
     (void)state;
-    for (size_t c = 0; c < 2; c++) {
+    for (size_t c = 0; c < sizeof names / sizeof names[0]; c++) {
         struct golden golden;
         struct bits_run runs[] = {
             {.ranks = 2},
