@@ -222,6 +222,7 @@ static void test_stop_in_the_first_of_two_steps(void **state)
     assert_string_equal(coord_rig_about(&rig, ACTION_DONE, 1)->action.reason, "stop");
     assert_int_equal(coord_rig_about(&rig, ACTION_DONE, 1)->action.usage.completion_tokens, 1);
     assert_int_equal(coord_rig_about(&rig, ACTION_DONE, 1)->action.usage.prompt_tokens, 10);
+    assert_int_equal(coord_rig_about(&rig, ACTION_DONE, 1)->action.usage.target_steps, 1);
     assert_int_equal(steps_sent(&rig), 2); // step 2 still names the slot
     coord_rig_report(&rig, 0, 2);
     const struct step_plan *plan = plan_of(&rig, 3);
@@ -350,7 +351,8 @@ static void test_tokens_wait_for_every_rank(void **state)
     for (int i = 0; i < 3; i++) {
         report = coord_rig_report_of(&rig, 0, order[i], 1);
         coord_rig_say_report(&rig, &report);
-        coord_rig_say_report(&rig, &report); // a copy does not count for another
+        report.hash++;
+        coord_rig_say_report(&rig, &report); // a second one changes nothing, whatever it says
         assert_int_equal(rig.did_count, 0);
     }
     report = coord_rig_report_of(&rig, 0, 1, 1);
@@ -396,6 +398,22 @@ static void expect_failure(struct coord_rig *rig, const struct report *report, c
     assert_int_equal(coord_rig_about(rig, ACTION_ERROR, 1)->action.status, E_FAILED);
     assert_string_equal(coord_rig_about(rig, ACTION_ERROR, 1)->text, failed->text);
     coord_rig_close(rig);
+}
+
+// Whoever has had DONE gets no ERROR when the group fails before its last step has ended.
+static void test_closing_requests_are_not_told_again(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_with(&rig, 1, 4, 256);
+    coord_rig_submit(&rig, 1, 10, 50);
+    coord_rig_submit(&rig, 2, 10, 50);
+    coord_rig_finish(&rig, 1, "abort");
+    coord_rig_forget(&rig);
+    coord_rig_step(&rig, (struct coord_event){.type = EVENT_WORKER_GONE, .worker = 0});
+    assert_int_equal(coord_rig_count(&rig, ACTION_ERROR), 1);
+    assert_non_null(coord_rig_about(&rig, ACTION_ERROR, 2));
+    coord_rig_close(&rig);
 }
 
 static void test_ranks_disagree(void **state)
@@ -491,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_slots_and_pages_come_back),
         cmocka_unit_test(test_tokens_wait_for_every_rank),
         cmocka_unit_test(test_reports_overtake),
+        cmocka_unit_test(test_closing_requests_are_not_told_again),
         cmocka_unit_test(test_ranks_disagree),
         cmocka_unit_test(test_step_that_was_never_sent),
         cmocka_unit_test(test_wrong_count_of_rows),
