@@ -215,6 +215,7 @@ static void test_context(void **state)
     coord_rig_step(&rig, (struct coord_event){.type = EVENT_READY, .worker = 1, .ready = &ready});
     assert_int_equal(coord_rig_count(&rig, ACTION_GROUP_READY), 1);
     assert_int_equal(coord_rig_count(&rig, ACTION_SEND_PLAN), 0);
+    assert_int_equal(coord_rig_count(&rig, ACTION_ERROR), 0);
     // The large one fails: now nobody can hold it.
     coord_rig_step(&rig, (struct coord_event){.type = EVENT_WORKER_GONE, .worker = 0});
     assert_int_equal(coord_rig_about(&rig, ACTION_ERROR, 1)->action.status, E_INPUT);
@@ -282,6 +283,29 @@ static void test_drain_of_nothing(void **state)
     assert_int_equal(coord_rig_find(&rig, ACTION_SEND_END)->action.worker, 3);
     assert_int_equal(coord_rig_find(&rig, ACTION_SEND_END)->end.epoch, 0); // any epoch
     coord_rig_close(&rig);
+}
+
+// What waits while the workers come is served before the drain ends, or ended by a shutdown.
+static void test_drain_and_shutdown_while_forming(void **state)
+{
+    (void)state;
+    for (int at_once = 0; at_once < 2; at_once++) {
+        struct coord_rig rig;
+        open_rig(&rig, 1, 2);
+        coord_rig_submit(&rig, 1, 10, 2);
+        coord_rig_step(&rig, (struct coord_event){.type = EVENT_DRAIN, .worker = -1});
+        assert_int_equal(coord_rig_count(&rig, ACTION_DRAINED), 0);
+        if (at_once) {
+            coord_rig_step(&rig, (struct coord_event){.type = EVENT_SHUTDOWN, .worker = -1});
+            assert_int_equal(coord_rig_about(&rig, ACTION_ERROR, 1)->action.status, E_FAILED);
+        } else {
+            coord_rig_start(&rig);
+            coord_rig_run(&rig, 0);
+            assert_string_equal(coord_rig_about(&rig, ACTION_DONE, 1)->action.reason, "length");
+        }
+        assert_int_equal(coord_rig_count(&rig, ACTION_DRAINED), 1);
+        coord_rig_close(&rig);
+    }
 }
 
 // A drain does not wait for a step that only closing requests are in, but for its end.
@@ -368,10 +392,10 @@ static void test_after_all_groups_failed(void **state)
 
 enum { MANY = 1024 };
 
-static void open_many(struct coord_rig *rig)
+static void open_many(struct coord_rig *rig, int groups)
 {
     struct coord_options options;
-    coord_rig_options(&options, 1, 1);
+    coord_rig_options(&options, groups, 1);
     options.wishes.sequences = MANY;
     options.wishes.step_tokens = 8192;
     options.queued_max = 2000;
@@ -386,7 +410,7 @@ static void test_more_actions_than_a_list_holds(void **state)
     (void)state;
     struct coord_rig rig;
     struct coord_status status;
-    open_many(&rig);
+    open_many(&rig, 1);
     for (uint64_t i = 1; i <= MANY; i++)
         coord_rig_submit(&rig, i, 1, 3);
     coord_rig_forget(&rig);
@@ -411,7 +435,7 @@ static void test_many_fail_at_once(void **state)
     (void)state;
     struct coord_rig rig;
     struct coord_status status;
-    open_many(&rig);
+    open_many(&rig, 1);
     for (uint64_t i = 1; i <= MANY; i++)
         coord_rig_submit(&rig, i, 1, 1000);
     coord_rig_report(&rig, 0, 1); // the third step opens all that came after the second
@@ -430,6 +454,32 @@ static void test_many_fail_at_once(void **state)
     coord_status(rig.coord, &status);
     assert_int_equal(status.running + status.queued, 0);
     assert_int_equal(status.pool_tokens_free, status.pool_tokens);
+    coord_rig_close(&rig);
+}
+
+// Three full groups fail in one call: more errors than a list holds.
+static void test_groups_fail_at_once(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    struct coord_status status;
+    open_many(&rig, 3);
+    for (uint64_t i = 1; i <= 3 * MANY; i++) {
+        coord_rig_submit(&rig, i, 1, 1000);
+        for (int32_t g = 0; g < 3 && i % 64 == 0; g++) { // a step of each, for the next to open
+            if (rig.steps_sent[g] >= 2)
+                coord_rig_report(&rig, g, rig.steps_sent[g] - 1);
+            coord_rig_forget(&rig);
+        }
+    }
+    coord_status(rig.coord, &status);
+    assert_true(status.running > COORD_ACTIONS_MAX);
+    coord_rig_forget(&rig);
+    coord_rig_wait(&rig, HEARTBEAT_TIMEOUT_MS + 1);
+    assert_int_equal(coord_rig_count(&rig, ACTION_GROUP_FAILED), 3);
+    assert_int_equal(coord_rig_count(&rig, ACTION_ERROR), 3 * MANY);
+    coord_status(rig.coord, &status);
+    assert_int_equal(status.running + status.queued, 0);
     coord_rig_close(&rig);
 }
 
@@ -473,12 +523,14 @@ int main(void)
         cmocka_unit_test(test_max_tokens_beyond_the_context),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_drain_of_nothing),
+        cmocka_unit_test(test_drain_and_shutdown_while_forming),
         cmocka_unit_test(test_drain_waits_for_steps),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_two_groups_fail_at_once),
         cmocka_unit_test(test_after_all_groups_failed),
         cmocka_unit_test(test_more_actions_than_a_list_holds),
         cmocka_unit_test(test_many_fail_at_once),
+        cmocka_unit_test(test_groups_fail_at_once),
         cmocka_unit_test(test_status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
