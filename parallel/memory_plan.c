@@ -298,6 +298,19 @@ static enum status does_not_fit(const struct problem *problem, uint64_t weight_b
                      (double)weight_bytes * 1e-9, (double)budget_bytes * 1e-9);
 }
 
+void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config *config,
+                             const struct shard *shard, bool mtp)
+{
+    uint64_t sequences = (uint64_t)plan->sequences;
+    plan->weight_bytes = memory_plan_weight_bytes(config, shard, mtp);
+    plan->kv_bytes = (uint64_t)plan->pages * memory_plan_page_bytes(config, shard, mtp);
+    plan->state_bytes = sequences * memory_plan_slot_bytes(config, shard);
+    plan->pending_bytes = sequences * memory_plan_pending_bytes(config, shard);
+    plan->workspace_bytes = workspace_bytes(config, shard, plan);
+    plan->total_bytes = plan->weight_bytes + plan->kv_bytes + plan->state_bytes +
+                        plan->pending_bytes + plan->workspace_bytes;
+}
+
 enum status memory_plan_make(struct memory_plan *out, const struct model_config *config,
                              const struct shard *shard, const struct memory_wishes *wishes,
                              struct error *error)
@@ -325,13 +338,7 @@ enum status memory_plan_make(struct memory_plan *out, const struct model_config 
     plan.clamped = plan.sequences < wishes->sequences || plan.sequence_tokens < longest ||
                    plan.sequence_tokens < wishes->sequence_tokens ||
                    (wishes->step_tokens > 0 && plan.step_tokens < step_wished);
-    uint64_t sequences = (uint64_t)plan.sequences;
-    plan.kv_bytes = (uint64_t)plan.pages * problem.page_bytes;
-    plan.state_bytes = sequences * memory_plan_slot_bytes(config, shard);
-    plan.pending_bytes = sequences * memory_plan_pending_bytes(config, shard);
-    plan.workspace_bytes = workspace_bytes(config, shard, &plan);
-    plan.total_bytes = plan.weight_bytes + plan.kv_bytes + plan.state_bytes + plan.pending_bytes +
-                       plan.workspace_bytes;
+    memory_plan_count_bytes(&plan, config, shard, wishes->mtp);
     ASSERT(plan.total_bytes <= budget);
     *out = plan;
     return OK;

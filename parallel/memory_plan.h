@@ -48,6 +48,10 @@ enum status memory_plan_make(struct memory_plan *out, const struct model_config 
                              const struct shard *shard, const struct memory_wishes *wishes,
                              struct error *error) MUST_CHECK;
 
+// Fills the byte fields of a plan from its counts.
+void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config *config,
+                             const struct shard *shard, bool mtp);
+
 // Bytes of one KV page, one state slot (recurrent state and conv columns) and one slot's pending
 // rows, over all layers of this rank, the MTP layer's KV included when mtp.
 uint64_t memory_plan_page_bytes(const struct model_config *config, const struct shard *shard,

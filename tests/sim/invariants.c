@@ -57,21 +57,27 @@ static void on_failed(struct sim *sim, const struct coord_action *action)
     group->failed_ns = sim->now_ns;
 }
 
-// What a worker of so much memory can hold; the sharers of a host's memory split it.
+// Whether what PLACE asks for fits into the memory that the process said it has; sharers of a
+// host's memory split it. (Not whether the process alone would be planned as much: a larger memory
+// may be planned larger steps and fewer pages.)
 static bool can_hold(const struct sim *sim, int32_t process, const struct place_message *place)
 {
     const struct coord_options *options = &sim->scenario.options;
-    struct memory_wishes wishes = options->wishes;
-    struct memory_plan plan;
+    uint64_t bytes_free = sim->scenario.bytes_free[process];
+    struct memory_plan plan = {.sequences = place->sequences,
+                               .sequence_tokens = place->sequence_tokens,
+                               .step_tokens = place->step_tokens,
+                               .pages = place->pages,
+                               .pages_per_sequence = place->pages_per_sequence,
+                               .checkpoints = place->checkpoints};
     struct shard shard;
     struct error error;
-    wishes.bytes_free = sim->scenario.bytes_free[process];
     if (sim->scenario.cpu)
-        wishes.bytes_free /= (uint64_t)options->ranks;
-    return shard_make(&shard, &options->config, 0, options->ranks, &error) == OK &&
-           memory_plan_make(&plan, &options->config, &shard, &wishes, &error) == OK &&
-           place->pages <= plan.pages && place->sequences <= plan.sequences &&
-           place->step_tokens <= plan.step_tokens;
+        bytes_free /= (uint64_t)options->ranks;
+    if (shard_make(&shard, &options->config, 0, options->ranks, &error) != OK)
+        return false;
+    memory_plan_count_bytes(&plan, &options->config, &shard, false);
+    return (double)plan.total_bytes <= (double)bytes_free * options->wishes.utilization;
 }
 
 static void on_place(struct sim *sim, const struct coord_action *action)
