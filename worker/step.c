@@ -3,67 +3,15 @@
 // steps in order), and the order of ops of a step.
 #include "worker/step.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/sample.h"
-#include "kernels/sample_cut.h"
-#include "kernels/sample_penalty.h"
 #include "parallel/base/clock.h"
 #include "worker/step_check.h"
+#include "worker/step_engine.h"
 
 _Static_assert((int)SLOT_STOP_IDS_MAX == (int)STEP_STOP_IDS_MAX, "wire and kernels agree");
 _Static_assert((int)ROW_VERIFY_MAX == (int)STEP_VERIFY_MAX, "wire and kernels agree");
-
-// What the host uploads for a step. Arrays have room for the largest step.
-struct upload {
-    struct slot_opening *openings; // [STEP_ROWS_MAX]
-    struct slot_pages *pages;      // [STEP_ROWS_MAX]
-    int32_t *page_ids;             // [STEP_PAGE_IDS_MAX]
-    struct step_row *rows;         // [STEP_ROWS_MAX]
-    int32_t *token_ids;            // [step_tokens]
-    int32_t *cut_rows;             // [samples_max] sampled rows with top-k, top-p or min-p
-    int32_t *penalty_rows;         // [samples_max] with penalties or banned stops
-};
-
-// What comes back.
-struct download {
-    struct row_result *results; // [STEP_ROWS_MAX]
-    uint64_t *hash;             // [1]
-};
-
-struct staging {
-    struct upload upload;
-    struct download download;
-    void *memory; // holds both
-    struct event *ended;
-    uint64_t step;
-    uint64_t queued_ns;
-    int rows_count;
-};
-
-struct step_engine {
-    struct step_options options;
-    struct staging staging[STEP_STAGING]; // see staging_of
-    size_t staging_bytes;
-    // Device side.
-    struct upload upload_dev;
-    struct download download_dev;
-    struct step_tables tables_dev;           // counts are set per step
-    struct sample_candidate *candidates_dev; // [samples]
-    struct sample_candidate *gathered_dev;   // [ranks, samples]
-    int32_t *sampled_dev;                    // [samples]
-    struct sample_cut_state *cut_states_dev; // [SAMPLE_CUT_ROWS_MAX]
-    double *bins_dev;                        // [SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
-    double *gathered_bins_dev;               // [ranks, SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
-    float *cuts_dev;                         // [samples]
-    struct slot_sampling *sampling;          // [sequences] of the slots, as opened
-    void *memory_dev;
-    int samples_max;
-    atomic_uint_fast64_t begun, done;
-    uint64_t ended_ns; // when the last step ended
-};
 
 struct carver {
     uint8_t *base; // NULL: only counts
@@ -201,97 +149,6 @@ static struct staging *staging_of(struct step_engine *engine, uint64_t step)
 #endif
 }
 
-static void stage_openings(struct step_engine *engine, struct upload *up,
-                           const struct step_plan *plan)
-{
-    for (int i = 0; i < plan->opens_count; i++) {
-        const struct step_open *open = &plan->opens[i];
-        struct slot_opening *opening = &up->openings[i];
-        *opening = (struct slot_opening){
-            .slot = open->slot,
-            .position = open->position,
-            .sampling = {.temperature = open->temperature,
-                         .top_k = open->top_k,
-                         .top_p = open->top_p,
-                         .min_p = open->min_p,
-                         .repetition = open->repetition,
-                         .frequency = open->frequency,
-                         .presence = open->presence,
-                         .prompt_tokens = open->prompt_tokens,
-                         .stops_from = open->stops_from,
-                         .seed = open->seed,
-                         .tokens_end = open->tokens_end,
-                         .stop_count = open->stop_count},
-        };
-        memcpy(opening->sampling.stop_ids, open->stop_ids, sizeof opening->sampling.stop_ids);
-        engine->sampling[open->slot] = opening->sampling;
-    }
-    for (int i = 0; i < plan->pages_count; i++) {
-        const struct step_pages *pages = &plan->pages[i];
-        up->pages[i] = (struct slot_pages){.slot = pages->slot,
-                                           .first = pages->first,
-                                           .count = pages->count,
-                                           .ids_first = pages->ids_first};
-    }
-    memcpy(up->page_ids, plan->page_ids, (size_t)plan->page_ids_count * sizeof(int32_t));
-}
-
-// Lays the rows' tokens one after another; decode tokens are filled in on the device.
-static void stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan)
-{
-    int tokens = 0, samples = 0;
-    for (int i = 0; i < plan->rows_count; i++) {
-        const struct step_plan_row *row = &plan->rows[i];
-        bool decode = row->kind == STEP_ROW_DECODE;
-        int count = decode ? plan->verify : row->tokens_count;
-        int sampled = decode ? plan->verify : (row->sample != 0);
-        up->rows[i] = (struct step_row){
-            .slot = row->slot,
-            .kind = decode ? ROW_DECODE : ROW_PREFILL,
-            .token_first = tokens,
-            .token_count = count,
-            .token_next = decode ? -1 : row->token_next,
-            .sample = sampled,
-            .sample_first = sampled > 0 ? samples : -1,
-        };
-        for (int t = 0; t < count; t++)
-            up->token_ids[tokens + t] = decode ? -1 : plan->tokens[row->tokens_first + t];
-        tokens += count;
-        samples += sampled;
-    }
-    tables->rows_count = plan->rows_count;
-    tables->tokens_count = tokens;
-    tables->samples_count = samples;
-}
-
-// Which sampled rows need more than the largest logit: known here, since a slot's parameters
-// never change.
-struct sampling_plan {
-    int cut_count;     // rows in cut_rows
-    bool cut_by_count; // some row has top-k
-    bool cut_by_mass;  // some row has top-p
-    int penalty_count; // rows in penalty_rows
-    bool counts;       // some row of the step, sampled or not, has counts to keep
-};
-
-static struct sampling_plan stage_sampling(const struct step_engine *engine, struct upload *up)
-{
-    struct sampling_plan plan = {.cut_count = 0};
-    for (int i = 0; i < engine->tables_dev.rows_count; i++) {
-        const struct step_row *row = &up->rows[i];
-        const struct slot_sampling *sampling = &engine->sampling[row->slot];
-        bool cut = sample_cut_needed(sampling), penalty = sample_penalty_needed(sampling);
-        for (int k = 0; k < row->sample && cut; k++)
-            up->cut_rows[plan.cut_count++] = row->sample_first + k;
-        for (int k = 0; k < row->sample && penalty; k++)
-            up->penalty_rows[plan.penalty_count++] = row->sample_first + k;
-        plan.cut_by_count |= sample_cut_has(sampling, SAMPLE_CUT_COUNT);
-        plan.cut_by_mass |= sample_cut_has(sampling, SAMPLE_CUT_MASS);
-        plan.counts |= sample_penalty_counts(sampling);
-    }
-    return plan;
-}
-
 static void copy_up(struct stream *stream, void *to_dev, const void *from, int count, size_t bytes)
 {
     if (count > 0)
@@ -333,110 +190,12 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
     }
 }
 
-static struct sample_penalty penalty_op(const struct step_engine *engine, int rows_count)
-{
-    const struct model *model = engine->options.model;
-    return (struct sample_penalty){
-        .tables = engine->tables_dev,
-        .slots = model->state->slots,
-        .logits = model->state->workspace.logits,
-        .vocab_first = model->shard.vocab.first,
-        .vocab_count = model->shard.vocab.count,
-        .rows = engine->upload_dev.penalty_rows,
-        .rows_count = rows_count,
-        .counts = model->state->drawn_counts,
-    };
-}
-
-// One pass over the logits: this shard's best of every row, gathered from all ranks.
-static void queue_candidates(const struct step_engine *engine, const float *cuts_dev)
-{
-    const struct model *model = engine->options.model;
-    const struct step_tables *tables = &engine->tables_dev;
-    sample_shard(model->stream, &(struct sample_shard){
-                                    .tables = *tables,
-                                    .slots = model->state->slots,
-                                    .logits = model->state->workspace.logits,
-                                    .vocab_first = model->shard.vocab.first,
-                                    .vocab_count = model->shard.vocab.count,
-                                    .vocab_real = engine->options.vocab_real,
-                                    .cuts = cuts_dev,
-                                    .candidates = engine->candidates_dev,
-                                });
-    group_all_gather(model->group, model->stream, engine->gathered_dev, engine->candidates_dev,
-                     (size_t)tables->samples_count * sizeof(struct sample_candidate));
-}
-
-static void queue_cut_levels(const struct step_engine *engine, const struct sample_cut *op,
-                             enum sample_cut_kind kind)
-{
-    const struct model *model = engine->options.model;
-    for (int level = 0; level < SAMPLE_CUT_LEVELS; level++) {
-        sample_cut_histogram(model->stream, op, kind, level);
-        group_all_gather(model->group, model->stream, engine->gathered_bins_dev, engine->bins_dev,
-                         (size_t)op->rows_count * SAMPLE_CUT_BINS * sizeof(double));
-        sample_cut_narrow(model->stream, op, kind, level);
-    }
-}
-
-// Finds the cuts of all rows that have one, SAMPLE_CUT_ROWS_MAX at a time.
-static void queue_cuts(const struct step_engine *engine, const struct sampling_plan *sampling)
-{
-    const struct model *model = engine->options.model;
-    struct sample_cut op = {
-        .tables = engine->tables_dev,
-        .slots = model->state->slots,
-        .logits = model->state->workspace.logits,
-        .vocab_first = model->shard.vocab.first,
-        .vocab_count = model->shard.vocab.count,
-        .vocab_real = engine->options.vocab_real,
-        .states = engine->cut_states_dev,
-        .candidates = engine->gathered_dev,
-        .ranks = model->shard.ranks,
-        .bins = engine->bins_dev,
-        .gathered = engine->gathered_bins_dev,
-        .cuts = engine->cuts_dev,
-    };
-    sample_cut_clear(model->stream, engine->cuts_dev, engine->tables_dev.samples_count);
-    for (int first = 0; first < sampling->cut_count; first += SAMPLE_CUT_ROWS_MAX) {
-        int rest = sampling->cut_count - first;
-        op.rows = engine->upload_dev.cut_rows + first;
-        op.rows_count = rest < SAMPLE_CUT_ROWS_MAX ? rest : SAMPLE_CUT_ROWS_MAX;
-        sample_cut_begin(model->stream, &op);
-        if (sampling->cut_by_count)
-            queue_cut_levels(engine, &op, SAMPLE_CUT_COUNT);
-        if (sampling->cut_by_mass)
-            queue_cut_levels(engine, &op, SAMPLE_CUT_MASS);
-        sample_cut_end(model->stream, &op);
-    }
-}
-
-static void queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling,
-                           uint64_t step)
-{
-    const struct model *model = engine->options.model;
-    const struct step_tables *tables = &engine->tables_dev;
-    if (tables->samples_count > 0) {
-        struct sample_penalty penalty = penalty_op(engine, sampling->penalty_count);
-        model_logits(model, tables, model->state->workspace.hidden);
-        if (sampling->penalty_count > 0)
-            sample_penalty(model->stream, &penalty);
-        queue_candidates(engine, NULL);
-    }
-    if (sampling->cut_count > 0) {
-        queue_cuts(engine, sampling);
-        queue_candidates(engine, engine->cuts_dev);
-    }
-    sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
-                model->shard.ranks, tables, step);
-}
-
 static void queue_step(const struct step_engine *engine, const struct staging *staging,
                        const struct sampling_plan *sampling, const struct step_plan *plan)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
-    struct sample_penalty penalty = penalty_op(engine, sampling->penalty_count);
+    struct sample_penalty penalty = step_penalty_op(engine, sampling->penalty_count);
     queue_upload(engine, &staging->upload, plan);
     copy_up(model->stream, engine->upload_dev.cut_rows, staging->upload.cut_rows,
             sampling->cut_count, sizeof(int32_t));
@@ -449,7 +208,7 @@ static void queue_step(const struct step_engine *engine, const struct staging *s
             sample_penalty_prompt(model->stream, &penalty);
         model_forward(model, tables);
     }
-    queue_sampling(engine, sampling, plan->step);
+    step_queue_sampling(engine, sampling, plan->step);
     if (tables->rows_count > 0) {
         slots_end(model->stream, &model->state->slots, tables, engine->sampled_dev,
                   engine->download_dev.results);
@@ -482,9 +241,9 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
     staging->step = plan->step;
     staging->rows_count = plan->rows_count;
     staging->queued_ns = clock_now_ns();
-    stage_openings(engine, &staging->upload, plan);
-    stage_rows(&staging->upload, &engine->tables_dev, plan);
-    struct sampling_plan sampling = stage_sampling(engine, &staging->upload);
+    step_stage_openings(engine, &staging->upload, plan);
+    step_stage_rows(&staging->upload, &engine->tables_dev, plan);
+    struct sampling_plan sampling = step_stage_sampling(engine, &staging->upload);
     queue_step(engine, staging, &sampling, plan);
     atomic_store(&engine->begun, plan->step);
     return OK;

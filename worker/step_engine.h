@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// step_engine.h -- what is inside struct step_engine, for step.c, step_stage.c and step_sampling.c
+// and nobody else.
+#pragma once
+
+#include <stdatomic.h>
+
+#include "kernels/sample.h"
+#include "kernels/sample_cut.h"
+#include "kernels/sample_penalty.h"
+#include "worker/step.h"
+
+// What the host uploads for a step. Arrays have room for the largest step.
+struct upload {
+    struct slot_opening *openings; // [STEP_ROWS_MAX]
+    struct slot_pages *pages;      // [STEP_ROWS_MAX]
+    int32_t *page_ids;             // [STEP_PAGE_IDS_MAX]
+    struct step_row *rows;         // [STEP_ROWS_MAX]
+    int32_t *token_ids;            // [step_tokens]
+    int32_t *cut_rows;             // [samples_max] sampled rows with top-k, top-p or min-p
+    int32_t *penalty_rows;         // [samples_max] with penalties or banned stops
+};
+
+// What comes back.
+struct download {
+    struct row_result *results; // [STEP_ROWS_MAX]
+    uint64_t *hash;             // [1]
+};
+
+struct staging {
+    struct upload upload;
+    struct download download;
+    void *memory; // holds both
+    struct event *ended;
+    uint64_t step;
+    uint64_t queued_ns;
+    int rows_count;
+};
+
+struct step_engine {
+    struct step_options options;
+    struct staging staging[STEP_STAGING]; // see staging_of
+    size_t staging_bytes;
+    // Device side.
+    struct upload upload_dev;
+    struct download download_dev;
+    struct step_tables tables_dev;           // counts are set per step
+    struct sample_candidate *candidates_dev; // [samples]
+    struct sample_candidate *gathered_dev;   // [ranks, samples]
+    int32_t *sampled_dev;                    // [samples]
+    struct sample_cut_state *cut_states_dev; // [SAMPLE_CUT_ROWS_MAX]
+    double *bins_dev;                        // [SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
+    double *gathered_bins_dev;               // [ranks, SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
+    float *cuts_dev;                         // [samples]
+    struct slot_sampling *sampling;          // [sequences] of the slots, as opened
+    void *memory_dev;
+    int samples_max;
+    atomic_uint_fast64_t begun, done;
+    uint64_t ended_ns; // when the last step ended
+};
+
+// Which sampled rows need more than the largest logit: known here, since a slot's parameters
+// never change.
+struct sampling_plan {
+    int cut_count;     // rows in cut_rows
+    bool cut_by_count; // some row has top-k
+    bool cut_by_mass;  // some row has top-p
+    int penalty_count; // rows in penalty_rows
+    bool counts;       // some row of the step, sampled or not, has counts to keep
+};
+
+// ---- step_stage.c: a step plan laid out in a staging buffer ----
+
+// Copies the plan's openings and pages, and keeps the sampling of the slots that open.
+void step_stage_openings(struct step_engine *engine, struct upload *up,
+                         const struct step_plan *plan);
+// Lays the rows' tokens one after another and sets the counts of tables; decode tokens are filled
+// in on the device.
+void step_stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan);
+// Lists the rows that need a cut or penalties; tables must have been staged.
+struct sampling_plan step_stage_sampling(const struct step_engine *engine, struct upload *up);
+
+// ---- step_sampling.c: from hidden rows to sampled ids ----
+
+// The penalty op over the first rows_count of the uploaded penalty rows.
+struct sample_penalty step_penalty_op(const struct step_engine *engine, int rows_count);
+// Queues logits, penalties, cuts and the choice of a token for every sampled row.
+void step_queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling,
+                         uint64_t step);

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// step_sampling.c -- the ops from hidden rows to sampled ids, in order: logits, penalties, this
+// shard's candidates, cuts, the pick that all ranks make alike.
+#include "worker/step_engine.h"
+
+struct sample_penalty step_penalty_op(const struct step_engine *engine, int rows_count)
+{
+    const struct model *model = engine->options.model;
+    return (struct sample_penalty){
+        .tables = engine->tables_dev,
+        .slots = model->state->slots,
+        .logits = model->state->workspace.logits,
+        .vocab_first = model->shard.vocab.first,
+        .vocab_count = model->shard.vocab.count,
+        .rows = engine->upload_dev.penalty_rows,
+        .rows_count = rows_count,
+        .counts = model->state->drawn_counts,
+    };
+}
+
+// One pass over the logits: this shard's best of every row, gathered from all ranks.
+static void queue_candidates(const struct step_engine *engine, const float *cuts_dev)
+{
+    const struct model *model = engine->options.model;
+    const struct step_tables *tables = &engine->tables_dev;
+    sample_shard(model->stream, &(struct sample_shard){
+                                    .tables = *tables,
+                                    .slots = model->state->slots,
+                                    .logits = model->state->workspace.logits,
+                                    .vocab_first = model->shard.vocab.first,
+                                    .vocab_count = model->shard.vocab.count,
+                                    .vocab_real = engine->options.vocab_real,
+                                    .cuts = cuts_dev,
+                                    .candidates = engine->candidates_dev,
+                                });
+    group_all_gather(model->group, model->stream, engine->gathered_dev, engine->candidates_dev,
+                     (size_t)tables->samples_count * sizeof(struct sample_candidate));
+}
+
+static void queue_cut_levels(const struct step_engine *engine, const struct sample_cut *op,
+                             enum sample_cut_kind kind)
+{
+    const struct model *model = engine->options.model;
+    for (int level = 0; level < SAMPLE_CUT_LEVELS; level++) {
+        sample_cut_histogram(model->stream, op, kind, level);
+        group_all_gather(model->group, model->stream, engine->gathered_bins_dev, engine->bins_dev,
+                         (size_t)op->rows_count * SAMPLE_CUT_BINS * sizeof(double));
+        sample_cut_narrow(model->stream, op, kind, level);
+    }
+}
+
+// Finds the cuts of all rows that have one, SAMPLE_CUT_ROWS_MAX at a time.
+static void queue_cuts(const struct step_engine *engine, const struct sampling_plan *sampling)
+{
+    const struct model *model = engine->options.model;
+    struct sample_cut op = {
+        .tables = engine->tables_dev,
+        .slots = model->state->slots,
+        .logits = model->state->workspace.logits,
+        .vocab_first = model->shard.vocab.first,
+        .vocab_count = model->shard.vocab.count,
+        .vocab_real = engine->options.vocab_real,
+        .states = engine->cut_states_dev,
+        .candidates = engine->gathered_dev,
+        .ranks = model->shard.ranks,
+        .bins = engine->bins_dev,
+        .gathered = engine->gathered_bins_dev,
+        .cuts = engine->cuts_dev,
+    };
+    sample_cut_clear(model->stream, engine->cuts_dev, engine->tables_dev.samples_count);
+    for (int first = 0; first < sampling->cut_count; first += SAMPLE_CUT_ROWS_MAX) {
+        int rest = sampling->cut_count - first;
+        op.rows = engine->upload_dev.cut_rows + first;
+        op.rows_count = rest < SAMPLE_CUT_ROWS_MAX ? rest : SAMPLE_CUT_ROWS_MAX;
+        sample_cut_begin(model->stream, &op);
+        if (sampling->cut_by_count)
+            queue_cut_levels(engine, &op, SAMPLE_CUT_COUNT);
+        if (sampling->cut_by_mass)
+            queue_cut_levels(engine, &op, SAMPLE_CUT_MASS);
+        sample_cut_end(model->stream, &op);
+    }
+}
+
+void step_queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling,
+                         uint64_t step)
+{
+    const struct model *model = engine->options.model;
+    const struct step_tables *tables = &engine->tables_dev;
+    if (tables->samples_count > 0) {
+        struct sample_penalty penalty = step_penalty_op(engine, sampling->penalty_count);
+        model_logits(model, tables, model->state->workspace.hidden);
+        if (sampling->penalty_count > 0)
+            sample_penalty(model->stream, &penalty);
+        queue_candidates(engine, NULL);
+    }
+    if (sampling->cut_count > 0) {
+        queue_cuts(engine, sampling);
+        queue_candidates(engine, engine->cuts_dev);
+    }
+    sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
+                model->shard.ranks, tables, step);
+}
