@@ -99,6 +99,8 @@ struct step_tables {
     int32_t *sample_positions;   // [samples_count] position of the token to be drawn, -1 inert
     int32_t *sample_slots;       // [samples_count] -1 of no row
     int rows_count, tokens_count, samples_count;
+    // Known to the host: rows [0, decode_rows) are of kind decode, none of more than verify tokens.
+    int decode_rows, verify;
 };
 
 // What a step reports for one row. A row that was inert from the start has count 0 and end 0.

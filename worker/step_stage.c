@@ -41,7 +41,7 @@ void step_stage_openings(struct step_engine *engine, struct upload *up,
 
 void step_stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan)
 {
-    int tokens = 0, samples = 0;
+    int tokens = 0, samples = 0, decode_rows = 0;
     for (int i = 0; i < plan->rows_count; i++) {
         const struct step_plan_row *row = &plan->rows[i];
         bool decode = row->kind == STEP_ROW_DECODE;
@@ -60,10 +60,13 @@ void step_stage_rows(struct upload *up, struct step_tables *tables, const struct
             up->token_ids[tokens + t] = decode ? -1 : plan->tokens[row->tokens_first + t];
         tokens += count;
         samples += sampled;
+        decode_rows += decode;
     }
     tables->rows_count = plan->rows_count;
     tables->tokens_count = tokens;
     tables->samples_count = samples;
+    tables->decode_rows = decode_rows;
+    tables->verify = decode_rows > 0 ? plan->verify : 0;
 }
 
 struct sampling_plan step_stage_sampling(const struct step_engine *engine, struct upload *up)
