@@ -184,7 +184,9 @@ void scenario_draw(struct scenario *scenario, struct dice *dice, uint64_t seed)
     scenario->ending = ending < 6 ? ENDING_LAST : ending < 8 ? ENDING_DRAIN : ENDING_SHUTDOWN;
     scenario->ending_ns =
         (uint64_t)dice_between(dice, 0, (int64_t)(scenario->arrivals_ns + scenario->start_ns_max));
-    scenario->virtual_ns_max = 600 * (uint64_t)SIM_S_NS;
+    // Without deadly faults only work takes time (invariants.c bounds standing still): the slowest
+    // networks need more than ten minutes for the largest loads.
+    scenario->virtual_ns_max = (scenario->mood == MOOD_FAULTY ? 600 : 3600) * (uint64_t)SIM_S_NS;
 }
 
 void scenario_print(const struct scenario *scenario)
