@@ -138,7 +138,7 @@ class Client:
             if self.socket.poll(200):
                 heard = time.monotonic()
                 self._sort_in(msgpack.unpackb(self.socket.recv()))
-            elif self.monitor.poll(0):  # what had come is read: now the end counts
+            elif self.monitor.poll(0) and not self.socket.poll(0):  # all that had come is read
                 raise Error("connection", f"the connection to {self.endpoint} broke")
             elif time.monotonic() - heard > SILENCE_S_MAX:
                 raise Error("connection", f"{self.endpoint} was silent for {SILENCE_S_MAX} s")
