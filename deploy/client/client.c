@@ -185,10 +185,10 @@ static void note_reply(struct client *client)
                sizeof *client->unfinished);
 }
 
-// E_CONNECTION when the server is gone while something is unfinished.
-static enum status check_server(struct client *client, struct error *error)
+// E_CONNECTION when the server is gone while something is unfinished. The disconnections were
+// counted before the socket was found empty: what came before them has been read.
+static enum status check_server(struct client *client, uint64_t disconnections, struct error *error)
 {
-    uint64_t disconnections = socket_counts(client->socket).disconnected;
     bool broke = disconnections != client->disconnections_seen;
     client->disconnections_seen = disconnections;
     if (client->unfinished_count == 0)
@@ -213,6 +213,7 @@ enum status client_next(struct client *client, const struct reply **out, int tim
     for (;;) {
         const void *frame;
         size_t bytes;
+        uint64_t disconnections = socket_counts(client->socket).disconnected;
         enum status status = socket_receive(client->socket, NULL, &frame, &bytes);
         if (status == OK) {
             client->heard_ns = clock_now_ns();
@@ -227,7 +228,7 @@ enum status client_next(struct client *client, const struct reply **out, int tim
         if (status != E_TIMEOUT)
             return error_set(error, E_MALFORMED, "%s sent a message that is no reply",
                              socket_endpoint(client->socket));
-        TRY(check_server(client, error));
+        TRY(check_server(client, disconnections, error));
         uint64_t now_ns = clock_now_ns();
         if (now_ns >= end_ns)
             return error_set(error, E_TIMEOUT, "nothing came within %d ms", timeout_ms);
