@@ -519,9 +519,9 @@ static enum status open_tables(struct door_http *door, struct error *error)
         return error_set(error, E_SYSTEM, "http: no memory or file descriptor");
     for (int32_t i = count - 1; i >= 0; i--)
         door->numbers_free[door->numbers_free_count++] = i;
-    text_buffer_init(&door->piece, HTTP_ANSWER_BYTES_MAX);
     text_buffer_init(&door->content, HTTP_ANSWER_BYTES_MAX);
     text_buffer_init(&door->reasoning, HTTP_ANSWER_BYTES_MAX);
+    text_buffer_init(&door->calls, HTTP_ANSWER_BYTES_MAX);
     door->seeds = (struct door_seeds){.has_seed = door->options.has_seed,
                                       .seed = door->options.seed,
                                       .link_index = door->options.link_index};
@@ -538,9 +538,9 @@ static void free_door(struct door_http *door)
     if (door->epoll_fd >= 0)
         close(door->epoll_fd);
     door_text_close(door->text);
-    text_buffer_fini(&door->piece);
     text_buffer_fini(&door->content);
     text_buffer_fini(&door->reasoning);
+    text_buffer_fini(&door->calls);
     free(door->numbers);
     free(door->numbers_free);
     free(door);

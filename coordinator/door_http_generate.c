@@ -85,10 +85,10 @@ void door_http_generate_cut_off(struct http_exchange *exchange, const char *why)
 static void close_choice(struct http_choice *choice)
 {
     door_stream_close(choice->stream);
-    stop_strings_fini(&choice->stops);
-    thought_split_fini(&choice->thought);
+    answer_text_fini(&choice->text);
     text_buffer_fini(&choice->content);
     text_buffer_fini(&choice->reasoning);
+    text_buffer_fini(&choice->calls);
     free(choice->ids);
 }
 
@@ -131,6 +131,7 @@ static enum status prompt_ids(struct http_exchange *exchange, int32_t index, int
         struct chat_format_options options = chat_format_defaults();
         options.enable_thinking = request->enable_thinking;
         options.preserve_thinking = request->preserve_thinking;
+        options.tools = request->tools.tools;
         return openai_error_of(
             error, "messages",
             door_text_chat(door->text, request->messages, &options, ids, count, &error->error));
@@ -187,19 +188,24 @@ static enum status open_choice(struct http_exchange *exchange, int32_t index,
     const struct openai_request *request = &exchange->request;
     struct http_choice *choice = &exchange->choices[index];
     bool thinking = request->kind == OPENAI_CHAT && request->enable_thinking;
+    const struct answer_text_options options = {.stops = request->stops,
+                                                .stops_count = request->stops_count,
+                                                .include_stop = request->include_stop,
+                                                .in_thought = thinking && request->split_thought,
+                                                .tools = request->tools,
+                                                .id = exchange->id,
+                                                .is_stream = request->stream};
     choice->exchange = exchange;
     choice->index = index;
     choice->stream = door_stream_open(exchange->door->text, request->skip_special_tokens);
     text_buffer_init(&choice->content, HTTP_ANSWER_BYTES_MAX);
     text_buffer_init(&choice->reasoning, HTTP_ANSWER_BYTES_MAX);
+    text_buffer_init(&choice->calls, HTTP_ANSWER_BYTES_MAX);
     if (!request->include_stop) {
         choice->stop_ids_count = sampling->stop_count;
         memcpy(choice->stop_ids, sampling->stop_ids, sizeof choice->stop_ids);
     }
-    TRY(openai_error_of(
-        error, "stop",
-        stop_strings_init(&choice->stops, request->stops, request->stops_count, &error->error)));
-    return thought_split_init(&choice->thought, thinking && request->split_thought, &error->error);
+    return openai_error_of(error, "stop", answer_text_init(&choice->text, &options, &error->error));
 }
 
 // Gives one prompt to the core.
@@ -299,8 +305,8 @@ static enum status put_event(struct http_choice *choice, const struct openai_pie
 {
     struct http_exchange *exchange = choice->exchange;
     bool ids_only = choice->stream == NULL; // then an event is all there is to see of a step
-    if (piece->content.count == 0 && piece->reasoning.count == 0 && piece->ids == NULL &&
-        piece->finish_reason == NULL && !ids_only)
+    if (piece->content.count == 0 && piece->reasoning.count == 0 && piece->calls.count == 0 &&
+        piece->ids == NULL && piece->finish_reason == NULL && !ids_only)
         return OK;
     if (exchange->answer_sent >= SENT_BYTES_KEPT) {
         exchange->answer.count -= exchange->answer_sent;
@@ -317,62 +323,60 @@ static void cut_off_slow(struct http_exchange *exchange)
     door_http_generate_cut_off(exchange, "its client does not read its answer");
 }
 
-// The piece that door->content and door->reasoning (a stream) or the choice's own (a whole answer)
-// hold.
-static struct openai_piece piece_of(const struct http_choice *choice)
-{
-    const struct door_http *door = choice->exchange->door;
-    bool stream = choice->exchange->request.stream;
-    const struct text_buffer *content = stream ? &door->content : &choice->content;
-    const struct text_buffer *reasoning = stream ? &door->reasoning : &choice->reasoning;
-    return (struct openai_piece){
-        .index = choice->index,
-        .content = {.bytes = content->bytes, .count = content->count},
-        .reasoning = {.bytes = reasoning->bytes, .count = reasoning->count},
-        .finish_reason = choice->finish_reason,
-        .stop = choice->stop};
-}
-
-// Text through stop strings and the thought's end into the buffers for content and reasoning.
-static enum status feed_text(struct http_choice *choice, const char *text, size_t bytes,
-                             struct text_buffer *reasoning, struct text_buffer *content)
+// Where a choice's text goes: the door's buffers, of one event, or the choice's own, of a whole
+// answer.
+static struct answer_parts parts_of(struct http_choice *choice)
 {
     struct door_http *door = choice->exchange->door;
-    size_t used;
-    enum status status;
-    if (choice->usage.completion_tokens < choice->exchange->request.min_tokens)
-        return thought_split_feed(&choice->thought, reasoning, content, text, bytes);
-    door->piece.count = 0;
-    int found = stop_strings_feed(&choice->stops, &door->piece, text, bytes, &used, &status);
-    TRY(status);
-    if (found >= 0) {
-        choice->stopped = true;
-        choice->stop = &choice->exchange->request.stops[found];
-        if (choice->exchange->request.include_stop)
-            TRY(text_buffer_append(&door->piece, choice->stop->bytes, choice->stop->count, NULL));
-        order_finish(door, choice, "stop");
+    if (choice->exchange->request.stream) {
+        return (struct answer_parts){
+            .reasoning = &door->reasoning, .content = &door->content, .calls = &door->calls};
     }
-    return thought_split_feed(&choice->thought, reasoning, content, door->piece.bytes,
-                              door->piece.count);
+    return (struct answer_parts){
+        .reasoning = &choice->reasoning, .content = &choice->content, .calls = &choice->calls};
+}
+
+static void begin_event(struct door_http *door)
+{
+    door->content.count = door->reasoning.count = door->calls.count = 0;
+}
+
+static struct openai_text text_of(const struct text_buffer *buffer)
+{
+    return (struct openai_text){.bytes = buffer->bytes, .count = buffer->count};
+}
+
+static struct openai_piece piece_of(struct http_choice *choice)
+{
+    struct answer_parts parts = parts_of(choice);
+    return (struct openai_piece){.index = choice->index,
+                                 .content = text_of(parts.content),
+                                 .reasoning = text_of(parts.reasoning),
+                                 .calls = text_of(parts.calls),
+                                 .finish_reason = choice->finish_reason,
+                                 .stop = choice->text.stop};
+}
+
+static enum status feed_text(struct http_choice *choice, const char *bytes, size_t count)
+{
+    struct answer_parts parts = parts_of(choice);
+    bool stops_apply = choice->usage.completion_tokens >= choice->exchange->request.min_tokens;
+    TRY(answer_text_feed(&choice->text, &parts, bytes, count, stops_apply));
+    if (choice->text.is_stopped)
+        order_finish(choice->exchange->door, choice, "stop");
+    return OK;
 }
 
 // What the filters hold back once nothing follows.
-static enum status flush_text(struct http_choice *choice, struct text_buffer *reasoning,
-                              struct text_buffer *content)
+static enum status flush_text(struct http_choice *choice)
 {
-    struct door_http *door = choice->exchange->door;
-    size_t bytes = 0;
-    if (!choice->stopped && choice->stream != NULL) {
-        const char *tail = door_stream_feed(choice->stream, NULL, 0, true, &bytes);
-        TRY(feed_text(choice, tail, bytes, reasoning, content));
+    struct answer_parts parts = parts_of(choice);
+    size_t count = 0;
+    if (!choice->text.is_stopped && choice->stream != NULL) {
+        const char *tail = door_stream_feed(choice->stream, NULL, 0, true, &count);
+        TRY(feed_text(choice, tail, count));
     }
-    if (!choice->stopped) {
-        door->piece.count = 0;
-        TRY(stop_strings_finish(&choice->stops, &door->piece));
-        TRY(thought_split_feed(&choice->thought, reasoning, content, door->piece.bytes,
-                               door->piece.count));
-    }
-    return thought_split_finish(&choice->thought, reasoning);
+    return answer_text_finish(&choice->text, &parts);
 }
 
 static bool is_stop_id(const struct http_choice *choice, int32_t id)
@@ -415,13 +419,9 @@ static void measure(struct http_choice *choice, int32_t tokens_count)
 static enum status take_tokens(struct http_choice *choice, const struct link_news *news)
 {
     struct http_exchange *exchange = choice->exchange;
-    struct door_http *door = exchange->door;
-    bool stream = exchange->request.stream;
-    struct text_buffer *reasoning = stream ? &door->reasoning : &choice->reasoning;
-    struct text_buffer *content = stream ? &door->content : &choice->content;
     int32_t count = 0;
-    door->content.count = door->reasoning.count = 0;
-    while (count < news->tokens_count && !choice->stopped) {
+    begin_event(exchange->door);
+    while (count < news->tokens_count && !choice->text.is_stopped) {
         int32_t id = news->tokens[count++];
         size_t bytes = 0;
         choice->usage.completion_tokens++;
@@ -429,9 +429,9 @@ static enum status take_tokens(struct http_choice *choice, const struct link_new
         if (choice->stream == NULL || is_stop_id(choice, id))
             continue;
         const char *text = door_stream_feed(choice->stream, &id, 1, false, &bytes);
-        TRY(feed_text(choice, text, bytes, reasoning, content));
+        TRY(feed_text(choice, text, bytes));
     }
-    if (!stream)
+    if (!exchange->request.stream)
         return OK;
     struct openai_piece piece = piece_of(choice);
     piece.finish_reason = NULL; // its event comes when the core is done with it
@@ -445,7 +445,7 @@ static enum status take_tokens(struct http_choice *choice, const struct link_new
 static void on_tokens(struct http_choice *choice, const struct link_news *news)
 {
     struct http_exchange *exchange = choice->exchange;
-    if (choice->stopped)
+    if (choice->text.is_stopped)
         return;
     measure(choice, news->tokens_count);
     enum status status = take_tokens(choice, news);
@@ -502,12 +502,11 @@ static enum status end_whole(struct http_exchange *exchange)
 static enum status end_choice(struct http_choice *choice, const struct link_news *news)
 {
     struct http_exchange *exchange = choice->exchange;
-    struct door_http *door = exchange->door;
     bool stream = exchange->request.stream;
-    door->content.count = door->reasoning.count = 0;
-    TRY(flush_text(choice, stream ? &door->reasoning : &choice->reasoning,
-                   stream ? &door->content : &choice->content));
-    choice->finish_reason = choice->stopped ? "stop" : news->reason;
+    begin_event(exchange->door);
+    TRY(flush_text(choice));
+    choice->finish_reason =
+        openai_tools_reason(&choice->text.tools, choice->text.is_stopped ? "stop" : news->reason);
     choice->usage.cached_tokens = news->usage.cached_tokens;
     if (stream) {
         struct openai_piece piece = piece_of(choice);

@@ -6,13 +6,13 @@
 
 #include <pthread.h>
 
+#include "coordinator/answer_text.h"
 #include "coordinator/door_http.h"
 #include "coordinator/door_metrics.h"
 #include "coordinator/door_sampling.h"
 #include "coordinator/door_text.h"
 #include "coordinator/openai_reply.h"
 #include "coordinator/openai_request.h"
-#include "coordinator/text/thought_split.h"
 
 enum {
     HTTP_CONNECTIONS_MAX = 4096,       // open at once; later ones wait to be accepted
@@ -45,19 +45,17 @@ struct http_connection {
 struct http_choice {
     struct http_exchange *exchange;
     int32_t index;
-    uint64_t number;            // 0 = the core does not know it (any more)
-    struct door_stream *stream; // NULL: ids only
-    struct stop_strings stops;
-    struct thought_split thought;
+    uint64_t number;                     // 0 = the core does not know it (any more)
+    struct door_stream *stream;          // NULL: ids only
+    struct answer_text text;             // what still comes once it is stopped is dropped
     int32_t stop_ids[STEP_STOP_IDS_MAX]; // [stop_ids_count] whose text is not told
     int32_t stop_ids_count;
-    bool accepted, stopped; // stopped: by a stop string; what still comes is dropped
-    bool done;
-    const struct stop_string *stop; // that ended it, or NULL
-    const char *finish_reason;      // once done
-    struct text_buffer content;     // whole answers only
-    struct text_buffer reasoning;   // whole answers only
-    int32_t *ids;                   // whole answers with return_token_ids: [ids_count]
+    bool accepted, done;
+    const char *finish_reason;    // once done
+    struct text_buffer content;   // whole answers only
+    struct text_buffer reasoning; // whole answers only
+    struct text_buffer calls;     // whole answers only
+    int32_t *ids;                 // whole answers with return_token_ids: [ids_count]
     size_t ids_count, ids_capacity;
     struct openai_usage usage;
     uint64_t told_ns; // when its last tokens came, 0 = none yet
@@ -117,7 +115,7 @@ struct door_http {
     struct http_exchange *exchanges; // all, a list
     struct http_connection *connections;
     size_t bodies_bytes;
-    struct text_buffer piece, content, reasoning; // of one event
+    struct text_buffer content, reasoning, calls; // of one event
     struct door_metrics metrics;
     bool status_asked;
     uint64_t checked_ns;

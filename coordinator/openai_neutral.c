@@ -34,7 +34,7 @@ static const struct {
     {"json_schema", ""},
     {"ebnf", ""},
     {"response_format", ""},
-    {"tools", "[]"},
+    {"tools", "[]"}, // of a completion
     {"tool_choice", "none auto"},
     {"functions", "[]"},
     {"function_call", "none auto"},

@@ -94,6 +94,14 @@ enum status openai_reply_role(struct text_buffer *out, const struct openai_head 
                     "\"finish_reason\":null}]}\n\n");
 }
 
+// "tool_calls":[..], with a comma before it where something precedes.
+static enum status put_calls(struct text_buffer *out, const struct openai_piece *piece, bool comma)
+{
+    TRY(put(out, comma ? ",\"tool_calls\":[" : "\"tool_calls\":["));
+    TRY(text_buffer_append(out, piece->calls.bytes, piece->calls.count, NULL));
+    return put(out, "]");
+}
+
 static enum status put_delta(struct text_buffer *out, const struct openai_piece *piece)
 {
     TRY(put(out, ",\"delta\":{"));
@@ -103,6 +111,8 @@ static enum status put_delta(struct text_buffer *out, const struct openai_piece 
         TRY(put_member(
             out, piece->reasoning.count > 0 ? ",\"content\":" : "\"content\":", &piece->content));
     }
+    if (piece->calls.count > 0)
+        TRY(put_calls(out, piece, piece->reasoning.count > 0 || piece->content.count > 0));
     return put(out, "}");
 }
 
@@ -173,9 +183,15 @@ enum status openai_reply_choice(struct text_buffer *out, const struct openai_hea
         TRY(put_member(out, ",\"text\":", &piece->content));
         return put_tail(out, piece);
     }
-    TRY(put_member(out, ",\"message\":{\"role\":\"assistant\",\"content\":", &piece->content));
+    TRY(put(out, ",\"message\":{\"role\":\"assistant\""));
+    if (piece->calls.count > 0 && piece->content.count == 0) // as OpenAI: a call alone has no text
+        TRY(put(out, ",\"content\":null"));
+    else
+        TRY(put_member(out, ",\"content\":", &piece->content));
     if (piece->reasoning.count > 0)
         TRY(put_member(out, ",\"reasoning_content\":", &piece->reasoning));
+    if (piece->calls.count > 0)
+        TRY(put_calls(out, piece, true));
     TRY(put(out, "}"));
     return put_tail(out, piece);
 }

@@ -26,7 +26,8 @@ struct openai_text {
 struct openai_piece {
     int32_t index;
     struct openai_text content, reasoning;
-    const int32_t *ids; // [ids_count]; NULL = not told
+    struct openai_text calls; // JSON objects of openai_tools.h, commas between; of a chat
+    const int32_t *ids;       // [ids_count]; NULL = not told
     int32_t ids_count;
     const char *finish_reason;      // NULL = goes on
     const struct stop_string *stop; // the stop string that ended it, or NULL

@@ -233,6 +233,31 @@ static enum status set_template(struct openai_request *request, const json_t *va
     return OK;
 }
 
+static enum status set_tools(struct openai_request *request, const json_t *value, const char *name,
+                             struct openai_error *error)
+{
+    (void)name;
+    TRY(openai_tools_check(value, error));
+    request->tools.tools = json_array_size(value) > 0 ? value : NULL;
+    return OK;
+}
+
+static enum status set_tool_choice(struct openai_request *request, const json_t *value,
+                                   const char *name, struct openai_error *error)
+{
+    (void)name;
+    return openai_tools_choice(&request->no_tools, value, error);
+}
+
+static enum status set_parallel(struct openai_request *request, const json_t *value,
+                                const char *name, struct openai_error *error)
+{
+    bool parallel = true;
+    TRY(openai_json_bool(&parallel, value, name, error));
+    request->tools.one_only = !parallel;
+    return OK;
+}
+
 #define SET_FLAG(field)                                                                            \
     static enum status set_##field(struct openai_request *request, const json_t *value,            \
                                    const char *name, struct openai_error *error)                   \
@@ -279,6 +304,9 @@ static const struct {
     {"chat_template_kwargs", OPENAI_CHAT, set_template},
     {"enable_thinking", OPENAI_CHAT, set_enable_thinking},
     {"separate_reasoning", OPENAI_CHAT, set_split_thought},
+    {"tools", OPENAI_CHAT, set_tools},
+    {"tool_choice", OPENAI_CHAT, set_tool_choice},
+    {"parallel_tool_calls", OPENAI_CHAT, set_parallel},
 };
 
 enum { FIELDS_COUNT = sizeof fields / sizeof fields[0] };
@@ -335,7 +363,14 @@ static enum status set_all(struct openai_request *request, struct openai_error *
                          "a string, token ids, or an array of either; it is absent");
     if (request->kind == OPENAI_CHAT && request->messages == NULL)
         return bad_field(error, "messages", "an array of messages; it is absent");
-    return OK;
+    if (request->no_tools)
+        request->tools.tools = NULL; // not in the prompt, so that none is called
+    if (request->tools.tools == NULL || request->split_thought)
+        return OK;
+    return openai_error_of(error, "separate_reasoning",
+                           error_set(&error->error, E_UNSUPPORTED,
+                                     "separate_reasoning: false is not served together with "
+                                     "tools: calls are looked for behind the thought"));
 }
 
 enum status openai_request_parse(struct openai_request *out, enum openai_kind kind,

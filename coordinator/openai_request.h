@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "coordinator/openai_error.h"
+#include "coordinator/openai_tools.h"
 #include "coordinator/text/stop_strings.h"
 #include "parallel/wire/requests.h"
 
@@ -43,6 +44,8 @@ struct openai_request {
     int32_t stop_ids_count;
     bool ignore_eos, skip_special_tokens, include_stop, return_token_ids;
     bool enable_thinking, preserve_thinking, split_thought;
+    struct openai_tools_wish tools;          // of a chat
+    bool no_tools;                           // tool_choice: "none"
     char ignored[REQUEST_UNKNOWN_BYTES_MAX]; // names of unknown fields, comma-separated
 };
 

@@ -109,6 +109,29 @@ static void chunks_of_a_chat(void **state)
     }
 }
 
+static void calls_of_a_chat(void **state)
+{
+    (void)state;
+    struct openai_piece piece = {.calls = {.bytes = "{\"x\":1},{\"x\":2}", .count = 15},
+                                 .content = {.bytes = "c", .count = 0}};
+    for (int i = 0; i < 2; i++) {
+        piece.content.count = (size_t)i;
+        assert_int_equal(openai_reply_chunk(&out, &chat, &piece), OK);
+        json_t *root = event();
+        const json_t *delta = json_object_get(choice_of(root), "delta");
+        assert_int_equal(json_object_size(delta), 1 + i);
+        assert_int_equal(json_array_size(json_object_get(delta, "tool_calls")), 2);
+        json_decref(root);
+        assert_int_equal(openai_reply_choice(&out, &chat, &piece), OK);
+        json_t *choice = json_loadb(out.bytes, out.count, 0, NULL);
+        out.count = 0;
+        const json_t *message = json_object_get(choice, "message");
+        assert_int_equal(json_array_size(json_object_get(message, "tool_calls")), 2);
+        assert_true(json_is_null(json_object_get(message, "content")) == (i == 0));
+        json_decref(choice);
+    }
+}
+
 static void check_usage(const json_t *root)
 {
     const json_t *usage = json_object_get(root, "usage");
@@ -200,8 +223,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(chunks_of_a_completion), TEST(chunks_of_a_chat),  TEST(ends_of_a_stream),
-        TEST(whole_answers),          TEST(models_and_limits),
+        TEST(chunks_of_a_completion), TEST(chunks_of_a_chat), TEST(calls_of_a_chat),
+        TEST(ends_of_a_stream),       TEST(whole_answers),    TEST(models_and_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -315,7 +315,7 @@ class Server(harness.SharedCase):
         chat = "/v1/chat/completions"
         for messages in (5, [], [{"role": "nobody", "content": "x"}], ["x"], [{}]):
             self.assert_error(400, "messages", path=chat, body={**CHAT, "messages": messages})
-        self.assert_error(400, "tools", "not served", path=chat,
+        self.assert_error(400, "tools", "tools[0].function", path=chat,
                           body={**CHAT, "tools": [{"type": "function"}]})
         self.assert_error(400, "tokens", path="/detokenize", body={"tokens": [-1]})
         self.assert_error(400, "prompt", path="/tokenize", body={})
