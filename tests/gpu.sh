@@ -1,22 +1,54 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The GPU suite, on a machine with an NVIDIA GPU and nvcc. One mode so far:
-#   check   builds the preset `cuda`; serves the random checkpoints and the demo model on the GPU
-#           and on the CPU; the same plan must give the same tokens twice, and a sequence alone the
-#           tokens it has in company; prints how far GPU and CPU agree, and tokens/s of
-#           Qwen3.5-0.8B shapes with dummy weights
+# The GPU suite, on a machine with an NVIDIA GPU and nvcc. Modes:
+#   check     builds the preset `cuda`; every kernel against its twin (tests/gpu/*_check.cu), with
+#             programmatic launches and without: the same bytes; serves the random checkpoints and
+#             the demo model on the GPU and on the CPU; the same plan must give the same tokens
+#             twice, and a sequence alone the tokens it has in company; prints how far GPU and CPU
+#             agree
+#   sanitize  the kernels' checks under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+#   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit
+# BIN=DIR: programs that are built already. OPS="gdn embed": only these kernels. OUT=DIR: results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode="${1:-check}"
 bin="${BIN:-build/cuda/bin}"
-if [ "$mode" != check ]; then
-    echo "usage: tests/gpu.sh check    (BIN=DIR: programs that are built already)" >&2
+out="${OUT:-/tmp}"
+read -r -a ops <<<"${OPS:-}"
+case "$mode" in
+check | sanitize | bench) ;;
+*)
+    echo "usage: tests/gpu.sh check|sanitize|bench" >&2
     exit 1
-fi
+    ;;
+esac
 if [ -z "${BIN:-}" ]; then
     PATH="$PATH:/usr/local/cuda/bin"
     cmake --preset cuda >/dev/null
-    cmake --build build/cuda --target deltamesh deltamesh-coordinator deltamesh-worker-cpu \
-        deltamesh-worker-cuda
+    cmake --build build/cuda --target kernel_check deltamesh deltamesh-coordinator \
+        deltamesh-worker-cpu deltamesh-worker-cuda
 fi
-exec python3 tests/gpu/serve_check.py --bin "$bin" --out "${OUT:-/tmp}"
+
+# The lines of the checks without their times must not depend on programmatic launches.
+kernels() {
+    "$bin/kernel_check" check "${ops[@]}" | tee "$out/kernels-pdl.txt"
+    DELTAMESH_PDL=0 "$bin/kernel_check" check "${ops[@]}" >"$out/kernels-plain.txt"
+    diff "$out/kernels-pdl.txt" "$out/kernels-plain.txt"
+    echo "kernels: programmatic launches on = off"
+}
+
+case "$mode" in
+check)
+    kernels
+    exec python3 tests/gpu/serve_check.py --bin "$bin" --out "$out"
+    ;;
+sanitize)
+    for tool in memcheck racecheck initcheck synccheck; do
+        echo "== $tool"
+        compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/kernel_check" check "${ops[@]}"
+    done
+    ;;
+bench)
+    "$bin/kernel_check" bench "${ops[@]}" | tee "$out/kernels-bench.jsonl"
+    ;;
+esac
