@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/weight_fill.h"
 #include "parallel/dummy.h"
 
 // Large enough that a copy's fixed cost does not show, small beside any model.
 enum { STAGING_BYTES = 16 << 20 };
+enum { REPORT_BYTES = 1 << 30 }; // between two words of progress of made weights
 
 void weight_writer_init(struct weight_writer *writer, const struct tensor_list *tensors,
                         struct checkpoint *checkpoint, void (*progress)(double share),
@@ -35,6 +37,20 @@ static void flush(struct weight_writer *writer)
         writer->progress((double)writer->at_bytes / (double)writer->memory_bytes);
 }
 
+// Made weights: the host runs ahead by a bounded share, so that progress means something.
+static void report_made(struct weight_writer *writer)
+{
+    uint64_t made_bytes = writer->at_bytes - writer->reported_bytes;
+    bool all = writer->at_bytes == writer->memory_bytes && made_bytes > 0;
+    if (writer->memory_dev == NULL || writer->checkpoint != NULL ||
+        (made_bytes < REPORT_BYTES && !all))
+        return;
+    stream_synchronize(writer->stream);
+    writer->reported_bytes = writer->at_bytes;
+    if (writer->progress != NULL)
+        writer->progress((double)writer->at_bytes / (double)writer->memory_bytes);
+}
+
 static bool is_writing(const struct weight_writer *writer)
 {
     return writer->memory_dev != NULL && writer->status == OK;
@@ -44,7 +60,9 @@ static bool is_writing(const struct weight_writer *writer)
 static void align(struct weight_writer *writer)
 {
     size_t pad = (size_t)(-writer->at_bytes % WEIGHT_ALIGN_BYTES);
-    if (is_writing(writer) && pad > 0) {
+    if (is_writing(writer) && pad > 0 && writer->checkpoint == NULL) {
+        stream_zero(writer->stream, writer->memory_dev + writer->at_bytes, pad);
+    } else if (is_writing(writer) && pad > 0) {
         if (writer->staged_bytes + pad > STAGING_BYTES)
             flush(writer);
         memset(writer->staging + writer->staged_bytes, 0, pad);
@@ -89,6 +107,7 @@ enum status weight_writer_end(struct weight_writer *writer)
     if (is_writing(writer)) {
         ASSERT(writer->at_bytes == writer->memory_bytes);
         flush(writer);
+        report_made(writer);
     }
     if (writer->staging != NULL)
         runtime_free_host(writer->staging);
@@ -134,21 +153,23 @@ const float *weight_writer_vector(struct weight_writer *writer)
     return (const float *)(const void *)(writer->memory_dev + writer->at_bytes);
 }
 
-// The dummy rule's values of a rectangle, in the tensor's kind.
-static void fill_dummy(void *out, const struct tensor_range *range)
+// The dummy rule's values of a rectangle, made where they will stand.
+static void queue_dummy(struct weight_writer *writer, const struct tensor_range *range)
 {
     const struct tensor *tensor = range->tensor;
     struct dummy_tensor dummy = dummy_tensor(tensor->name, tensor->columns);
-    for (int64_t row = 0; row < range->rows; row++) {
-        uint64_t first = (uint64_t)((range->row + row) * tensor->columns + range->column);
-        size_t at = (size_t)(row * range->columns), count = (size_t)range->columns;
-        if (!tensor->is_f32) {
-            dummy_fill((uint16_t *)out + at, &dummy, first, count);
-            continue;
-        }
-        for (size_t i = 0; i < count; i++)
-            ((float *)out)[at + i] = bf16_to_float((bf16){dummy_value(&dummy, first + i)});
-    }
+    weight_fill(writer->stream, &(struct weight_fill){
+                                    .out = writer->memory_dev + writer->at_bytes,
+                                    .is_f32 = tensor->is_f32,
+                                    .seed = dummy.seed,
+                                    .centre = dummy.centre,
+                                    .step = dummy.step,
+                                    .row = range->row,
+                                    .rows = range->rows,
+                                    .column = range->column,
+                                    .columns = range->columns,
+                                    .tensor_columns = tensor->columns,
+                                });
 }
 
 void weight_writer_add(struct weight_writer *writer, const struct tensor_range *range)
@@ -160,23 +181,23 @@ void weight_writer_add(struct weight_writer *writer, const struct tensor_range *
     ASSERT(row_bytes <= STAGING_BYTES);
     struct tensor_range part = *range;
     int64_t left = range->rows;
-    while (is_writing(writer) && left > 0 && row_bytes > 0) {
+    if (is_writing(writer) && writer->checkpoint == NULL && left > 0 && row_bytes > 0)
+        queue_dummy(writer, range);
+    while (is_writing(writer) && writer->checkpoint != NULL && left > 0 && row_bytes > 0) {
         if (writer->staged_bytes + row_bytes > STAGING_BYTES)
             flush(writer);
         int64_t fitting = (int64_t)((STAGING_BYTES - writer->staged_bytes) / row_bytes);
         part.rows = left < fitting ? left : fitting;
         uint8_t *to = writer->staging + writer->staged_bytes;
-        if (writer->checkpoint == NULL)
-            fill_dummy(to, &part);
-        else
-            writer->status = checkpoint_read(writer->checkpoint, to, &part, writer->error);
+        writer->status = checkpoint_read(writer->checkpoint, to, &part, writer->error);
         size_t bytes = (size_t)part.rows * row_bytes;
         writer->staged_bytes += bytes;
         writer->at_bytes += bytes;
         part.row += part.rows;
         left -= part.rows;
     }
-    writer->at_bytes += (uint64_t)left * row_bytes; // measuring, or after a failure
+    writer->at_bytes += (uint64_t)left * row_bytes; // measuring, made, or after a failure
+    report_made(writer);
 }
 
 void weight_writer_add_rows(struct weight_writer *writer, const struct tensor *tensor, int64_t row,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // weight_writer.h -- lays matrices and vectors one behind the other into one device allocation,
-// each put together from rectangles of canonical tensors. What is written runs through a host
-// staging buffer and stream copies. Knows no model; worker/weights.c says what goes where.
+// each put together from rectangles of canonical tensors. What is read runs through a host staging
+// buffer and stream copies; dummy weights are made on the device. Knows no model;
+// worker/weights.c says what goes where.
 //
 // The same calls run twice: first to measure (no device memory, nothing read), then to write.
 // The first problem sets status; later calls do nothing but keep the sizes right.
@@ -26,8 +27,9 @@ struct weight_writer {
     uint64_t memory_bytes; // of memory_dev
     uint64_t at_bytes;     // laid out so far
     struct stream *stream;
-    uint8_t *staging;    // [STAGING_BYTES] of host memory
-    size_t staged_bytes; // in staging, not yet copied; they end at at_bytes
+    uint8_t *staging;        // [STAGING_BYTES] of host memory
+    uint64_t reported_bytes; // at_bytes when progress of made weights was last told
+    size_t staged_bytes;     // in staging, not yet copied; they end at at_bytes
 };
 
 // Starts to measure. tensors is borrowed until fini.
