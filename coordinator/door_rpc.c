@@ -497,7 +497,9 @@ static enum status open_door(struct door_rpc *door, struct error *error)
     struct socket_options socket = {.endpoint = door->options.endpoint,
                                     .frame_bytes_max = REQUEST_FRAME_BYTES_MAX,
                                     .queue_frames_max = CLIENT_FRAMES_MAX,
-                                    .insecure = door->options.insecure};
+                                    .insecure = door->options.insecure,
+                                    .curve_dir = door->options.curve_dir,
+                                    .curve_who = "client"};
     return socket_open_router(&door->socket, &socket, error);
 }
 

@@ -11,6 +11,7 @@
 struct door_rpc_options {
     const char *endpoint; // port 0 = any free one
     bool insecure;
+    const char *curve_dir;             // socket.h
     struct link *link;                 // borrowed; this door's alone
     int link_index;                    // which of the shell's links: the top byte of its numbers
     const struct tokenizer *tokenizer; // borrowed; NULL: token ids only

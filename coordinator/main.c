@@ -21,7 +21,7 @@
 enum { POOL_TOKENS = 4 << 20, LINE_BYTES = 512 };
 
 struct arguments {
-    const char *model, *workers, *rpc, *http, *api_key, *load_format, *name;
+    const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir;
     int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s;
     double utilization, gibibytes_free;
     uint64_t seed;
@@ -70,8 +70,10 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "what the model is called", NULL},
         {"--drain-timeout", NULL, OPTION_INT, &a->drain_timeout_s, 0, 86400, "S",
          "longest drain after SIGTERM", NULL},
+        {"--curve-dir", NULL, OPTION_TEXT, &a->curve_dir, 0, 0, "DIR",
+         "CURVE keys of RPC clients and workers; see deltamesh keys", NULL},
         {"--insecure", NULL, OPTION_FLAG, &a->insecure, 0, 0, NULL,
-         "allow endpoints that are not on the loopback", NULL},
+         "allow endpoints that are not on the loopback without keys", NULL},
         {"--dry-run", NULL, OPTION_FLAG, &a->dry_run, 0, 0, NULL,
          "check the model, print the memory plan", NULL},
         {"--gib-free", NULL, OPTION_REAL, &a->gibibytes_free, 0.001, 1 << 20, "F",
@@ -211,6 +213,7 @@ static enum status run_shell(const struct deployment *d, struct doors *doors, st
                  .pool_tokens = POOL_TOKENS},
         .workers_endpoint = a->workers,
         .insecure = a->insecure,
+        .curve_dir = a->curve_dir,
         .links = doors->links,
         .links_count = doors->links_count,
         .drain_timeout_s = a->drain_timeout_s,
@@ -230,6 +233,7 @@ static enum status open_rpc(const struct deployment *d, struct doors *doors, str
     const struct arguments *a = &d->arguments;
     struct door_rpc_options options = {.endpoint = a->rpc,
                                        .insecure = a->insecure,
+                                       .curve_dir = a->curve_dir,
                                        .link = &doors->links[LINK_RPC],
                                        .link_index = LINK_RPC,
                                        .tokenizer = d->has_tokenizer ? &d->tokenizer : NULL,

@@ -404,7 +404,9 @@ static enum status open_shell(struct shell *shell, struct error *error)
     struct socket_options socket = {.endpoint = shell->options.workers_endpoint,
                                     .frame_bytes_max = WIRE_WORKER_FRAME_BYTES_MAX,
                                     .queue_frames_max = 64,
-                                    .insecure = shell->options.insecure};
+                                    .insecure = shell->options.insecure,
+                                    .curve_dir = shell->options.curve_dir,
+                                    .curve_who = "worker"};
     TRY(socket_open_router(&shell->socket, &socket, error));
     printf("workers %s\n", socket_endpoint(shell->socket));
     fflush(stdout);

@@ -10,7 +10,8 @@ struct shell_options {
     struct coord_options core;
     const char *workers_endpoint; // where workers dial
     bool insecure;
-    struct link *links; // [links_count] of the doors, borrowed
+    const char *curve_dir; // socket.h
+    struct link *links;    // [links_count] of the doors, borrowed
     int links_count;
     int32_t drain_timeout_s; // from the first SIGTERM to the end of everything
     const char *ready_line;  // printed on stdout when every group serves

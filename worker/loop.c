@@ -19,6 +19,8 @@
 
 #define MS_NS ((uint64_t)CLOCK_NS_PER_MS)
 
+enum { REFUSED_MS_MAX = 8000 }; // for a coordinator that turns this worker away at the handshake
+
 struct loop {
     struct loop_options options;
     struct model_config config;
@@ -106,15 +108,18 @@ static enum status say_something(struct loop *loop, struct error *error)
     return status == E_OVERLOADED ? OK : status;
 }
 
-static enum status check_silence(const struct loop *loop, struct error *error)
+static enum status check_silence(struct loop *loop, struct error *error)
 {
     uint64_t now_ns = clock_now_ns();
+    const char *refusal = loop->heard_ns == 0 ? socket_refusal(loop->socket) : "";
     uint64_t limit_ms = loop->loader == NULL ? PLACE_TIMEOUT_MS : 2 * HEARTBEAT_TIMEOUT_MS;
+    if (refusal[0] != '\0')
+        limit_ms = REFUSED_MS_MAX;
     uint64_t since_ns = loop->heard_ns != 0 ? loop->heard_ns : loop->started_ns;
     if (now_ns - since_ns < limit_ms * MS_NS)
         return OK;
-    return error_set(error, E_CONNECTION, "the coordinator at %s has been silent for %llu ms",
-                     loop->options.coordinator, (unsigned long long)limit_ms);
+    return error_set(error, E_CONNECTION, "the coordinator at %s has been silent for %llu ms%s",
+                     loop->options.coordinator, (unsigned long long)limit_ms, refusal);
 }
 
 // ---- what is heard ----
@@ -298,7 +303,9 @@ static enum status open_loop(struct loop *loop, struct error *error)
     struct socket_options socket = {.endpoint = loop->options.coordinator,
                                     .frame_bytes_max = WIRE_WORKER_FRAME_BYTES_MAX,
                                     .queue_frames_max = 64,
-                                    .insecure = loop->options.insecure};
+                                    .insecure = loop->options.insecure,
+                                    .curve_dir = loop->options.curve_dir,
+                                    .curve_who = "worker"};
     return socket_open_dealer(&loop->socket, &socket, error);
 }
 

@@ -10,8 +10,9 @@ struct loop_options {
     const char *coordinator; // endpoint
     const char *model_dir;
     enum load_format load_format;
-    int local_rank; // -1 = any
-    bool insecure;  // allow a coordinator that is not on the loopback
+    int local_rank;        // -1 = any
+    bool insecure;         // allow a coordinator that is not on the loopback
+    const char *curve_dir; // its keys: parallel/wire/curve.h
 };
 
 // Returns when the coordinator ended this worker in order (OK), refused it (E_MISMATCH), when it

@@ -11,7 +11,7 @@
 #include "worker/loop.h"
 
 struct arguments {
-    const char *coordinator, *model, *load_format;
+    const char *coordinator, *model, *load_format, *curve_dir;
     int32_t local_rank, device;
     bool insecure, version, help;
 };
@@ -27,6 +27,8 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
         {"--local-rank", NULL, OPTION_INT, &a->local_rank, -1, 7, "N",
          "the rank this worker would like; -1 = any", NULL},
         {"--device", NULL, OPTION_INT, &a->device, 0, 1023, "N", "GPU index (CUDA)", NULL},
+        {"--curve-dir", NULL, OPTION_TEXT, &a->curve_dir, 0, 0, "DIR",
+         "CURVE keys of a worker; see deltamesh keys", NULL},
         {"--insecure", NULL, OPTION_FLAG, &a->insecure, 0, 0, NULL,
          "allow a coordinator that is not on the loopback", NULL},
         {"--version", NULL, OPTION_FLAG, &a->version, 0, 0, NULL, "print the version", NULL},
@@ -54,6 +56,7 @@ static enum status serve(const struct arguments *a, struct error *error)
         .load_format = strcmp(a->load_format, "dummy") == 0 ? LOAD_DUMMY : LOAD_AUTO,
         .local_rank = a->local_rank,
         .insecure = a->insecure,
+        .curve_dir = a->curve_dir,
     };
     TRY(runtime_open(a->device, error));
     enum status status = loop_run(&options, error);

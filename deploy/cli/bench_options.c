@@ -43,6 +43,8 @@ static struct option table[] = {
      "for --url: what to ask for (the first of /v1/models)", NULL},
     {"--api-key", NULL, OPTION_TEXT, &parsed.api_key, 0, 0, "K", "for --url", NULL},
     {"--json", NULL, OPTION_FLAG, &parsed.json, 0, 0, NULL, "one JSON object per run", NULL},
+    {"--curve-dir", NULL, OPTION_TEXT, &parsed.curve_dir, 0, 0, "DIR",
+     "CURVE keys of a client; see deltamesh keys", NULL},
     {"--insecure", NULL, OPTION_FLAG, &parsed.insecure, 0, 0, NULL,
      "allow an RPC door that is not on the loopback", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},

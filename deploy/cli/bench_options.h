@@ -11,6 +11,7 @@ enum { BENCH_POINTS_MAX = 32, BENCH_CONCURRENCY_MAX = 65536 };
 
 struct bench_options {
     const char *rpc, *url;       // one of the two
+    const char *curve_dir;       // for rpc
     const char *api_key, *model; // for url; NULL = none, the server's first
     const char *trace;           // JSONL, or NULL:
     int32_t input_tokens, output_tokens;

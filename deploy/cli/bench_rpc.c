@@ -126,7 +126,8 @@ static enum status ask_vocab(struct bench_rpc *rpc, struct error *error)
 enum status bench_rpc_open(struct bench_door **out, const struct bench_options *options,
                            struct error *error)
 {
-    const struct client_options client = {.endpoint = options->rpc, .insecure = options->insecure};
+    const struct client_options client = {
+        .endpoint = options->rpc, .insecure = options->insecure, .curve_dir = options->curve_dir};
     struct bench_rpc *rpc = calloc(1, sizeof *rpc);
     if (rpc == NULL)
         return error_set(error, E_SYSTEM, "no memory for a connection");

@@ -182,7 +182,8 @@ static enum status run(struct generate *generate, struct error *error)
 static enum status run_at(struct generate *generate, const char *endpoint, struct error *error)
 {
     const struct client_options options = {.endpoint = endpoint,
-                                           .insecure = generate->options.insecure};
+                                           .insecure = generate->options.insecure,
+                                           .curve_dir = generate->options.curve_dir};
     TRY(generate_input_open(&generate->input, &generate->options, error));
     enum status status = client_open(&generate->client, &options, error);
     if (status == OK)

@@ -54,6 +54,8 @@ static struct option table[] = {
      "go on after the end of the text", NULL},
     // Neither.
     {"--json", NULL, OPTION_FLAG, &parsed.json, 0, 0, NULL, "one JSON object per answer", NULL},
+    {"--curve-dir", NULL, OPTION_TEXT, &parsed.curve_dir, 0, 0, "DIR",
+     "CURVE keys of a client; see deltamesh keys", NULL},
     {"--insecure", NULL, OPTION_FLAG, &parsed.insecure, 0, 0, NULL,
      "allow a server that is not on the loopback", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},

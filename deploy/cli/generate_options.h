@@ -24,6 +24,7 @@ struct generate_options {
     const char *backend, *load_format;
     int32_t ranks;
     const char *prompt, *prompt_ids, *requests; // one of the three
+    const char *curve_dir;                      // with rpc
     bool json, insecure, help;
     struct generate_default defaults[GENERATE_DEFAULTS_MAX]; // temperature 0 among them
     int32_t defaults_count;

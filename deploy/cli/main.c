@@ -6,6 +6,7 @@
 
 #include "deploy/cli/bench.h"
 #include "deploy/cli/generate.h"
+#include "deploy/cli/keys.h"
 #include "deploy/cli/serve.h"
 #include "deploy/cli/status.h"
 #include "deploy/cli/tokenize.h"
@@ -21,6 +22,7 @@ static const struct {
     {"tokenize", "text to token ids and back, a line at a time", tokenize_run},
     {"status", "what a server is doing", status_run},
     {"bench", "load on a server, and how it bears it", bench_run},
+    {"keys", "CURVE keys for a server, its workers and clients", keys_run},
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

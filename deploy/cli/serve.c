@@ -95,15 +95,17 @@ static enum status start_workers(struct serve *serve, const char *endpoint, stru
     for (int32_t rank = 0; rank < serve->options.ranks; rank++) {
         struct child *worker = &serve->workers[rank];
         char local_rank[16], coordinator[LINE_BYTES_MAX], model[CHILDREN_PATH_BYTES_MAX];
-        char load_format[16];
+        char load_format[16], curve_dir[CHILDREN_PATH_BYTES_MAX];
         snprintf(local_rank, sizeof local_rank, "%d", (int)rank);
         snprintf(coordinator, sizeof coordinator, "%s", endpoint);
         snprintf(model, sizeof model, "%s", serve->options.model);
         snprintf(load_format, sizeof load_format, "%s", serve->options.load_format);
-        char *words[] = {serve->worker_path, "--coordinator", coordinator,
-                         "--model",          model,           "--load-format",
-                         load_format,        "--local-rank",  local_rank,
-                         "--device",         local_rank,      NULL};
+        char *curve = serve->options.curve_dir != NULL ? "--curve-dir" : NULL;
+        snprintf(curve_dir, sizeof curve_dir, "%s", curve != NULL ? serve->options.curve_dir : "");
+        char *words[] = {
+            serve->worker_path, "--coordinator", coordinator,    "--model",  model,
+            "--load-format",    load_format,     "--local-rank", local_rank, "--device",
+            local_rank,         curve,           curve_dir,      NULL};
         snprintf(worker->name, sizeof worker->name, "rank %d", (int)rank);
         TRY(children_start(worker, words, SIGKILL, false, error));
         serve->workers_count++;

@@ -14,7 +14,7 @@
 // Values of forwarded options are checked by the coordinator; these only hold the words.
 static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
-        *seed, *name;
+        *seed, *name, *curve_dir;
     int32_t groups;
     bool insecure;
 } words;
@@ -48,6 +48,8 @@ static struct option table[] = {
     TEXT("--served-model-name", NULL, &words.name, "NAME", "what the model is called"),
     {"--drain-timeout", NULL, OPTION_INT, &parsed.drain_timeout_s, 0, 86400, "S",
      "longest drain, in seconds (30)", NULL},
+    TEXT("--curve-dir", NULL, &words.curve_dir, "DIR",
+         "CURVE keys of RPC clients and workers; see deltamesh keys"),
     {"--insecure", NULL, OPTION_FLAG, &words.insecure, 0, 0, NULL,
      "allow endpoints that are not on the loopback", NULL},
     // From here on: not the coordinator's.
@@ -60,7 +62,6 @@ static struct option table[] = {
     REFUSED("--host", "--port"),
     REFUSED("--speculative-tokens", "--speculative-config"),
     REFUSED("--synthetic-acceptance", NULL),
-    REFUSED("--curve-dir", NULL),
     REFUSED("--no-prefix-cache", "--no-enable-prefix-caching --enable-prefix-caching"),
     REFUSED("--max-prefill-gap-ms", NULL),
 };
@@ -69,7 +70,7 @@ static struct option table[] = {
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 15, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 16, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)
@@ -110,6 +111,7 @@ enum status serve_options_parse(struct serve_options *out, int count, char *cons
     parsed = (struct serve_options){
         .backend = "auto", .load_format = "auto", .ranks = 1, .drain_timeout_s = 30};
     words.groups = 1;
+    words.curve_dir = NULL;
     for (int i = 0; i < OPTIONS_COUNT; i++)
         table[i].given = NULL;
     TRY(options_parse(table, OPTIONS_COUNT, count, arguments, error));
@@ -119,6 +121,7 @@ enum status serve_options_parse(struct serve_options *out, int count, char *cons
         TRY(check(error));
         forward();
     }
+    parsed.curve_dir = words.curve_dir;
     *out = parsed;
     return OK;
 }

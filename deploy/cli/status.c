@@ -62,6 +62,8 @@ enum status status_run(int count, char *const *words, struct error *error)
          NULL},
         {"--json", NULL, OPTION_FLAG, &json, 0, 0, NULL, "one JSON object", NULL},
         {"--watch", NULL, OPTION_FLAG, &watch, 0, 0, NULL, "every second, until it is gone", NULL},
+        {"--curve-dir", NULL, OPTION_TEXT, &client_options.curve_dir, 0, 0, "DIR",
+         "CURVE keys of a client; see deltamesh keys", NULL},
         {"--insecure", NULL, OPTION_FLAG, &client_options.insecure, 0, 0, NULL,
          "allow a server that is not on the loopback", NULL},
         {"--help", "-h", OPTION_FLAG, &help, 0, 0, NULL, "print this help", NULL},

@@ -41,14 +41,16 @@ enum status client_open(struct client **out, const struct client_options *option
     const struct socket_options socket_options = {.endpoint = options->endpoint,
                                                   .frame_bytes_max = REQUEST_FRAME_BYTES_MAX,
                                                   .queue_frames_max = QUEUE_FRAMES_MAX,
-                                                  .insecure = options->insecure};
+                                                  .insecure = options->insecure,
+                                                  .curve_dir = options->curve_dir,
+                                                  .curve_who = "client"};
     enum status status = socket_open_dealer(&client->socket, &socket_options, error);
     int32_t wait_ms = options->connect_ms_max > 0 ? options->connect_ms_max : CLIENT_CONNECT_MS_MAX;
     uint64_t end_ns = after_ms(wait_ms);
     while (status == OK && !socket_is_connected(client->socket)) {
         if (clock_now_ns() >= end_ns)
-            status = error_set(error, E_CONNECTION, "no server at %s answered within %d ms",
-                               options->endpoint, (int)wait_ms);
+            status = error_set(error, E_CONNECTION, "no server at %s answered within %d ms%s",
+                               options->endpoint, (int)wait_ms, socket_refusal(client->socket));
         else
             socket_wait(client->socket, -1, POLL_MS);
     }

@@ -24,6 +24,7 @@ struct client_options {
     int32_t connect_ms_max; // 0 = CLIENT_CONNECT_MS_MAX
     int32_t silence_ms_max; // 0 = CLIENT_SILENCE_MS_MAX
     bool insecure;          // allow an endpoint that is not on the loopback
+    const char *curve_dir;  // a folder with server.public, client.public, client.secret, or NULL
 };
 
 // Connects and waits until the server has answered the handshake. E_CONNECTION when it has not

@@ -9,10 +9,14 @@
         answer = client.generate(ids=[1, 2, 3], max_tokens=5, temperature=0)
         print(answer["ids"], answer["finish_reason"], answer["usage"])
 
+    with Client("tcp://10.0.0.1:5570", curve_dir="keys") as client: ...
+
+curve_dir has server.public, client.public and client.secret, from `deltamesh keys`.
 The messages are described in parallel/wire/README.md. A client belongs to one thread.
 """
 import itertools
 import json
+import os
 import time
 
 import msgpack
@@ -32,22 +36,36 @@ class Error(Exception):
 
 
 class Client:
-    def __init__(self, endpoint, connect_s_max=5):
+    def __init__(self, endpoint, connect_s_max=5, curve_dir=None):
         self.endpoint = endpoint
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         for option, value in ((zmq.LINGER, 0), (zmq.HEARTBEAT_IVL, 500),
                               (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.MAXMSGSIZE, FRAME_BYTES_MAX)):
             self.socket.setsockopt(option, value)
+        if curve_dir is not None:
+            for option, name in ((zmq.CURVE_SERVERKEY, "server.public"),
+                                 (zmq.CURVE_PUBLICKEY, "client.public"),
+                                 (zmq.CURVE_SECRETKEY, "client.secret")):
+                with open(os.path.join(curve_dir, name), "rb") as file:
+                    self.socket.setsockopt(option, file.read().strip())
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED
                                                       | zmq.EVENT_DISCONNECTED)
         self.socket.connect(endpoint)
         self.numbers = itertools.count(1)
         self.waiting = {}  # id -> replies that came while another request was read
-        if not self.monitor.poll(1000 * connect_s_max):
-            self.close()
-            raise Error("connection", f"no server at {endpoint} within {connect_s_max} s")
-        recv_monitor_message(self.monitor)
+        self._connect(connect_s_max)
+
+    def _connect(self, seconds):
+        """Waits for the handshake; a server that turns this client away ends the connection."""
+        end, refused = time.monotonic() + seconds, ""
+        while self.monitor.poll(max(0, int(1000 * (end - time.monotonic())))):
+            if recv_monitor_message(self.monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                return
+            refused = "; it refuses the handshake (CURVE keys? curve_dir=)"
+        self.close()
+        raise Error("connection",
+                    f"no server at {self.endpoint} answered within {seconds} s{refused}")
 
     def close(self):
         self.socket.disable_monitor()

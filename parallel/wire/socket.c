@@ -9,11 +9,15 @@
 
 #include <zmq.h>
 
+#include "parallel/wire/socket_curve.h"
+
 struct socket {
     void *context, *handle, *monitor;
     bool is_router, is_connected, message_is_held;
     zmq_msg_t message; // the frame lent to the caller
     size_t frame_bytes_max;
+    struct socket_curve curve;
+    bool is_curve;
     struct socket_counts counts;
     uint64_t disconnections_due; // of failed handshakes, which come as a second event
     char endpoint[SOCKET_ENDPOINT_BYTES_MAX];
@@ -34,7 +38,7 @@ static bool is_loopback(const char *host, size_t bytes)
            a == 127 && b <= 255 && c <= 255 && d <= 255;
 }
 
-enum status socket_check_endpoint(const char *endpoint, bool insecure, struct error *error)
+enum status socket_check_endpoint(const char *endpoint, bool is_protected, struct error *error)
 {
     if (strlen(endpoint) >= SOCKET_ENDPOINT_BYTES_MAX - 16)
         return error_set(error, E_USAGE, "endpoint '%.40s...' is longer than %d bytes", endpoint,
@@ -51,10 +55,11 @@ enum status socket_check_endpoint(const char *endpoint, bool insecure, struct er
     if (colon[1] < '0' || colon[1] > '9' || *end != '\0' || port > 65535)
         return error_set(error, E_USAGE, "endpoint '%s': the port is no number in 0 .. 65535",
                          endpoint);
-    if (!insecure && !is_loopback(host, (size_t)(colon - host)))
+    if (!is_protected && !is_loopback(host, (size_t)(colon - host)))
         return error_set(error, E_UNSUPPORTED,
-                         "endpoint '%s' is not on the loopback, and this version has no CURVE keys "
-                         "yet: --insecure allows it without encryption and without passwords",
+                         "endpoint '%s' is not on the loopback: give --curve-dir DIR with keys "
+                         "(`deltamesh keys` makes them), or --insecure for neither encryption nor "
+                         "passwords",
                          endpoint);
     return OK;
 }
@@ -103,6 +108,22 @@ static enum status open_monitor(struct socket *socket, struct error *error)
     return OK;
 }
 
+static enum status set_curve(struct socket *socket, const struct socket_options *options,
+                             struct error *error)
+{
+    struct curve_keys keys = {.is_server = false};
+    if (options->curve_dir == NULL)
+        return OK;
+    socket->is_curve = true;
+    TRY(socket->is_router
+            ? curve_load_server(&keys, options->curve_dir, options->curve_who, error)
+            : curve_load_client(&keys, options->curve_dir, options->curve_who, error));
+    enum status status =
+        socket_curve_init(&socket->curve, socket->context, socket->handle, &keys, error);
+    curve_fini(&keys);
+    return status;
+}
+
 // ZeroMQ binds to numbers and interfaces only, so that localhost becomes 127.0.0.1.
 static void copy_endpoint(char *out, const char *endpoint, bool is_router)
 {
@@ -138,7 +159,8 @@ static enum status bind_or_connect(struct socket *socket, struct error *error)
 static enum status open_socket(struct socket **out, const struct socket_options *options,
                                bool is_router, struct error *error)
 {
-    TRY(socket_check_endpoint(options->endpoint, options->insecure, error));
+    TRY(socket_check_endpoint(options->endpoint, options->insecure || options->curve_dir != NULL,
+                              error));
     ASSERT(options->queue_frames_max > 0 && options->frame_bytes_max > 0);
     struct socket *socket = calloc(1, sizeof *socket);
     if (socket == NULL)
@@ -155,8 +177,10 @@ static enum status open_socket(struct socket **out, const struct socket_options 
                            zmq_strerror(zmq_errno()));
     if (status == OK) {
         set_options(socket, options);
-        status = open_monitor(socket, error);
+        status = set_curve(socket, options, error);
     }
+    if (status == OK)
+        status = open_monitor(socket, error);
     if (status == OK)
         status = bind_or_connect(socket, error);
     if (status != OK) {
@@ -192,6 +216,7 @@ void socket_close(struct socket *socket, int linger_ms)
     }
     if (socket->monitor != NULL)
         zmq_close(socket->monitor);
+    socket_curve_fini(&socket->curve);
     while (socket->context != NULL && zmq_ctx_term(socket->context) != 0 && zmq_errno() == EINTR)
         continue;
     free(socket);
@@ -243,6 +268,18 @@ bool socket_is_connected(struct socket *socket)
     return socket->is_connected;
 }
 
+const char *socket_refusal(struct socket *socket)
+{
+    read_monitor(socket);
+    if (socket->counts.handshakes_failed == 0)
+        return "";
+    return socket->is_curve
+               ? "; it refuses the handshake: it knows neither these keys nor CURVE, or is another "
+                 "server than server.public says"
+               : "; it refuses the handshake: it wants CURVE keys (--curve-dir DIR), or is no "
+                 "deltamesh";
+}
+
 struct socket_counts socket_counts(struct socket *socket)
 {
     read_monitor(socket);
@@ -262,10 +299,15 @@ int socket_fd(const struct socket *socket)
 
 bool socket_wait(struct socket *socket, int other_fd, int timeout_ms)
 {
-    zmq_pollitem_t items[3] = {{.socket = socket->handle, .events = ZMQ_POLLIN},
-                               {.socket = socket->monitor, .events = ZMQ_POLLIN},
-                               {.fd = other_fd, .events = ZMQ_POLLIN}};
-    int ready = zmq_poll(items, other_fd >= 0 ? 3 : 2, timeout_ms);
+    zmq_pollitem_t items[4] = {{.socket = socket->handle, .events = ZMQ_POLLIN},
+                               {.socket = socket->monitor, .events = ZMQ_POLLIN}};
+    int count = 2;
+    if (other_fd >= 0)
+        items[count++] = (zmq_pollitem_t){.fd = other_fd, .events = ZMQ_POLLIN};
+    if (socket->curve.zap != NULL)
+        items[count++] = (zmq_pollitem_t){.socket = socket->curve.zap, .events = ZMQ_POLLIN};
+    int ready = zmq_poll(items, count, timeout_ms);
+    socket_curve_answer(&socket->curve);
     if (ready > 0 && (items[1].revents & ZMQ_POLLIN) != 0)
         read_monitor(socket);
     return ready > 0 && (items[0].revents & ZMQ_POLLIN) != 0;
@@ -322,6 +364,7 @@ enum status socket_receive(struct socket *socket, struct socket_peer *peer, cons
     *frame = NULL;
     *frame_bytes = 0;
     read_monitor(socket);
+    socket_curve_answer(&socket->curve);
     if (!receive_part(socket))
         return E_TIMEOUT;
     if (socket->is_router) {

@@ -29,6 +29,8 @@ struct socket_options {
     size_t frame_bytes_max;   // of one message, either way
     int32_t queue_frames_max; // waiting for or from one peer, each way
     bool insecure;            // allow an endpoint that is not on the loopback
+    const char *curve_dir;    // a folder with keys (curve.h): encrypted, and both sides known
+    const char *curve_who;    // with curve_dir: "client" or "worker", who connects
 };
 
 // Who sent a message to a ROUTER: ZeroMQ's routing id. A peer that connects again is another one.
@@ -46,12 +48,12 @@ struct socket_counts {
 };
 
 // E_USAGE unless endpoint is tcp://HOST:PORT or ipc://PATH; E_UNSUPPORTED unless it is on the
-// loopback (127.0.0.0/8, [::1], localhost, ipc) or insecure is set.
-enum status socket_check_endpoint(const char *endpoint, bool insecure,
+// loopback (127.0.0.0/8, [::1], localhost, ipc) or is_protected: by keys, or by being told so.
+enum status socket_check_endpoint(const char *endpoint, bool is_protected,
                                   struct error *error) MUST_CHECK;
 
 // Binds. E_SYSTEM names the endpoint when the port is in use or the address is not ours; also the
-// errors of socket_check_endpoint.
+// errors of socket_check_endpoint and, of curve_dir, those of curve_load_server or _client.
 enum status socket_open_router(struct socket **out, const struct socket_options *options,
                                struct error *error) MUST_CHECK;
 
@@ -67,6 +69,10 @@ const char *socket_endpoint(const struct socket *socket);
 
 // A DEALER: whether the handshake with the peer succeeded and the connection stands.
 bool socket_is_connected(struct socket *socket);
+
+// A DEALER: what may be wrong when the other side does not let it in, for an error's text; "" when
+// no handshake failed.
+const char *socket_refusal(struct socket *socket);
 
 // What was counted since it was opened.
 struct socket_counts socket_counts(struct socket *socket);

@@ -49,18 +49,20 @@ static void the_coordinators_words_are_forwarded(void **state)
                            "--max_model_len", "4096", "--max-num-seqs", "8",
                            "--max-num-batched-tokens", "512", "--gpu-memory-utilization", "0.5",
                            "--max-queued", "9", "--seed", "7", "--served-model-name", "n",
-                           "--drain-timeout", "3", "--insecure"),
+                           "--drain-timeout", "3", "--curve-dir", "keys", "--insecure"),
                      OK);
     assert_string_equal(forwarded,
                         "--model m --tp 4 --load-format dummy --rpc tcp://127.0.0.1:0 "
                         "--http 127.0.0.1:0 --api-key k "
                         "--max-model-len 4096 --max-num-seqs 8 --max-num-batched-tokens 512 "
                         "--gpu-memory-utilization 0.5 --max-queued 9 --seed 7 "
-                        "--served-model-name n --drain-timeout 3 --insecure ");
+                        "--served-model-name n --drain-timeout 3 --curve-dir keys --insecure ");
+    assert_string_equal(options.curve_dir, "keys");
     assert_int_equal(options.ranks, 4);
     assert_int_equal(options.drain_timeout_s, 3);
     assert_int_equal(PARSE("--model", "m", "--dp", "1", "--dry-run"), OK);
     assert_string_equal(forwarded, "--model m --dry-run ");
+    assert_null(options.curve_dir);
     assert_true(options.dry_run);
     assert_int_equal(PARSE("--model", "m"), OK); // nothing is left of the last call
     assert_string_equal(forwarded, "--model m ");
@@ -74,7 +76,6 @@ static void what_is_not_served_is_refused(void **state)
         "--port",
         "--speculative-tokens",
         "--synthetic-acceptance",
-        "--curve-dir",
         "--no-prefix-cache",
         "--max-prefill-gap-ms",
     };
