@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // coord.h -- what is inside struct coord, for the pure files of the core (core.c, members.c,
-// scheduler.c) and nobody else.
+// scheduler*.c) and nobody else.
 #pragma once
 
 #include "coordinator/core.h"
@@ -32,7 +32,7 @@ struct flight {
     uint64_t hash;     // of the first report
     int32_t rows_count;
     int32_t requests[STEP_ROWS_MAX]; // index of the request of each row
-    bool draws[STEP_ROWS_MAX];       // whether the row draws tokens
+    int32_t draws[STEP_ROWS_MAX];    // most tokens that the row may draw, 0 = it draws none
     struct step_result results[STEP_ROWS_MAX];
 };
 
@@ -53,7 +53,9 @@ struct group_state {
     struct memory_plan memory;
     struct state_slots slots;
     struct kv_pages pages;
-    struct request_list running;             // in order of admission
+    int32_t *block_tables;                   // [slots, tables_width] page ids
+    int32_t tables_width;                    // pages of the longest sequence
+    struct request_list running;             // everybody with a slot, most senior first
     struct flight flights[COORD_FLIGHT_MAX]; // step s sits in flights[s % COORD_FLIGHT_MAX]
     int32_t flights_count;
     uint64_t step_sent, step_done;
@@ -81,12 +83,19 @@ struct coord {
     char text[WIRE_TEXT_BYTES_MAX];
     uint64_t epochs; // given out so far
     uint64_t requests_done, requests_failed, tokens_in, tokens_out, steps;
-    void *memory_pages; // [groups] x kv_pages_bytes(COORD_PAGES_MAX)
+    uint64_t preemptions;
+    uint64_t arrivals;          // requests accepted so far
+    int32_t prompt_blocks_free; // of the pool's share that prompts may take
+    void *memory_pages;         // [groups] x kv_pages_bytes(COORD_PAGES_MAX)
+    int32_t *memory_tables;     // [groups] x the largest block tables
 };
 
 enum {
     // 64 Mi tokens of KV: more than any host of today holds; larger plans are clamped to it.
     COORD_PAGES_MAX = 1 << 20,
+    // While so many preempted requests wait, no new one is given a slot: what has been drawn for
+    // unfinished requests is kept, so their number must be bounded.
+    COORD_PREEMPTED_MAX = 256,
 };
 
 // Appends an action; there must be room (coord_room).
@@ -124,10 +133,50 @@ void members_fail_group(struct coord *coord, int32_t group, struct coord_actions
 // END in order to every worker of every group.
 void members_end_all(struct coord *coord, struct coord_actions *out);
 
-// ---- scheduler.c: which rows the next step of a group runs, and what came of the last ----
+// Page ids of the block tables of a group at most.
+size_t coord_tables_ids(const struct coord_options *options);
+
+// The row of the block tables of a request that has a slot: [tables_width] page ids.
+int32_t *coord_pages(const struct group_state *group, const struct request *request);
+
+// ---- scheduler.c: how requests get a slot, lose it and end ----
 
 // Sends plans while fewer than COORD_FLIGHT_MAX are in flight and there is work.
 void scheduler_pump(struct coord *coord, int32_t group, struct coord_actions *out);
+
+// Gives ERROR to requests of failed groups (and to queued ones when no group is left).
+void scheduler_tell_failure(struct coord *coord, struct coord_actions *out);
+
+// Ends a request that the door is done with: DONE now, slot and pages after its last step.
+void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
+                      struct coord_actions *out);
+
+// A request that was running has no step in flight any more: frees its slot and pages when it is
+// CLOSING or PREEMPTED.
+void scheduler_settle(struct coord *coord, int32_t index);
+
+// Takes the slot from a running request, now or after its last step in flight; it waits in the
+// queue again, in its old place, and is computed anew from what has been told.
+void scheduler_preempt(struct coord *coord, int32_t index);
+
+// ERROR as the last action about a request.
+void scheduler_tell_error(struct coord *coord, int32_t index, enum status status, const char *text,
+                          struct coord_actions *out);
+
+// Forgets a queued request.
+void scheduler_drop_queued(struct coord *coord, int32_t index);
+
+// ---- scheduler_admit.c: the queue's way into slots ----
+
+// Gives slots and pages to those who wait, most senior first, as far as there are any.
+void scheduler_admit(struct coord *coord, int32_t group, struct coord_actions *out);
+
+// ---- scheduler_plan.c: which rows the next step of a group runs ----
+
+// Fills group->plan and its flight; false when there is nothing to run.
+bool scheduler_build(struct coord *coord, int32_t group, struct coord_actions *out);
+
+// ---- scheduler_apply.c: what came of a step ----
 
 // Takes a report of one rank of a group into the step it is of.
 void scheduler_report(struct coord *coord, int32_t group, const struct report *report,
@@ -136,9 +185,8 @@ void scheduler_report(struct coord *coord, int32_t group, const struct report *r
 // Applies the oldest step in flight of a group when every rank has reported it.
 void scheduler_apply(struct coord *coord, int32_t group, struct coord_actions *out);
 
-// Gives ERROR to requests of failed groups (and to queued ones when no group is left).
-void scheduler_tell_failure(struct coord *coord, struct coord_actions *out);
-
-// Ends a request that the door is done with: DONE now, slot and pages after its last step.
-void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
-                      struct coord_actions *out);
+// The step s that is in flight.
+static inline struct flight *coord_flight(struct group_state *group, uint64_t step)
+{
+    return &group->flights[step % COORD_FLIGHT_MAX];
+}

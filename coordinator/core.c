@@ -22,6 +22,36 @@ static int32_t request_capacity(const struct coord_options *options)
     return options->queued_max + 2 * STEP_ROWS_MAX * options->groups;
 }
 
+// What a memory plan may ask for at most, before any is made.
+static int32_t sequence_tokens_max(const struct coord_options *options)
+{
+    int32_t longest = options->config.max_position_embeddings;
+    int32_t wished = options->wishes.sequence_tokens;
+    longest = wished > 0 && wished < longest ? wished : longest;
+    return longest < SEQUENCE_TOKENS_MAX ? longest : SEQUENCE_TOKENS_MAX;
+}
+
+static int32_t sequences_max(const struct coord_options *options)
+{
+    return options->wishes.sequences > 0 ? options->wishes.sequences : SEQUENCES_MAX;
+}
+
+size_t coord_tables_ids(const struct coord_options *options)
+{
+    return (size_t)sequences_max(options) *
+           (size_t)kv_pages_for_tokens(sequence_tokens_max(options));
+}
+
+// The pool holds pool_tokens of prompts and what is drawn for those who run or have run: their
+// number is bounded (COORD_PREEMPTED_MAX), each has at most a context. Most of it is never touched.
+static int64_t pool_tokens_all(const struct coord_options *options)
+{
+    int64_t holders = (int64_t)sequences_max(options) * options->groups + COORD_PREEMPTED_MAX;
+    int64_t blocks = token_pool_blocks(sequence_tokens_max(options));
+    return (int64_t)token_pool_blocks(options->pool_tokens) * TOKEN_BLOCK_TOKENS +
+           holders * blocks * TOKEN_BLOCK_TOKENS;
+}
+
 // Bytes of the arrays of a plan, which live in the coord's memory.
 static size_t plan_bytes(void)
 {
@@ -38,9 +68,10 @@ size_t coord_bytes(const struct coord_options *options)
 {
     size_t groups = (size_t)options->groups;
     return align_up(sizeof(struct coord)) + align_up(groups * sizeof(struct group_state)) +
-           align_up(groups * kv_pages_bytes(COORD_PAGES_MAX)) + groups * plan_bytes() +
+           align_up(groups * kv_pages_bytes(COORD_PAGES_MAX)) +
+           align_up(groups * coord_tables_ids(options) * sizeof(int32_t)) + groups * plan_bytes() +
            align_up(requests_bytes(request_capacity(options))) +
-           align_up(token_pool_bytes(options->pool_tokens));
+           align_up(token_pool_bytes(pool_tokens_all(options)));
 }
 
 static void *place(uint8_t **at, size_t bytes)
@@ -81,14 +112,17 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
     coord->groups = (struct group_state *)place(&at, groups_bytes);
     memset(coord->groups, 0, groups_bytes);
     coord->memory_pages = place(&at, (size_t)options->groups * kv_pages_bytes(COORD_PAGES_MAX));
+    coord->memory_tables = (int32_t *)place(&at, (size_t)options->groups *
+                                                     coord_tables_ids(options) * sizeof(int32_t));
     for (int32_t g = 0; g < options->groups; g++) {
         place_plan(&coord->groups[g].plan, &at);
         request_list_init(&coord->groups[g].running);
     }
     int32_t capacity = request_capacity(options);
     requests_init(&coord->requests, place(&at, requests_bytes(capacity)), capacity);
-    token_pool_init(&coord->pool, place(&at, token_pool_bytes(options->pool_tokens)),
-                    options->pool_tokens);
+    int64_t pool_tokens = pool_tokens_all(options);
+    token_pool_init(&coord->pool, place(&at, token_pool_bytes(pool_tokens)), pool_tokens);
+    coord->prompt_blocks_free = token_pool_blocks(options->pool_tokens);
     ASSERT((size_t)(at - (uint8_t *)memory) <= coord_bytes(options));
     *out = coord;
     return OK;
@@ -117,10 +151,7 @@ bool coord_room(struct coord_actions *out, int count)
 // before any is placed, what the model and the operator allow.
 static int32_t context_limit(const struct coord *coord)
 {
-    int32_t limit = coord->options.config.max_position_embeddings;
-    int32_t wished = coord->options.wishes.sequence_tokens;
-    if (wished > 0 && wished < limit)
-        limit = wished;
+    int32_t limit = sequence_tokens_max(&coord->options);
     for (int32_t g = 0; g < coord->options.groups; g++) {
         const struct group_state *group = &coord->groups[g];
         bool placed = group->phase == GROUP_LOADING || group->phase == GROUP_READY;
@@ -182,9 +213,10 @@ static enum status refuse_reason(struct coord *coord, const struct coord_event *
                  sampling->stop_count, STEP_STOP_IDS_MAX);
         return E_INPUT;
     }
-    if (coord->requests.queued.count >= coord->options.queued_max) {
+    int32_t waiting = coord->requests.queued.count - coord->requests.preempted;
+    if (waiting >= coord->options.queued_max) {
         snprintf(text, sizeof coord->text, "%d requests are waiting already, the limit is %d",
-                 coord->requests.queued.count, coord->options.queued_max);
+                 waiting, coord->options.queued_max);
         return E_OVERLOADED;
     }
     return OK;
@@ -218,20 +250,25 @@ static void submit(struct coord *coord, const struct coord_event *event, struct 
         return;
     }
     struct request *request = &coord->requests.table[index];
-    if (!token_pool_take(&coord->pool, &request->prompt, event->submit.prompt, tokens)) {
+    if (token_pool_blocks(tokens) > coord->prompt_blocks_free) {
         requests_give_back(&coord->requests, index);
         snprintf(coord->text, sizeof coord->text,
                  "the pool of prompt tokens is full (%d tokens asked, %lld free)", tokens,
-                 (long long)coord->pool.blocks_free * TOKEN_BLOCK_TOKENS);
+                 (long long)coord->prompt_blocks_free * TOKEN_BLOCK_TOKENS);
         refuse_request(coord, number, E_OVERLOADED, out);
         return;
     }
+    bool taken = token_pool_take(&coord->pool, &request->tokens, event->submit.prompt, tokens);
+    ASSERT(taken);
+    coord->prompt_blocks_free -= token_pool_blocks(tokens);
+    request->prompt_tokens = tokens;
+    request->arrival = coord->arrivals++;
     request->sampling = event->submit.sampling;
     int32_t rest = limit - tokens;
     int32_t wanted = request->sampling.max_tokens;
     request->tokens_end = tokens + (wanted == -1 || wanted > rest ? rest : wanted);
     request->phase = PHASE_QUEUED;
-    request_list_append(&coord->requests.queued, &coord->requests, index);
+    request_list_insert(&coord->requests.queued, &coord->requests, index);
     coord->tokens_in += (uint64_t)tokens;
     coord_act(out, ACTION_ACCEPTED)->request = number;
 }
@@ -319,8 +356,10 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         .vocab = coord->options.vocab_real,
         .queued = coord->requests.queued.count,
         .queued_max = coord->options.queued_max,
-        .pool_tokens = (int64_t)coord->pool.blocks * TOKEN_BLOCK_TOKENS,
-        .pool_tokens_free = (int64_t)coord->pool.blocks_free * TOKEN_BLOCK_TOKENS,
+        .preempted = coord->requests.preempted,
+        .pool_tokens = (int64_t)token_pool_blocks(coord->options.pool_tokens) * TOKEN_BLOCK_TOKENS,
+        .pool_tokens_free = (int64_t)coord->prompt_blocks_free * TOKEN_BLOCK_TOKENS,
+        .preemptions = coord->preemptions,
         .steps = coord->steps,
         .requests_done = coord->requests_done,
         .requests_failed = coord->requests_failed,

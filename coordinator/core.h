@@ -30,7 +30,7 @@ struct coord_options {
     int groups, ranks;
     int vocab_real;                  // number of real token ids
     int queued_max;                  // requests waiting for a slot
-    int64_t pool_tokens;             // prompt and output tokens of all unfinished requests together
+    int64_t pool_tokens;             // prompt tokens of all unfinished requests together
     char build[WIRE_NAME_BYTES_MAX]; // what a worker's HELLO must say
     uint8_t entropy[32];             // random; the ids of the groups' epochs come from it
 };
@@ -135,9 +135,10 @@ struct coord_status {
     int groups_ready, groups;
     int vocab; // real token ids
     int running, queued, queued_max;
+    int preempted; // of queued: have run before, beyond queued_max
     int slots_free, slots, pages_free, pages;
     int64_t pool_tokens_free, pool_tokens;
-    uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out;
+    uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out, preemptions;
     bool draining, failed;
 };
 

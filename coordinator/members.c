@@ -151,6 +151,10 @@ static void init_group_pools(struct coord *coord, int32_t g)
     state_slots_init(&group->slots, group->memory.sequences);
     kv_pages_init(&group->pages, memory + (size_t)g * kv_pages_bytes(COORD_PAGES_MAX),
                   group->memory.pages);
+    group->block_tables = coord->memory_tables + (size_t)g * coord_tables_ids(&coord->options);
+    group->tables_width = group->memory.pages_per_sequence;
+    ASSERT((size_t)group->memory.sequences * (size_t)group->tables_width <=
+           coord_tables_ids(&coord->options));
 }
 
 // Bytes that a chosen worker can count on: CPU ranks of one host share its memory.

@@ -31,6 +31,7 @@ void requests_init(struct requests *requests, void *memory, int32_t capacity)
     for (int32_t i = 0; i < requests->buckets_count; i++)
         requests->buckets[i] = REQUEST_NONE_INDEX;
     request_list_init(&requests->queued);
+    requests->preempted = 0;
 }
 
 // Fibonacci hashing: the door's numbers are consecutive.
@@ -65,7 +66,9 @@ int32_t requests_take(struct requests *requests, uint64_t number)
     ASSERT(requests_find(requests, number) == REQUEST_NONE_INDEX);
     requests->free_first = requests->table[index].next;
     requests->table[index] = (struct request){.number = number,
-                                              .prompt.first = TOKEN_BLOCK_NONE,
+                                              .tokens.first = TOKEN_BLOCK_NONE,
+                                              .tokens.last = TOKEN_BLOCK_NONE,
+                                              .group = -1,
                                               .next = REQUEST_NONE_INDEX,
                                               .previous = REQUEST_NONE_INDEX};
     int32_t bucket = bucket_of(requests, number);
@@ -110,16 +113,27 @@ void request_list_init(struct request_list *list)
     *list = (struct request_list){.first = REQUEST_NONE_INDEX, .last = REQUEST_NONE_INDEX};
 }
 
-void request_list_append(struct request_list *list, struct requests *requests, int32_t index)
+bool request_before(const struct request *a, const struct request *b)
 {
-    struct request *request = &requests->table[index];
-    request->next = REQUEST_NONE_INDEX;
-    request->previous = list->last;
-    if (list->last == REQUEST_NONE_INDEX)
+    return a->priority != b->priority ? a->priority < b->priority : a->arrival < b->arrival;
+}
+
+void request_list_insert(struct request_list *list, struct requests *requests, int32_t index)
+{
+    struct request *table = requests->table, *request = &table[index];
+    int32_t after = list->last;
+    while (after != REQUEST_NONE_INDEX && request_before(request, &table[after]))
+        after = table[after].previous;
+    request->previous = after;
+    request->next = after == REQUEST_NONE_INDEX ? list->first : table[after].next;
+    if (after == REQUEST_NONE_INDEX)
         list->first = index;
     else
-        requests->table[list->last].next = index;
-    list->last = index;
+        table[after].next = index;
+    if (request->next == REQUEST_NONE_INDEX)
+        list->last = index;
+    else
+        table[request->next].previous = index;
     list->count++;
 }
 

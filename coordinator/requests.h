@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // requests.h -- the table of unfinished requests: find by the door's number, wait in order of
-// arrival. Pure: memory is given by the caller. Who runs where is the scheduler's.
+// seniority. Pure: memory is given by the caller. Who runs where is the scheduler's.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,25 +15,35 @@ enum { REQUEST_NONE_INDEX = -1 };
 enum request_phase {
     PHASE_FREE,
     PHASE_QUEUED,
-    PHASE_RUNNING, // has a slot
-    PHASE_CLOSING, // its end was told; steps in flight still name its slot
+    PHASE_RUNNING,   // has a slot
+    PHASE_PREEMPTED, // gets no more rows; goes back to the queue after its steps in flight
+    PHASE_CLOSING,   // its end was told; steps in flight still name its slot
 };
 
 struct request {
     uint64_t number; // the door's
     enum request_phase phase;
     struct coord_sampling sampling;
-    struct token_chain prompt;
-    int32_t tokens_end;      // longest length: prompt + max_tokens, within the model's context
-    int32_t prompt_planned;  // prompt tokens given to steps so far
-    int32_t outputs;         // tokens drawn and told
-    int32_t draws_in_flight; // rows of unresolved steps that draw at least one token each
-    int32_t steps_in_flight; // unresolved steps that name the slot
-    int32_t group, slot;     // while RUNNING or CLOSING
-    int32_t pages_first;     // chain of KV pages, while RUNNING or CLOSING
-    int32_t pages_count;
-    int32_t next, previous; // in the queue, the running list of its group, or the free list
-    int32_t target_steps;
+    int32_t priority;          // lower is more urgent
+    uint64_t arrival;          // counts submits; with priority: seniority
+    struct token_chain tokens; // the prompt, then what was drawn and told
+    int32_t prompt_tokens;
+    int32_t tokens_end;       // longest length: prompt + max_tokens, within the model's context
+    int32_t outputs;          // tokens drawn and told
+    int32_t group;            // -1 before it has one; once begun it never changes
+    int32_t slot;             // while it has one
+    bool ran;                 // has had a slot before
+    bool begun;               // a plan has opened a slot for it, this one or one before
+    bool opened;              // a plan has opened this slot
+    int32_t prefill_end;      // tokens that come as prefill rows: those known when it got the slot
+    int32_t prefill_given;    // of them, to steps so far
+    int32_t pages_count;      // pages held: its slot's row of the block tables
+    int32_t pages_told;       // of them, told to the workers
+    int32_t steps_in_flight;  // unresolved steps that name the slot
+    int32_t draws_in_flight;  // rows of unresolved steps that draw: at least one token each
+    int32_t tokens_in_flight; // most tokens that those rows may draw
+    int32_t next, previous;   // in the queue, the running list of its group, or the free list
+    int32_t target_steps, preemptions;
 };
 
 // A doubly linked list of requests through next and previous.
@@ -45,7 +56,8 @@ struct requests {
     struct request *table; // [capacity]
     int32_t capacity;
     int32_t free_first;
-    struct request_list queued;
+    struct request_list queued; // most senior first
+    int32_t preempted;          // of queued: have had a slot before
     int32_t *buckets; // [buckets_count] open addressing by number, index or REQUEST_NONE_INDEX
     int32_t buckets_count;
 };
@@ -66,9 +78,12 @@ void requests_give_back(struct requests *requests, int32_t index);
 // The request with this number, REQUEST_NONE_INDEX when unknown.
 int32_t requests_find(const struct requests *requests, uint64_t number);
 
-// Lists: append at the end and remove from anywhere in constant time. A request is in at most one.
+// Whether a goes before b: of more urgent priority, or of the same and came earlier.
+bool request_before(const struct request *a, const struct request *b);
+
+// Lists. A request is in at most one.
 void request_list_init(struct request_list *list);
-// After the last.
-void request_list_append(struct request_list *list, struct requests *requests, int32_t index);
-// From wherever it is.
+// Where it belongs, most senior first; takes long only for those that go before many others.
+void request_list_insert(struct request_list *list, struct requests *requests, int32_t index);
+// From wherever it is, in constant time.
 void request_list_remove(struct request_list *list, struct requests *requests, int32_t index);

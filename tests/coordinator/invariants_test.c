@@ -73,18 +73,28 @@ static void test_pages(void **state)
     (void)state;
     struct coord_rig rig;
     open_busy(&rig);
-    struct kv_pages *pages = &rig.coord->groups[0].pages;
+    struct group_state *group = &rig.coord->groups[0];
+    struct kv_pages *pages = &group->pages;
     struct request *first = nth_running(&rig, 0), *second = nth_running(&rig, 1);
-    expect_broken(&rig, &first->pages_first, second->pages_first, "no page has two owners");
-    expect_broken(&rig, &pages->owner[first->pages_first], second->slot, "no page has two owners");
+    int32_t *ids = coord_pages(group, first);
+    const char *holders = "no page has more or fewer holders than it counts";
+    expect_broken(&rig, &ids[0], coord_pages(group, second)[0], holders);
+    expect_broken(&rig, &ids[0], pages->free_first, holders);
+    expect_broken(&rig, &pages->holders[ids[0]], 2, holders);
+    expect_broken(&rig, &pages->holders[ids[0]], 0, holders);
+    const char *exist = "a request holds pages that exist";
     expect_broken(&rig, &first->pages_count, first->pages_count + 1,
-                  "a request holds the pages it was given");
-    expect_broken(&rig, &pages->next[first->pages_first], KV_PAGE_NONE,
-                  "a request holds the pages it was given");
-    expect_broken(&rig, &pages->owner[pages->free_first], 0, "a free page has no owner");
+                  exist); // never written: poison
+    expect_broken(&rig, &ids[0], -1, exist);
+    expect_broken(&rig, &ids[0], pages->pages, exist);
+    const char *told = "a request was told of pages that it holds";
+    expect_broken(&rig, &first->pages_told, first->pages_count + 1, told);
+    expect_broken(&rig, &first->pages_told, -1, told);
     expect_broken(&rig, &pages->pages_free, pages->pages_free - 1,
                   "the free list holds the free pages");
-    expect_broken(&rig, &pages->pages, pages->pages + 1, "free pages + used pages = all pages");
+    expect_broken(&rig, &pages->pages_free, pages->pages_free + 1,
+                  "the free list holds the free pages");
+    expect_broken(&rig, &pages->next[pages->free_first], ids[0], "a free page has no holder");
     coord_rig_close(&rig);
 }
 
@@ -105,11 +115,19 @@ static void test_flights(void **state)
     expect_broken(&rig, &group->flights_count, 1, "sent steps - done steps = steps in flight");
     expect_broken(&rig, &first->draws_in_flight, first->steps_in_flight + 1,
                   "a row draws at most once");
-    expect_broken(&rig, &first->outputs, 301, "no request outgrows its end");
+    expect_broken(&rig, &first->outputs, 301, "the pool holds what was told");
+    expect_broken(&rig, &first->tokens_end, 100, "no request outgrows its end");
+    const char *drafts = "a row draws one token or up to its drafts";
+    expect_broken(&rig, &first->tokens_in_flight, first->draws_in_flight - 1, drafts);
+    expect_broken(&rig, &first->tokens_in_flight, 6 * first->draws_in_flight + 1, drafts);
+    const char *known = "what is prefilled is known";
+    expect_broken(&rig, &first->prefill_given, first->prefill_end + 1, known);
+    expect_broken(&rig, &first->prefill_end, first->tokens.tokens + 1, known);
     expect_broken(&rig, &closing->steps_in_flight, 0, "a row draws at most once");
     closing->draws_in_flight = 0;
+    closing->tokens_in_flight = 0;
     assert_null(coord_check(rig.coord));
-    expect_broken(&rig, &closing->steps_in_flight, 0, "a closing request waits for a step");
+    expect_broken(&rig, &closing->steps_in_flight, 0, "who gives its slot back waits for a step");
     expect_broken(&rig, &first->steps_in_flight, first->steps_in_flight + 1,
                   "rows in flight = rows that requests wait for");
     expect_broken(&rig, &group->flights[0].rows_count, group->flights[0].rows_count - 1,
@@ -129,8 +147,12 @@ static void test_requests(void **state)
     expect_broken(&rig, &coord->options.queued_max, 0, "the queue is bounded");
     expect_broken(&rig, &coord->pool.blocks_free, coord->pool.blocks_free + 1,
                   "free tokens + held tokens = the pool");
-    expect_broken(&rig, &nth_running(&rig, 0)->prompt.tokens, 128 + 1,
-                  "free tokens + held tokens = the pool");
+    expect_broken(&rig, &nth_running(&rig, 0)->tokens.tokens, 128 + 1,
+                  "the pool holds what was told");
+    expect_broken(&rig, &coord->prompt_blocks_free, coord->prompt_blocks_free - 1,
+                  "free prompt tokens + held prompt tokens = their share of the pool");
+    expect_broken(&rig, &coord->requests.preempted, 1, "those who have run before are counted");
+    expect_broken(&rig, &nth_running(&rig, 0)->priority, 1, "lists are in the order of seniority");
     struct request *queued = &coord->requests.table[coord->requests.queued.first];
     queued->phase = PHASE_FREE;
     assert_string_equal(coord_check(coord), one_list);

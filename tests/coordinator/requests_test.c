@@ -33,7 +33,7 @@ static void test_take_and_find(void **state)
     assert_int_equal(requests_find(&requests, 0), b);
     assert_int_equal(requests_take(&requests, 6), REQUEST_NONE_INDEX);
     assert_int_equal(requests.table[a].phase, PHASE_FREE);
-    assert_int_equal(requests.table[a].prompt.first, TOKEN_BLOCK_NONE);
+    assert_int_equal(requests.table[a].tokens.first, TOKEN_BLOCK_NONE);
     requests_forget(&requests, a);
     assert_int_equal(requests_find(&requests, 5), REQUEST_NONE_INDEX);
     assert_int_equal(requests_take(&requests, 5), REQUEST_NONE_INDEX); // its place is still taken
@@ -121,17 +121,17 @@ static void test_lists(void **state)
     check_list(&requests, &other, NULL, 0);
     for (uint64_t i = 0; i < 4; i++) {
         r[i] = requests_take(&requests, i);
-        request_list_append(&requests.queued, &requests, r[i]);
+        request_list_insert(&requests.queued, &requests, r[i]);
     }
     check_list(&requests, &requests.queued, r, 4);
     request_list_remove(&requests.queued, &requests, r[1]); // in the middle
     check_list(&requests, &requests.queued, (int32_t[]){r[0], r[2], r[3]}, 3);
-    request_list_append(&other, &requests, r[1]);
+    request_list_insert(&other, &requests, r[1]);
     check_list(&requests, &other, &r[1], 1);
     request_list_remove(&requests.queued, &requests, r[0]); // the first
     request_list_remove(&requests.queued, &requests, r[3]); // the last
     check_list(&requests, &requests.queued, &r[2], 1);
-    request_list_append(&requests.queued, &requests, r[0]);
+    request_list_insert(&requests.queued, &requests, r[0]);
     check_list(&requests, &requests.queued, (int32_t[]){r[2], r[0]}, 2);
     request_list_remove(&requests.queued, &requests, r[2]);
     request_list_remove(&requests.queued, &requests, r[0]);

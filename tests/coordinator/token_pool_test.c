@@ -32,6 +32,9 @@ static void test_sizes(void **state)
     free(pool.tokens);
     pool.free_first = 5;
     token_pool_init(&pool, NULL, 0);
+    assert_int_equal(token_pool_blocks(0), 0);
+    assert_int_equal(token_pool_blocks(64), 1);
+    assert_int_equal(token_pool_blocks(65), 2);
     assert_int_equal(token_pool_bytes(0), 0);
     assert_int_equal(pool.free_first, TOKEN_BLOCK_NONE);
 }
@@ -92,6 +95,40 @@ static void test_read_ranges(void **state)
     free(pool.tokens);
 }
 
+// A chain that grows by every count from every length reads back as if it had been taken at once.
+static void test_append(void **state)
+{
+    (void)state;
+    struct token_pool pool;
+    int32_t tokens[200], out[200];
+    for (int i = 0; i < 200; i++)
+        tokens[i] = 7 * i;
+    open_pool(&pool, 256);
+    for (int first = 0; first <= 130; first++) {
+        for (int count = 0; count <= 70; count++) {
+            struct token_chain chain;
+            assert_true(token_pool_take(&pool, &chain, tokens, first));
+            assert_true(token_pool_append(&pool, &chain, tokens + first, count));
+            assert_int_equal(chain.tokens, first + count);
+            assert_int_equal(pool.blocks_free, 4 - token_pool_blocks(first + count));
+            token_pool_read(&pool, &chain, 0, first + count, out);
+            assert_memory_equal(out, tokens, (size_t)(first + count) * sizeof out[0]);
+            token_pool_give_back(&pool, &chain);
+            assert_int_equal(pool.blocks_free, 4);
+        }
+    }
+    struct token_chain a, b;
+    assert_true(token_pool_take(&pool, &a, tokens, 130)); // three blocks
+    assert_true(token_pool_take(&pool, &b, tokens, 64));
+    assert_true(token_pool_append(&pool, &a, tokens, 62)); // to the end of its last
+    assert_false(token_pool_append(&pool, &a, tokens, 1));
+    assert_int_equal(a.tokens, 192);
+    token_pool_give_back(&pool, &b);
+    assert_true(token_pool_append(&pool, &a, tokens, 64));
+    assert_int_equal(pool.blocks_free, 0);
+    free(pool.tokens);
+}
+
 // Chains come and go in any order; each holds what it was given.
 static void test_churn(void **state)
 {
@@ -131,9 +168,8 @@ static void test_churn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_full),
-        cmocka_unit_test(test_read_ranges),
+        cmocka_unit_test(test_sizes),       cmocka_unit_test(test_full),
+        cmocka_unit_test(test_read_ranges), cmocka_unit_test(test_append),
         cmocka_unit_test(test_churn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,7 @@ struct client {
     bool leaves;              // the door aborts it at some time
     // What has come true.
     int32_t group;      // -1 until a plan opened its slot
+    bool has_slot;      // opened and not closed again
     int32_t tokens_end; // of that plan
     int32_t outputs;
     uint64_t state;   // of the oracle: every token so far
@@ -44,7 +45,7 @@ struct clients {
     struct client *submitting;  // its SUBMIT has not been answered yet
     struct coord_status before; // the core's counts before that SUBMIT
     bool shut_down, draining;
-    uint64_t tokens_seen, done_seen, errors_seen, overloaded_seen, aborted_seen;
+    uint64_t tokens_seen, done_seen, errors_seen, overloaded_seen, aborted_seen, returned_seen;
 };
 
 // Draws all clients of the scenario and puts them on the agenda.
@@ -60,6 +61,12 @@ void clients_action(struct sim *sim, const struct coord_action *action);
 
 // A plan opens a slot in this group.
 void clients_opened(struct sim *sim, int32_t group, const struct step_open *open);
+
+// A group has failed: who had a slot in it and no row yet waits from now on for another.
+void clients_group_failed(struct sim *sim);
+
+// Token number `position` of a client's sequence; it must be known.
+int32_t clients_token(const struct sim *sim, const struct client *client, int32_t position);
 
 // The client whose seed a plan names, NULL when there is none.
 struct client *clients_of_seed(struct sim *sim, uint64_t seed);

@@ -141,25 +141,30 @@ static enum status check_decode(const struct device_slot *slot, int32_t index, s
     return OK;
 }
 
+// Tokens after the prompt come as prefill when a preempted request is back: what they are is held
+// against its client (invariants.c).
 static enum status check_prefill(const struct device *device, const struct device_slot *slot,
                                  const struct step_plan *plan, const struct step_plan_row *row,
                                  struct error *error)
 {
     const struct step_open *open = &slot->opening;
     int32_t end = slot->position + row->tokens_count, vocab = device->place.vocab_real;
-    bool last = end == open->prompt_tokens;
-    if (end > open->prompt_tokens || slot->position % TOKENS_PER_PAGE != 0 ||
-        (!last && end % TOKENS_PER_PAGE != 0))
-        return error_set(error, E_FAILED, "slot %d: chunk of %d at %d, prompt %d", row->slot,
-                         row->tokens_count, slot->position, open->prompt_tokens);
-    for (int32_t t = 0; t < row->tokens_count; t++) {
+    bool last = row->sample != 0;
+    if (slot->draws_planned > 0 || end >= open->tokens_end ||
+        slot->position % TOKENS_PER_PAGE != 0 || (!last && end % TOKENS_PER_PAGE != 0) ||
+        (last && end < open->prompt_tokens))
+        return error_set(error, E_FAILED, "slot %d: chunk of %d at %d, prompt %d, end %d",
+                         row->slot, row->tokens_count, slot->position, open->prompt_tokens,
+                         open->tokens_end);
+    for (int32_t t = 0; t < row->tokens_count && slot->position + t < open->prompt_tokens; t++) {
         if (plan->tokens[row->tokens_first + t] !=
             oracle_prompt_token(open->seed, slot->position + t, vocab))
             return error_set(error, E_FAILED, "slot %d: prompt token %d is not the client's",
                              row->slot, slot->position + t);
     }
-    int32_t next = last ? -1 : oracle_prompt_token(open->seed, end, vocab);
-    if (row->token_next != next || (row->sample != 0) != last)
+    if ((row->token_next < 0) != last ||
+        (end < open->prompt_tokens &&
+         row->token_next != oracle_prompt_token(open->seed, end, vocab)))
         return error_set(error, E_FAILED, "slot %d: chunk to %d of %d, next %d, sample %d",
                          row->slot, end, open->prompt_tokens, row->token_next, row->sample);
     return OK;
@@ -185,6 +190,8 @@ static enum status check_rows(struct device *device, const struct step_plan *pla
         if (slot->end == END_RUNS && end > slot->pages_count * TOKENS_PER_PAGE)
             return error_set(error, E_FAILED, "slot %d runs to %d with %d pages", row->slot, end,
                              slot->pages_count);
+        if (!decode && row->sample != 0)
+            slot->draws_planned = end - slot->opening.prompt_tokens;
         slot->draws_planned += decode || row->sample != 0;
     }
     return OK;

@@ -19,7 +19,7 @@ struct device_slot {
     bool open;
     int32_t position, token_next, end; // as in kernels/slots.h
     int32_t pages_count;               // of its row of the block table
-    int32_t draws_planned;             // rows so far that were to draw a token
+    int32_t draws_planned;             // tokens after the prompt: given back to it, or to be drawn
     uint64_t state;                    // the recurrent state
     struct step_open opening;
 };

@@ -11,7 +11,8 @@
 enum {
     QUIET_MS_MAX = 12000, // without deadly faults nothing stands still for longer
     STEP_MS_MAX = STEP_TIMEOUT_MS + 1000,
-    GONE_MS_MAX = 10000, // until told processes have ended, pauses included
+    PROMPT_STEPS_MAX = 3, // the oldest prompt waits for: two steps in flight, and the close
+    GONE_MS_MAX = 10000,  // until told processes have ended, pauses included
 };
 
 void invariants_close(struct sim *sim)
@@ -55,6 +56,7 @@ static void on_failed(struct sim *sim, const struct coord_action *action)
         sim_violation(sim, "without a deadly fault: %s", action->text);
     group->failed = true;
     group->failed_ns = sim->now_ns;
+    clients_group_failed(sim);
 }
 
 // Whether what PLACE asks for fits into the memory that the process said it has; sharers of a
@@ -127,6 +129,9 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
         if (group->slot_named[slot] > group->resolved)
             sim_violation(sim, "slot %d is closed, but step %llu in flight names it", slot,
                           (unsigned long long)group->slot_named[slot]);
+        struct client *client = clients_of_seed(sim, group->opening[slot].seed);
+        if (client != NULL)
+            client->has_slot = false;
         group->slot_open[slot] = false;
         for (int32_t page = 0; page < group->memory.pages; page++) {
             if (group->page_slot[page] == slot)
@@ -141,8 +146,10 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
         group->slot_open[slot] = true;
         group->opening[slot] = plan->opens[i];
         group->opened_order[slot] = group->openings++;
-        group->prompt_left[slot] = plan->opens[i].prompt_tokens;
         clients_opened(sim, g, &plan->opens[i]);
+        const struct client *client = clients_of_seed(sim, plan->opens[i].seed);
+        group->prefill_at[slot] = 0;
+        group->prefill_end[slot] = client == NULL ? 0 : client->prompt_tokens + client->outputs;
     }
     for (int i = 0; i < plan->page_ids_count; i++) {
         int32_t page = plan->page_ids[i];
@@ -156,16 +163,33 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
     }
 }
 
+// A chunk is the next part of what the client has sent and been told.
+static void check_chunk(struct sim *sim, struct watched_group *group, const struct step_plan *plan,
+                        const struct step_plan_row *row)
+{
+    const struct client *client = clients_of_seed(sim, group->opening[row->slot].seed);
+    int32_t at = group->prefill_at[row->slot], end = at + row->tokens_count;
+    bool last = end == group->prefill_end[row->slot];
+    bool right = end <= group->prefill_end[row->slot] && (row->sample != 0) == last;
+    for (int32_t t = 0; t < row->tokens_count && right; t++)
+        right = plan->tokens[row->tokens_first + t] == clients_token(sim, client, at + t);
+    if (!right || (!last && row->token_next != clients_token(sim, client, end)))
+        sim_violation(sim, "slot %d: %d tokens at %d of %d known are not the client's", row->slot,
+                      row->tokens_count, at, group->prefill_end[row->slot]);
+    group->prefill_at[row->slot] = end;
+}
+
 static void note_rows(struct sim *sim, struct watched_group *group, const struct step_plan *plan)
 {
-    for (int i = 0; i < plan->rows_count; i++) {
-        const struct client *client = clients_of_seed(sim, group->opening[plan->rows[i].slot].seed);
+    for (int i = 0; i < plan->rows_count && !sim->violated; i++) {
+        const struct step_plan_row *row = &plan->rows[i];
+        const struct client *client = clients_of_seed(sim, group->opening[row->slot].seed);
         if (client == NULL || client->phase != CLIENT_ACCEPTED)
             sim_violation(sim, "step %llu works for a request that has ended",
                           (unsigned long long)plan->step);
-        group->slot_named[plan->rows[i].slot] = plan->step;
-        if (plan->rows[i].kind == STEP_ROW_PREFILL)
-            group->prompt_left[plan->rows[i].slot] -= plan->rows[i].tokens_count;
+        else if (row->kind == STEP_ROW_PREFILL)
+            check_chunk(sim, group, plan, row);
+        group->slot_named[row->slot] = plan->step;
     }
     for (int32_t page = 0; page < group->memory.pages; page++) {
         int32_t slot = group->page_slot[page];
@@ -174,23 +198,25 @@ static void note_rows(struct sim *sim, struct watched_group *group, const struct
     }
 }
 
-// However many others decode: the prompt that was admitted first moves in every step. (A chunk
-// leaves the decoding rows of the next step no more tokens than it left to those of its own.)
+// However many others decode: while a step has room for a chunk beside them, the prompt that was
+// admitted first moves, unless its request is being preempted, and then its slot is closed soon.
 static void check_oldest_prompt(struct sim *sim, int32_t g, uint64_t step)
 {
     const struct watched_group *group = &sim->invariants.groups[g];
-    int32_t oldest = -1;
+    int32_t oldest = -1, decoding = 0;
     for (int32_t slot = 0; slot < group->memory.sequences; slot++) {
         const struct client *client = clients_of_seed(sim, group->opening[slot].seed);
-        if (!group->slot_open[slot] || group->prompt_left[slot] == 0 || client == NULL ||
-            client->phase != CLIENT_ACCEPTED)
+        if (!group->slot_open[slot] || client == NULL || client->phase != CLIENT_ACCEPTED)
             continue;
-        if (oldest < 0 || group->opened_order[slot] < group->opened_order[oldest])
+        bool has_prompt = group->prefill_at[slot] < group->prefill_end[slot];
+        decoding += !has_prompt;
+        if (has_prompt && (oldest < 0 || group->opened_order[slot] < group->opened_order[oldest]))
             oldest = slot;
     }
-    if (oldest >= 0 && group->slot_named[oldest] != step)
+    if (oldest >= 0 && group->slot_named[oldest] + PROMPT_STEPS_MAX < step &&
+        group->memory.step_tokens - decoding >= TOKENS_PER_PAGE)
         sim_violation(sim, "slot %d has %d tokens of its prompt left and no row since step %llu",
-                      oldest, group->prompt_left[oldest],
+                      oldest, group->prefill_end[oldest] - group->prefill_at[oldest],
                       (unsigned long long)group->slot_named[oldest]);
 }
 
@@ -282,7 +308,7 @@ void invariants_after_step(struct sim *sim, const struct coord_event *event)
     if (broken != NULL)
         sim_violation(sim, "broken: %s", broken);
     coord_status(sim->coord, &status);
-    if (status.queued > status.queued_max || status.slots_free > status.slots ||
+    if (status.queued - status.preempted > status.queued_max || status.slots_free > status.slots ||
         status.pages_free > status.pages || status.pool_tokens_free > status.pool_tokens ||
         status.slots - status.slots_free != status.running)
         sim_violation(sim, "counts out of bounds: %d queued of %d, %d of %d slots free, %d running",

@@ -30,9 +30,10 @@ struct watched_group {
     bool slot_open[INVARIANTS_SLOTS_MAX];
     struct step_open opening[INVARIANTS_SLOTS_MAX];        // of the slot, when it is open
     uint64_t opened_order[INVARIANTS_SLOTS_MAX], openings; // in which order slots were opened
-    int32_t prompt_left[INVARIANTS_SLOTS_MAX];             // tokens that no step has been given yet
-    int32_t *page_slot;   // [pages] slot that was given the page last, -1
-    uint64_t *page_named; // [pages] last step that has a row of that slot
+    int32_t prefill_at[INVARIANTS_SLOTS_MAX];              // tokens given to steps as prefill
+    int32_t prefill_end[INVARIANTS_SLOTS_MAX]; // that were known when the slot was opened
+    int32_t *page_slot;                        // [pages] slot that was given the page last, -1
+    uint64_t *page_named;                      // [pages] last step that has a row of that slot
 };
 
 struct invariants {

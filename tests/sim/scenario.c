@@ -77,6 +77,14 @@ static void draw_deployment(struct scenario *scenario, struct dice *dice)
         scenario->prompt_tokens_max = longest + 70;
     scenario->output_tokens_max = storm ? PICK(dice, 8, 60, 150) : PICK(dice, 1, 8, 40, 150);
     scenario->endless = longest <= 700 && !storm ? 0.1 : 0;
+    scenario->hungry = !storm && longest >= 700 && dice_chance(dice, 0.5);
+    if (!scenario->hungry)
+        return;
+    options->wishes.sequences = PICK(dice, 4, 8, 16);
+    options->queued_max = 20;
+    scenario->prompt_tokens_max = PICK(dice, 20, 70, 300);
+    scenario->output_tokens_max = PICK(dice, 200, 400, 600);
+    scenario->clients = (int)dice_between(dice, 4, 30);
 }
 
 // Bytes so that a share of the pages that full sequences could use is there.
@@ -102,6 +110,8 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
             pages = dice_chance(dice, options->wishes.sequences > 16 ? 0.7 : 0.3)
                         ? plan.pages
                         : dice_between(dice, 1, plan.pages / 2 + 1);
+        if (scenario->hungry)
+            pages = dice_between(dice, 5, 3 * options->wishes.sequences);
         // Half a page more, so that rounding does not matter.
         scenario->bytes_free[i] = plan.total_bytes - plan.kv_bytes + (uint64_t)pages * page_bytes +
                                   page_bytes / 2 + 1000000;
@@ -125,12 +135,14 @@ static void draw_processes(struct scenario *scenario, struct dice *dice)
     scenario->step_ns_max = scenario->step_ns_min * (uint64_t)PICK(dice, 1, 2, 20);
     scenario->exchange_wait_ns = (uint64_t)PICK(dice, 10, 100) * SIM_S_NS;
     scenario->arrivals_ns = (uint64_t)PICK(dice, 1, 300, 3000, 6000) * SIM_MS_NS;
-    if (dice_chance(dice, 0.3)) { // a trickle: at any time some decode, and more come
+    if (scenario->hungry) {
+        scenario->arrivals_ns = (uint64_t)PICK(dice, 1, 100, 500) * SIM_MS_NS;
+    } else if (dice_chance(dice, 0.3)) { // a trickle: at any time some decode, and more come
         uint64_t work_ns = (scenario->step_ns_min + scenario->step_ns_max) / 2 *
                            (uint64_t)scenario->clients * (uint64_t)scenario->output_tokens_max / 2;
         scenario->arrivals_ns = work_ns / (uint64_t)PICK(dice, 2, 4, 8) + 1;
     }
-    scenario->stops = dice_chance(dice, 0.5) ? 0.7 : 0;
+    scenario->stops = dice_chance(dice, 0.5) && !scenario->hungry ? 0.7 : 0;
     scenario->aborts = dice_chance(dice, 0.5) ? 0.3 : 0;
     scenario->door_stops = dice_chance(dice, 0.5) ? 0.2 : 0;
     scenario->numbers_reused = dice_chance(dice, 0.5);

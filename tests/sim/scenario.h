@@ -70,7 +70,8 @@ struct scenario {
     int processes;
     enum intruder intruders[SIM_PROCESSES_MAX];
     uint64_t bytes_free[SIM_PROCESSES_MAX];
-    bool cpu; // ranks of one host share its memory
+    bool hungry; // many pages of output for few pages of memory: preemption
+    bool cpu;    // ranks of one host share its memory
     uint64_t start_ns_max, load_ns_max;
     uint64_t step_ns_min, step_ns_max;
     uint64_t exchange_wait_ns; // a rank that waits longer for its peers gives up

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// scheduler_plan.c -- the rows of the next step: every running sequence decodes, then prompts are
+// prefilled within the token budget, cut at absolute multiples of 64.
+//
+// Pages: a row has pages for everything that it may write, however the steps in flight turn out. A
+// row that finds none free waits, and the most junior requests are preempted until enough are
+// coming back.
+//
+// Prefill: half of the budget goes to the most senior prompt, so that nobody starves; the rest to
+// those with the fewest tokens left, so that a short prompt is not stuck behind a long one.
+#include "coordinator/coord.h"
+
+#include <string.h>
+
+static struct request *request_at(struct coord *coord, int32_t index)
+{
+    return &coord->requests.table[index];
+}
+
+// ---- pages ----
+
+// A running request decodes when all that was known at its start is planned and the tokens known or
+// in flight leave room for another.
+static bool may_decode(const struct request *request)
+{
+    int32_t drawn = request->outputs + request->draws_in_flight;
+#ifdef PLANT_row_past_end
+    drawn = request->outputs;
+#endif
+    return request->phase == PHASE_RUNNING && request->prefill_given == request->prefill_end &&
+           request->prompt_tokens + drawn < request->tokens_end;
+}
+
+// Pages that a decode row of `verify` tokens may touch: all in flight may have been accepted. The
+// last token of an output is never run.
+static int32_t pages_to_decode(const struct request *request, int32_t verify)
+{
+    int32_t tokens = request->tokens.tokens + request->tokens_in_flight + verify - 1;
+    return kv_pages_for_tokens(tokens < request->tokens_end ? tokens : request->tokens_end - 1);
+}
+
+// Pages that a decode row lacks; all of them are taken when they are free.
+static int32_t pages_missing(struct group_state *group, struct request *request, int32_t verify)
+{
+    int32_t missing = pages_to_decode(request, verify) - request->pages_count;
+    if (missing <= 0)
+        return 0;
+    if (!kv_pages_take(&group->pages, missing, coord_pages(group, request) + request->pages_count))
+        return missing;
+    request->pages_count += missing;
+    return 0;
+}
+
+// Pages that come back when the steps in flight have been reported.
+static int32_t pages_coming(struct coord *coord, const struct group_state *group)
+{
+    int32_t pages = 0;
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX; i = request_at(coord, i)->next)
+        pages +=
+            request_at(coord, i)->phase == PHASE_RUNNING ? 0 : request_at(coord, i)->pages_count;
+    return pages;
+}
+
+static int32_t most_junior(struct coord *coord, const struct group_state *group)
+{
+    int32_t index = group->running.last;
+    while (request_at(coord, index)->phase != PHASE_RUNNING)
+        index = request_at(coord, index)->previous;
+    return index;
+}
+
+// Gives pages to those who decode, most senior first; preempts from the other end while fewer are
+// coming back than are missing.
+static void reserve_pages(struct coord *coord, struct group_state *group, int32_t verify)
+{
+    int32_t missing_before = 0; // of more senior rows that wait
+    int32_t index = group->running.first;
+    while (index != REQUEST_NONE_INDEX) {
+        struct request *request = request_at(coord, index);
+        int32_t missing = may_decode(request) ? pages_missing(group, request, verify) : 0;
+        if (missing > 0 && missing_before + missing > pages_coming(coord, group)) {
+            int32_t victim = most_junior(coord, group);
+            scheduler_preempt(coord, victim);
+            if (victim == index)
+                return; // nobody more junior runs
+            continue;   // its pages may be free already
+        }
+        missing_before += missing;
+        index = request->next;
+    }
+}
+
+// ---- rows ----
+
+static void add_flight_row(struct coord *coord, struct flight *flight, int32_t index, int32_t draws)
+{
+    struct request *request = request_at(coord, index);
+    flight->requests[flight->rows_count] = index;
+    flight->draws[flight->rows_count] = draws;
+    flight->rows_count++;
+    request->steps_in_flight++;
+    request->draws_in_flight += draws > 0;
+    request->tokens_in_flight += draws;
+}
+
+// Position of the first token that may be a stop id; 0 when any may.
+static int32_t stops_from(const struct request *request)
+{
+    int64_t from = (int64_t)request->prompt_tokens + request->sampling.min_tokens;
+    if (request->sampling.min_tokens <= 0)
+        return 0;
+    return from < request->tokens_end ? (int32_t)from : request->tokens_end;
+}
+
+static void tell_open(struct step_plan *plan, struct request *request)
+{
+    struct step_open *open = &plan->opens[plan->opens_count++];
+    *open = (struct step_open){
+        .slot = request->slot,
+        .position = 0,
+        .prompt_tokens = request->prompt_tokens,
+        .tokens_end = request->tokens_end,
+        .page_limit = kv_pages_for_tokens(request->tokens_end),
+        .seed = request->sampling.seed,
+        .temperature = request->sampling.temperature,
+        .top_k = request->sampling.top_k,
+        .top_p = request->sampling.top_p,
+        .min_p = request->sampling.min_p,
+        .repetition = request->sampling.repetition,
+        .frequency = request->sampling.frequency,
+        .presence = request->sampling.presence,
+        .stops_from = stops_from(request),
+        .stop_count = request->sampling.stop_count,
+    };
+    memcpy(open->stop_ids, request->sampling.stop_ids, sizeof open->stop_ids);
+    request->opened = true;
+    request->begun = true;
+}
+
+// Tells the workers what a row of this request rests on and they do not know yet: its slot, pages.
+// False, and nothing told, when the plan has no room for the page ids.
+static bool tell_slot(struct group_state *group, struct request *request)
+{
+    struct step_plan *plan = &group->plan;
+    int32_t count = request->pages_count - request->pages_told;
+    if (count > STEP_PAGE_IDS_MAX - plan->page_ids_count)
+        return false;
+    if (!request->opened)
+        tell_open(plan, request);
+    if (count == 0)
+        return true;
+    plan->pages[plan->pages_count++] = (struct step_pages){.slot = request->slot,
+                                                           .first = request->pages_told,
+                                                           .count = count,
+                                                           .ids_first = plan->page_ids_count};
+    memcpy(plan->page_ids + plan->page_ids_count, coord_pages(group, request) + request->pages_told,
+           (size_t)count * sizeof(int32_t));
+    plan->page_ids_count += count;
+    request->pages_told = request->pages_count;
+    return true;
+}
+
+// Returns the rows that decode, those included that wait for pages: they will be back, and then
+// they need their tokens of the step.
+static int32_t plan_decodes(struct coord *coord, struct group_state *group, struct flight *flight)
+{
+    struct step_plan *plan = &group->plan;
+    int32_t rows = 0;
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;
+         i = request_at(coord, i)->next) {
+        struct request *request = request_at(coord, i);
+        if (!may_decode(request))
+            continue;
+        rows++;
+        if (pages_to_decode(request, plan->verify) > request->pages_count ||
+            !tell_slot(group, request))
+            continue;
+        plan->rows[plan->rows_count++] = (struct step_plan_row){
+            .slot = request->slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
+        add_flight_row(coord, flight, i, plan->verify);
+    }
+    return rows;
+}
+
+// ---- prefill ----
+
+static bool has_prefill(const struct request *request)
+{
+    return request->phase == PHASE_RUNNING && request->prefill_given < request->prefill_end;
+}
+
+// How many tokens of the prompt to run now: the rest, or up to the last multiple of 64 within the
+// budget. Chunks begin and end at absolute multiples of 64, so a cut never changes bits.
+static int32_t chunk_tokens(const struct request *request, int32_t budget)
+{
+    int32_t rest = request->prefill_end - request->prefill_given;
+    if (rest <= budget)
+        return rest;
+    int32_t end = (request->prefill_given + budget) / TOKENS_PER_PAGE * TOKENS_PER_PAGE;
+#ifdef PLANT_chunk_off_grid
+    end = request->prefill_given + budget;
+#endif
+    return end > request->prefill_given ? end - request->prefill_given : 0;
+}
+
+static int32_t plan_chunk(struct coord *coord, struct group_state *group, struct flight *flight,
+                          int32_t index, int32_t budget)
+{
+    struct request *request = request_at(coord, index);
+    struct step_plan *plan = &group->plan;
+    int32_t count = chunk_tokens(request, budget);
+    if (count == 0 || !tell_slot(group, request))
+        return 0;
+    int32_t end = request->prefill_given + count;
+    bool last = end == request->prefill_end;
+    struct step_plan_row *row = &plan->rows[plan->rows_count++];
+    *row = (struct step_plan_row){
+        .slot = request->slot,
+        .kind = STEP_ROW_PREFILL,
+        .tokens_first = plan->tokens_count,
+        .tokens_count = count,
+        .token_next = -1,
+        .sample = last,
+        .checkpoint = -1,
+    };
+    token_pool_read(&coord->pool, &request->tokens, request->prefill_given, count,
+                    plan->tokens + plan->tokens_count);
+    if (!last)
+        token_pool_read(&coord->pool, &request->tokens, end, 1, &row->token_next);
+    plan->tokens_count += count;
+    request->prefill_given = end;
+    add_flight_row(coord, flight, index, last);
+    return count;
+}
+
+static void plan_prefills(struct coord *coord, struct group_state *group, struct flight *flight,
+                          int32_t budget)
+{
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX && budget > 0;
+         i = request_at(coord, i)->next) {
+        if (!has_prefill(request_at(coord, i)))
+            continue;
+        int32_t count = plan_chunk(coord, group, flight, i, budget);
+        if (count == 0)
+            return; // the most senior who cannot get on is not overtaken
+        budget -= count;
+    }
+}
+
+// Slots that ended since the last plan are closed by the next, before it opens any.
+static void plan_closes(struct group_state *group)
+{
+    memcpy(group->plan.closes, group->closes, (size_t)group->closes_count * sizeof(int32_t));
+    group->plan.closes_count = group->closes_count;
+    group->closes_count = 0;
+}
+
+bool scheduler_build(struct coord *coord, int32_t g, struct coord_actions *out)
+{
+    struct group_state *group = &coord->groups[g];
+    struct step_plan *plan = &group->plan;
+    struct flight *flight = coord_flight(group, group->step_sent + 1);
+    step_plan_clear(plan);
+    memset(flight, 0, offsetof(struct flight, requests));
+    reserve_pages(coord, group, plan->verify);
+    scheduler_admit(coord, g, out);
+    int32_t decoding = plan_decodes(coord, group, flight);
+    plan_prefills(coord, group, flight, group->memory.step_tokens - decoding * plan->verify);
+    if (plan->rows_count == 0)
+        return false;
+    plan_closes(group);
+    plan->group = g;
+    plan->step = group->step_sent + 1;
+    plan->epoch = group->epoch;
+    flight->step = plan->step;
+    flight->sent_ns = coord->now_ns;
+    return true;
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// scheduler_plan_test.c -- pages come with the rows that need them; who is preempted when they run
+// out, when its slot is free, and how it comes back.
+#include "coordinator/core.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/fixtures/coord_rig.h"
+
+enum { PAGES = 8 };
+
+static void open_pages(struct coord_rig *rig, int sequences, int32_t pages)
+{
+    struct coord_options options;
+    coord_rig_options(&options, 1, 1);
+    options.wishes.sequences = sequences;
+    options.wishes.sequence_tokens = 512;
+    options.config.layers = 32; // pages that are large beside the workspace of a step
+    for (int i = 0; i < options.config.layers; i++)
+        options.config.layer_is_attention[i] = i > 0;
+    coord_rig_open(rig, &options);
+    coord_rig_start_pages(rig, pages);
+    coord_rig_forget(rig);
+}
+
+static const struct step_plan *plan_of(struct coord_rig *rig, uint64_t step)
+{
+    return &coord_rig_sent(rig, 0, step)->plan;
+}
+
+static uint64_t preemptions(const struct coord_rig *rig)
+{
+    struct coord_status status;
+    coord_status(rig->coord, &status);
+    return status.preemptions;
+}
+
+static int tokens_of(const struct coord_rig *rig, uint64_t request)
+{
+    int tokens = 0;
+    for (int i = 0; i < rig->did_count; i++) {
+        const struct coord_action *action = &rig->did[i].action;
+        if (action->type == ACTION_TOKENS && action->request == request)
+            tokens += action->tokens_count;
+    }
+    return tokens;
+}
+
+// The row of a slot in a plan, NULL when it has none.
+static const struct step_plan_row *row_of(const struct step_plan *plan, int32_t slot)
+{
+    for (int i = 0; i < plan->rows_count; i++) {
+        if (plan->rows[i].slot == slot)
+            return &plan->rows[i];
+    }
+    return NULL;
+}
+
+static void expect_all_free(const struct coord_rig *rig)
+{
+    struct coord_status status;
+    coord_status(rig->coord, &status);
+    assert_int_equal(status.slots_free, status.slots);
+    assert_int_equal(status.pages_free, status.pages);
+    assert_int_equal(status.pool_tokens_free, status.pool_tokens);
+    assert_int_equal(status.queued, 0);
+    assert_int_equal(status.preempted, 0);
+}
+
+// Token 64 is written by the fifth decode row after a prompt of 60: its page comes in that plan.
+static void test_pages_on_demand(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_pages(&rig, 2, PAGES);
+    coord_rig_submit(&rig, 1, 60, 20);
+    assert_int_equal(plan_of(&rig, 1)->pages[0].count, 1);
+    assert_int_equal(plan_of(&rig, 1)->opens[0].page_limit, 2);
+    for (uint64_t step = 2; step <= 8; step++) {
+        const struct step_plan *plan = plan_of(&rig, step);
+        assert_int_equal(plan->pages_count, step == 6);
+        if (step == 6) {
+            assert_int_equal(plan->pages[0].slot, 0);
+            assert_int_equal(plan->pages[0].first, 1);
+            assert_int_equal(plan->pages[0].count, 1);
+            assert_int_not_equal(plan->page_ids[plan->pages[0].ids_first],
+                                 plan_of(&rig, 3)->page_ids[0]);
+        }
+        coord_rig_report(&rig, 0, step - 1);
+    }
+    coord_rig_close(&rig);
+}
+
+// A prompt that fills its page has the page of the token after it from the beginning; one whose
+// only token is never run needs none.
+static void test_pages_at_the_border(void **state)
+{
+    (void)state;
+    const int32_t prompts[] = {63, 64, 64, 65}, outputs[] = {5, 5, 1, 5}, pages[] = {1, 2, 1, 2};
+    for (int i = 0; i < 4; i++) {
+        struct coord_rig rig;
+        open_pages(&rig, 2, PAGES);
+        coord_rig_submit(&rig, 1, prompts[i], outputs[i]);
+        assert_int_equal(plan_of(&rig, 1)->pages[0].count, pages[i]);
+        coord_rig_close(&rig);
+    }
+}
+
+// The plan that opens the second request again: all that it was told comes as prefill.
+static void expect_return(const struct coord_rig *rig, const struct step_plan *plan, int told)
+{
+    assert_int_equal(plan->opens_count, 1);
+    assert_int_equal(plan->opens[0].seed, 2);
+    assert_int_equal(plan->opens[0].prompt_tokens, 70);
+    assert_int_equal(plan->opens[0].tokens_end, 370);
+    assert_int_equal(plan->opens[0].position, 0);
+    const struct step_plan_row *row = row_of(plan, plan->opens[0].slot);
+    assert_non_null(row);
+    assert_int_equal(row->kind, STEP_ROW_PREFILL);
+    assert_int_equal(row->tokens_count, 70 + told);
+    assert_int_equal(row->sample, 1);
+    assert_int_equal(row->token_next, -1);
+    const int32_t *tokens = plan->tokens + row->tokens_first;
+    assert_memory_equal(tokens, rig->prompt, 70 * sizeof(int32_t));
+    for (int i = 0; i < told; i++)
+        assert_int_equal(tokens[70 + i], RIG_TOKEN);
+}
+
+// Two run until the pages are used up: the younger is preempted, its rows stop at once, its slot is
+// closed after its last step, and it comes back when the older has ended.
+static void test_the_younger_is_preempted(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_pages(&rig, 2, PAGES);
+    coord_rig_submit(&rig, 1, 100, 300); // seven pages
+    coord_rig_submit(&rig, 2, 70, 300);
+    uint64_t seen = 2, reported = 0, last_row = 0, closed = 0, returned = 0;
+    int told = 0;
+    while (coord_rig_count(&rig, ACTION_DONE) < 2) {
+        coord_rig_report(&rig, 0, ++reported);
+        while (seen < rig.steps_sent[0]) {
+            const struct step_plan *plan = plan_of(&rig, ++seen);
+            if (closed == 0 && row_of(plan, 1) != NULL) {
+                last_row = seen;
+                assert_int_equal(plan->closes_count, 0);
+            } else if (closed == 0 && plan->closes_count > 0) {
+                closed = seen;
+                assert_int_equal(plan->closes[0], 1);
+                assert_true(reported >= last_row);
+                told = tokens_of(&rig, 2);
+            } else if (plan->opens_count > 0) {
+                returned = seen;
+                assert_non_null(coord_rig_about(&rig, ACTION_DONE, 1));
+                expect_return(&rig, plan, told);
+            }
+        }
+    }
+    assert_true(closed > last_row && returned > closed && told > 0);
+    assert_int_equal(preemptions(&rig), 1);
+    assert_int_equal(tokens_of(&rig, 1), 300);
+    assert_int_equal(tokens_of(&rig, 2), 300);
+    const struct coord_action *done = &coord_rig_about(&rig, ACTION_DONE, 2)->action;
+    assert_string_equal(done->reason, "length");
+    assert_int_equal(done->usage.prompt_tokens, 70);
+    assert_int_equal(done->usage.completion_tokens, 300);
+    expect_all_free(&rig);
+    coord_rig_close(&rig);
+}
+
+// Runs until the second request has been preempted: with a step in flight that names it, or, when
+// it is to wait in the queue, without.
+static void run_until_preempted(struct coord_rig *rig, bool waits)
+{
+    struct coord_status status;
+    open_pages(rig, 2, PAGES);
+    coord_rig_submit(rig, 1, 100, 300);
+    coord_rig_submit(rig, 2, 70, 300);
+    uint64_t step = 1;
+    for (; preemptions(rig) == 0; step++)
+        coord_rig_report(rig, 0, step);
+    coord_status(rig->coord, &status);
+    assert_int_equal(status.preempted, 0);
+    while (waits && status.preempted == 0) {
+        coord_rig_report(rig, 0, step++);
+        coord_status(rig->coord, &status);
+    }
+}
+
+// The door ends a preempted request: while its steps are in flight, or while it waits.
+static void test_preempted_is_ended(void **state)
+{
+    (void)state;
+    for (int waits = 0; waits < 2; waits++) {
+        struct coord_rig rig;
+        run_until_preempted(&rig, waits);
+        int told = tokens_of(&rig, 2);
+        coord_rig_finish(&rig, 2, "abort");
+        assert_int_equal(coord_rig_about(&rig, ACTION_DONE, 2)->action.usage.completion_tokens,
+                         told);
+        while (coord_rig_count(&rig, ACTION_DONE) < 2)
+            coord_rig_run(&rig, 0);
+        assert_int_equal(tokens_of(&rig, 2), told);
+        assert_int_equal(tokens_of(&rig, 1), 300);
+        expect_all_free(&rig);
+        coord_rig_close(&rig);
+    }
+}
+
+// A preempted request whose group fails is lost with it, whether it waits or not; one that has
+// never run goes to another group.
+static void test_preempted_group_fails(void **state)
+{
+    (void)state;
+    for (int waits = 0; waits < 2; waits++) {
+        struct coord_rig rig;
+        run_until_preempted(&rig, waits);
+        coord_rig_forget(&rig);
+        coord_rig_step(&rig, (struct coord_event){.type = EVENT_WORKER_GONE, .worker = 0});
+        assert_int_equal(coord_rig_count(&rig, ACTION_ERROR), 2);
+        assert_int_equal(coord_rig_about(&rig, ACTION_ERROR, 2)->action.status, E_FAILED);
+        coord_rig_close(&rig);
+    }
+}
+
+// However few pages there are: everybody ends with all tokens, the oldest first.
+static void test_many_with_few_pages(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_pages(&rig, 4, PAGES);
+    for (uint64_t i = 1; i <= 12; i++)
+        coord_rig_submit(&rig, i, (int32_t)(10 + 11 * i), (int32_t)(400 - 20 * i));
+    while (coord_rig_count(&rig, ACTION_DONE) < 12) {
+        coord_rig_run(&rig, 0);
+        assert_true(rig.did_count < RIG_DID_MAX - 64);
+    }
+    for (uint64_t i = 1; i <= 12; i++)
+        assert_int_equal(tokens_of(&rig, i), 400 - 20 * i);
+    assert_true(preemptions(&rig) > 3);
+    expect_all_free(&rig);
+    coord_rig_close(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pages_on_demand),          cmocka_unit_test(test_pages_at_the_border),
+        cmocka_unit_test(test_the_younger_is_preempted), cmocka_unit_test(test_preempted_is_ended),
+        cmocka_unit_test(test_preempted_group_fails),    cmocka_unit_test(test_many_with_few_pages),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
