@@ -84,6 +84,76 @@ extern "C" void sample_penalty_prompt(struct stream *stream, const struct sample
     LAUNCH_CHECK();
 }
 
+static __device__ int64_t page_place(const struct sample_penalty &op, int32_t slot,
+                                     int32_t position)
+{
+    int64_t entry = static_cast<int64_t>(slot) * op.slots.pages_per_sequence;
+    int64_t page = op.slots.block_table[entry + position / SAMPLE_PAGE_TOKENS];
+    return page * SAMPLE_PAGE_TOKENS + position % SAMPLE_PAGE_TOKENS;
+}
+
+// A block a row of the step.
+static __global__ void note_kernel(struct sample_penalty op, int32_t *page_tokens)
+{
+    int r = static_cast<int>(blockIdx.x);
+    const struct step_row row = op.tables.rows[r];
+    int count = row.kind == ROW_PREFILL ? op.tables.active_count[r] : 0;
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += PENALTY_THREADS) {
+        int token = row.token_first + i;
+        page_tokens[page_place(op, row.slot, op.tables.token_positions[token])] =
+            op.tables.token_ids[token];
+    }
+}
+
+extern "C" void sample_penalty_note(struct stream *stream, const struct sample_penalty *op,
+                                    int32_t *page_tokens)
+{
+    if (op->tables.rows_count == 0)
+        return;
+    note_kernel<<<static_cast<unsigned>(op->tables.rows_count), PENALTY_THREADS, 0,
+                  stream->handle>>>(*op, page_tokens);
+    LAUNCH_CHECK();
+}
+
+// Sets the prompt's bit: threads may meet in a token, or in the two tokens of a word.
+static __device__ void mark_prompt(uint16_t *count)
+{
+    uint64_t address = reinterpret_cast<uint64_t>(count);
+    uint32_t *word = reinterpret_cast<uint32_t *>(address & ~static_cast<uint64_t>(3));
+    uint32_t bit = SAMPLE_COUNT_PROMPT;
+    atomicOr(word, (address & 2) != 0 ? bit << 16 : bit);
+}
+
+// A block an opening: prompt tokens by all threads (marks only), what was drawn by one, since it
+// counts.
+static __global__ void recall_kernel(struct sample_penalty op, const int32_t *page_tokens,
+                                     const struct slot_opening *openings)
+{
+    const struct slot_opening &opening = openings[blockIdx.x];
+    if (!keeps_counts(opening.sampling))
+        return;
+    int32_t prompt = min(opening.position, opening.sampling.prompt_tokens);
+    for (int i = static_cast<int>(threadIdx.x); i < prompt; i += PENALTY_THREADS) {
+        uint16_t *count = count_of(op, opening.slot, page_tokens[page_place(op, opening.slot, i)]);
+        if (count != NULL)
+            mark_prompt(count);
+    }
+    __syncthreads();
+    for (int i = prompt; threadIdx.x == 0 && i < opening.position; i++)
+        count_drawn(op, opening.slot, page_tokens[page_place(op, opening.slot, i)]);
+}
+
+extern "C" void sample_penalty_recall(struct stream *stream, const struct sample_penalty *op,
+                                      const int32_t *page_tokens,
+                                      const struct slot_opening *openings, int openings_count)
+{
+    if (openings_count == 0)
+        return;
+    recall_kernel<<<static_cast<unsigned>(openings_count), PENALTY_THREADS, 0, stream->handle>>>(
+        *op, page_tokens, openings);
+    LAUNCH_CHECK();
+}
+
 static __global__ void drawn_kernel(struct sample_penalty op, const struct row_result *results)
 {
     const struct row_result result = results[blockIdx.x];

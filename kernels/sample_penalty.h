@@ -5,10 +5,12 @@
 // With c = how often a token was drawn: where it stood in the prompt or c > 0, a logit l becomes
 // l / repetition (l > 0) or l * repetition; then l -= frequency * c, and l -= presence where c > 0.
 // A verify row counts the drafts before it as drawn. Tokens beyond the original prompt that come
-// as prompt (a preempted sequence) count as drawn.
+// as prompt (a preempted sequence) count as drawn. The tokens of prefill rows are also noted beside
+// their KV pages: a slot that opens at a position > 0 finds there what it does not run itself.
 //
 //   shape   logits [samples, vocab own] f32, changed in place; counts [slots, vocab own] uint16;
-//           rows [rows_count] index of the sampled rows that have penalties or banned stops
+//           rows [rows_count] index of the sampled rows that have penalties or banned stops;
+//           page_tokens [pages, 64]
 //   needs   counts zeroed when a slot opens; every token told once
 //   launch  a block of 256 per sampled row, one thread per row of the step for counts
 //   moves   rows_count * vocab own * 6 bytes
@@ -21,6 +23,7 @@
 #include "kernels/slots.h"
 
 enum {
+    SAMPLE_PAGE_TOKENS = 64,
     SAMPLE_COUNT_PROMPT = 0x8000, // bit of a count: the token stood in the prompt
     SAMPLE_COUNT_MAX = 0x7fff,    // drawn more often counts as so often
 };
@@ -45,6 +48,17 @@ void sample_penalty_open(struct stream *stream, uint16_t *counts, int vocab_coun
 
 // After slots_begin: notes the tokens of the step's prefill rows. rows are not read.
 void sample_penalty_prompt(struct stream *stream, const struct sample_penalty *op);
+
+// After slots_begin: notes the tokens of the step's prefill rows at their place in page_tokens,
+// whatever their sampling. Neither logits, rows nor counts are read.
+void sample_penalty_note(struct stream *stream, const struct sample_penalty *op,
+                         int32_t *page_tokens);
+
+// After sample_penalty_open and slots_set_pages: counts for slots that open at a position > 0 the
+// tokens before it as if they had been run, from page_tokens. Logits and rows are not read.
+void sample_penalty_recall(struct stream *stream, const struct sample_penalty *op,
+                           const int32_t *page_tokens, const struct slot_opening *openings,
+                           int openings_count);
 
 // Changes the logits of the rows.
 void sample_penalty(struct stream *stream, const struct sample_penalty *op);

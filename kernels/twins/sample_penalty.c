@@ -87,6 +87,74 @@ void sample_penalty_prompt(struct stream *stream, const struct sample_penalty *o
     stream_run(stream, run_prompt, op, sizeof *op);
 }
 
+// ---- tokens beside their pages ----
+
+struct page_arguments {
+    struct sample_penalty op;
+    int32_t *page_tokens;
+    const struct slot_opening *openings;
+    int openings_count;
+};
+
+static size_t page_place(const struct sample_penalty *op, int32_t slot, int32_t position)
+{
+    const int32_t *row =
+        op->slots.block_table + (size_t)slot * (size_t)op->slots.pages_per_sequence;
+    return (size_t)row[position / SAMPLE_PAGE_TOKENS] * SAMPLE_PAGE_TOKENS +
+           (size_t)(position % SAMPLE_PAGE_TOKENS);
+}
+
+static void run_note(const void *data)
+{
+    const struct page_arguments *arguments = data;
+    const struct sample_penalty *op = &arguments->op;
+    for (int r = 0; r < op->tables.rows_count; r++) {
+        const struct step_row *row = &op->tables.rows[r];
+        for (int i = 0; row->kind == ROW_PREFILL && i < op->tables.active_count[r]; i++) {
+            int token = row->token_first + i;
+            arguments->page_tokens[page_place(op, row->slot, op->tables.token_positions[token])] =
+                op->tables.token_ids[token];
+        }
+    }
+}
+
+void sample_penalty_note(struct stream *stream, const struct sample_penalty *op,
+                         int32_t *page_tokens)
+{
+    ASSERT(page_tokens != NULL);
+    struct page_arguments arguments = {*op, page_tokens, NULL, 0};
+    stream_run(stream, run_note, &arguments, sizeof arguments);
+}
+
+static void run_recall(const void *data)
+{
+    const struct page_arguments *arguments = data;
+    const struct sample_penalty *op = &arguments->op;
+    for (int i = 0; i < arguments->openings_count; i++) {
+        const struct slot_opening *opening = &arguments->openings[i];
+        if (!sample_penalty_counts(&opening->sampling))
+            continue;
+        for (int32_t position = 0; position < opening->position; position++) {
+            int32_t id = arguments->page_tokens[page_place(op, opening->slot, position)];
+            uint16_t *count = count_of(op, opening->slot, id);
+            if (position >= opening->sampling.prompt_tokens)
+                count_drawn(op, opening->slot, id);
+            else if (count != NULL)
+                *count |= SAMPLE_COUNT_PROMPT;
+        }
+    }
+}
+
+void sample_penalty_recall(struct stream *stream, const struct sample_penalty *op,
+                           const int32_t *page_tokens, const struct slot_opening *openings,
+                           int openings_count)
+{
+    ASSERT(op->counts != NULL && page_tokens != NULL && openings_count >= 0);
+    int32_t *tokens = (int32_t *)(uintptr_t)page_tokens; // only read
+    struct page_arguments arguments = {*op, tokens, openings, openings_count};
+    stream_run(stream, run_recall, &arguments, sizeof arguments);
+}
+
 struct drawn_arguments {
     struct sample_penalty op;
     const struct row_result *results;

@@ -229,12 +229,66 @@ static void counts_saturate(void **state)
     ops_close(&f.ops);
 }
 
+// Runs tokens [first, 70) of the prompt in slot `slot` and notes them.
+static void run_prompt(struct fixture *f, int slot, const int32_t *prompt, int first,
+                       int32_t *page_tokens)
+{
+    while (first < 70) {
+        int n = 70 - first < TOKENS ? 70 - first : TOKENS;
+        steps_clear(&f->steps);
+        steps_add_prefill(&f->steps, slot, prompt + first, n, first + n < 70 ? 1 : -1);
+        steps_begin(&f->steps);
+        struct sample_penalty op = shard_op(f, 0, NULL, NULL, 0);
+        sample_penalty_note(f->ops.streams[0], &op, page_tokens);
+        note(f, false);
+        steps_end(&f->steps);
+        first += n;
+    }
+}
+
+// A slot that opens behind another's first page counts what stands in it, as if it had run: prompt
+// tokens, and those after the original prompt as drawn.
+static void pages_remember_their_tokens(void **state)
+{
+    const struct slot_sampling p = {.repetition = 1.3f, .prompt_tokens = 60, .tokens_end = 1000};
+    const struct slot_opening openings[] = {
+        {.slot = 2, .position = 64, .sampling = p},
+        {.slot = 0, .position = 64, .sampling = {.tokens_end = 1000}}}; // keeps no counts
+    int32_t prompt[70];
+    struct fixture f;
+    (void)state;
+    for (int i = 0; i < 70; i++)
+        prompt[i] = i % 2 ? (i * i + 5) % 50 : 61;
+    open_fixture(&f, 2, &p);
+    size_t pages = (size_t)f.steps.pages_all;
+    int32_t *page_tokens = ops_alloc(&f.ops, pages * SAMPLE_PAGE_TOKENS * sizeof *page_tokens);
+    run_prompt(&f, 1, prompt, 0, page_tokens);
+    steps_open_slot(&f.steps, 2, 64, &p);
+    int32_t *table = f.steps.slots.block_table;
+    table[2 * f.steps.slots.pages_per_sequence] = table[1 * f.steps.slots.pages_per_sequence];
+    for (int r = 0; r < 2; r++) {
+        struct sample_penalty op = shard_op(&f, r, NULL, NULL, 0);
+        sample_penalty_open(f.ops.streams[0], f.counts[r], VOCAB / 2, openings, 2);
+        sample_penalty_recall(f.ops.streams[0], &op, page_tokens, openings, 2);
+        ops_wait(&f.ops);
+        for (int i = 0; i < VOCAB / 2; i++)
+            assert_int_equal(f.counts[r][i], 0); // slot 0
+    }
+    run_prompt(&f, 2, prompt, 64, page_tokens);
+    for (int r = 0; r < 2; r++)
+        assert_memory_equal(f.counts[r] + 2 * VOCAB / 2, f.counts[r] + 1 * VOCAB / 2,
+                            VOCAB / 2 * sizeof(uint16_t));
+    assert_int_equal(f.counts[1][1 * VOCAB / 2 + 61 - VOCAB / 2], SAMPLE_COUNT_PROMPT | 5);
+    ops_close(&f.ops);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(penalties_follow_the_history),
         cmocka_unit_test(stops_are_banned_until_min_tokens),
         cmocka_unit_test(counts_saturate),
+        cmocka_unit_test(pages_remember_their_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

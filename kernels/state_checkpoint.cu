@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_checkpoint.cu -- plain copies: blocks over (piece, layer, move); the first layer's blocks
+// move the hidden row, too.
+#include "kernels/device/launch.cuh"
+
+extern "C" {
+#include "kernels/state_checkpoint.h"
+}
+
+enum { COPY_THREADS = 256, COPY_BLOCKS = 16 };
+
+// bytes is a multiple of 16, and so is every address.
+static __device__ void copy(void *base_to, int32_t to, const void *base_from, int32_t from,
+                            int64_t bytes)
+{
+    uint4 *out = reinterpret_cast<uint4 *>(static_cast<uint8_t *>(base_to) + to * bytes);
+    const uint4 *in =
+        reinterpret_cast<const uint4 *>(static_cast<const uint8_t *>(base_from) + from * bytes);
+    int64_t step = static_cast<int64_t>(gridDim.x) * COPY_THREADS;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * COPY_THREADS + threadIdx.x; i < bytes / 16;
+         i += step)
+        out[i] = in[i];
+}
+
+// hidden_rows NULL: load. A grid of one layer without layers moves only the hidden rows.
+static __global__ void state_checkpoint_kernel(struct state_checkpoint op, const bf16 *hidden_rows)
+{
+    const struct state_checkpoint_move move = op.moves[blockIdx.z];
+    int64_t states = static_cast<int64_t>(op.value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM * 4;
+    int64_t columns = static_cast<int64_t>(2 * op.key_heads + op.value_heads) * GDN_HEAD_DIM *
+                      (GDN_CONV_WIDTH - 1) * 2;
+    int64_t row = static_cast<int64_t>(op.hidden) * 2;
+    bool save = hidden_rows != NULL;
+    if (op.layers_count > 0) {
+        const struct state_checkpoint_layer layer = op.layers[blockIdx.y];
+        if (save) {
+            copy(layer.checkpoint_state, move.checkpoint, layer.state, move.slot, states);
+            copy(layer.checkpoint_conv, move.checkpoint, layer.conv, move.slot, columns);
+        } else {
+            copy(layer.state, move.slot, layer.checkpoint_state, move.checkpoint, states);
+            copy(layer.conv, move.slot, layer.checkpoint_conv, move.checkpoint, columns);
+        }
+    }
+    if (blockIdx.y > 0)
+        return;
+    if (save)
+        copy(op.checkpoint_hidden, move.checkpoint, hidden_rows, move.token, row);
+    else
+        copy(op.slot_hidden, move.slot, op.checkpoint_hidden, move.checkpoint, row);
+}
+
+static void launch(struct stream *stream, const struct state_checkpoint *op,
+                   const bf16 *hidden_rows)
+{
+    unsigned layers = static_cast<unsigned>(op->layers_count > 0 ? op->layers_count : 1);
+    ASSERT(op->hidden % 8 == 0);
+    if (op->moves_count == 0)
+        return;
+    state_checkpoint_kernel<<<dim3(COPY_BLOCKS, layers, static_cast<unsigned>(op->moves_count)),
+                              COPY_THREADS, 0, stream->handle>>>(*op, hidden_rows);
+    LAUNCH_CHECK();
+}
+
+extern "C" void state_checkpoint_save(struct stream *stream, const struct state_checkpoint *op,
+                                      const bf16 *hidden_rows)
+{
+    ASSERT(hidden_rows != NULL);
+    launch(stream, op, hidden_rows);
+}
+
+extern "C" void state_checkpoint_load(struct stream *stream, const struct state_checkpoint *op)
+{
+    launch(stream, op, NULL);
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_checkpoint.h -- op: copies what a sequence carries besides its KV pages between a slot and a
+// checkpoint: of every GDN layer the recurrent state and the conv columns, and the last hidden row
+// h_{P-1}, which the multi-token-prediction head needs for its pair (h_{P-1}, t_P)
+//
+//   shape   layers [layers_count]; moves [moves_count]; hidden_rows [tokens, hidden] bf16;
+//           checkpoint_hidden [checkpoints, hidden], slot_hidden [slots, hidden] bf16
+//   needs   no checkpoint twice in a save, no slot twice in a load; hidden a multiple of 8.
+//           save: right after the forward pass of the step whose prefill row of the slot ends at P
+//           (such a row leaves nothing pending). load: before the slot is opened at P > 0
+//   launch  grid (16, layers, moves); block 256; 16 bytes a thread and turn
+//   moves   2 * moves * (layers * (value_heads * 128 * 128 * 4 + 3 * channels * 2) + hidden * 2)
+//           bytes
+//   limit   HBM: 61.4 MiB of Qwen3.5-35B-A3B, read and written, are 28 us at 4.6 TB/s
+//   error   copies: exact
+//   source  none
+#pragma once
+
+#include "kernels/gdn.h"
+#include "kernels/runtime.h"
+#include "kernels/types.h"
+
+// One GDN layer: its slots' memory and the pool's. Sizes as in struct gdn_state.
+struct state_checkpoint_layer {
+    float *state;            // [slots, value_heads, value_dim, key_dim]
+    bf16 *conv;              // [slots, 3, channels]
+    float *checkpoint_state; // [checkpoints, value_heads, value_dim, key_dim]
+    bf16 *checkpoint_conv;   // [checkpoints, 3, channels]
+};
+
+struct state_checkpoint_move {
+    int32_t checkpoint, slot;
+    int32_t token; // save: index of the row's last token in hidden_rows; load: not read
+};
+
+struct state_checkpoint {
+    const struct state_checkpoint_layer *layers; // on the device
+    int layers_count;
+    int key_heads, value_heads;
+    bf16 *checkpoint_hidden, *slot_hidden;
+    int hidden;
+    const struct state_checkpoint_move *moves; // on the device
+    int moves_count;
+};
+
+// Slots into checkpoints; hidden_rows: the step's, after the final norm.
+void state_checkpoint_save(struct stream *stream, const struct state_checkpoint *op,
+                           const bf16 *hidden_rows);
+
+// Checkpoints into slots, and their hidden rows into slot_hidden.
+void state_checkpoint_load(struct stream *stream, const struct state_checkpoint *op);
