@@ -18,6 +18,11 @@ enum {
     TABLE_BYTES_PER_TOKEN = 64,
     TABLE_BYTES_PER_SEQUENCE = 512,
     CANDIDATE_BYTES = 64,
+    // Prefix reuse: an eighth of what KV pages could have. A checkpoint of Qwen3.5-35B-A3B takes
+    // the room of 2,900 tokens, and spares their prefill to each who starts behind it.
+    PREFIX_SHARE = 8,
+    CHECKPOINTS_PER_SEQUENCE = 2, // no more than so many for each that may run
+    PAGE_TOKEN_IDS_BYTES = TOKENS_PER_PAGE * 4,
 };
 
 static const uint64_t BYTES_FREE_MAX = (uint64_t)1 << 50; // a PiB: keeps sums far from overflow
@@ -110,6 +115,11 @@ uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct 
     return layers * (state + conv);
 }
 
+uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const struct shard *shard)
+{
+    return memory_plan_slot_bytes(config, shard) + (uint64_t)config->hidden * 2;
+}
+
 uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard)
 {
     uint64_t layers = (uint64_t)(config->layers - attention_layers(config));
@@ -168,15 +178,23 @@ static uint64_t workspace_bytes(const struct model_config *config, const struct 
 struct problem {
     const struct model_config *config;
     const struct shard *shard;
-    uint64_t left_bytes;             // for everything but weights
-    uint64_t page_bytes, slot_bytes; // a slot with its pending rows
+    uint64_t left_bytes; // for everything but weights
+    // A page with its token ids, a slot with its pending rows and its last hidden row.
+    uint64_t page_bytes, slot_bytes, checkpoint_bytes;
+    int checkpoints; // as wished
 };
+
+// All but pages.
+static uint64_t fixed_bytes(const struct problem *problem, const struct memory_plan *plan)
+{
+    return workspace_bytes(problem->config, problem->shard, plan) +
+           (uint64_t)plan->sequences * problem->slot_bytes +
+           (uint64_t)plan->checkpoints * problem->checkpoint_bytes;
+}
 
 static bool fits(const struct problem *problem, const struct memory_plan *plan, uint64_t pages)
 {
-    uint64_t need = workspace_bytes(problem->config, problem->shard, plan) +
-                    (uint64_t)plan->sequences * problem->slot_bytes + pages * problem->page_bytes;
-    return need <= problem->left_bytes;
+    return fixed_bytes(problem, plan) + pages * problem->page_bytes <= problem->left_bytes;
 }
 
 static int round_up_to_page(int64_t tokens)
@@ -203,33 +221,52 @@ static bool choose_step(struct memory_plan *plan, const struct problem *problem)
     }
 }
 
-// As many sequences as leave room for one of full length (or for half of what is left, when that
-// is less) and for a page each.
-static void choose_sequences(struct memory_plan *plan, const struct problem *problem)
+// Pages for one sequence of full length (or half of what is left, when that is less) and for a page
+// each.
+static uint64_t pages_reserved(const struct memory_plan *plan, const struct problem *problem)
 {
-    uint64_t reserved = (uint64_t)plan->pages_per_sequence;
-    if (problem->page_bytes > 0 && reserved > problem->left_bytes / 2 / problem->page_bytes)
-        reserved = problem->left_bytes / 2 / problem->page_bytes;
-    while (plan->sequences > 1) {
-        uint64_t pages =
-            reserved > (uint64_t)plan->sequences ? reserved : (uint64_t)plan->sequences;
-        if (fits(problem, plan, pages))
-            return;
-        plan->sequences--;
-    }
+    uint64_t pages = (uint64_t)plan->pages_per_sequence;
+    if (problem->page_bytes > 0 && pages > problem->left_bytes / 2 / problem->page_bytes)
+        pages = problem->left_bytes / 2 / problem->page_bytes;
+    return pages > (uint64_t)plan->sequences ? pages : (uint64_t)plan->sequences;
 }
 
-// The rest goes to KV pages, up to what the sequences could use.
+// As many sequences as leave room for the pages that are reserved.
+static void choose_sequences(struct memory_plan *plan, const struct problem *problem)
+{
+    while (plan->sequences > 1 && !fits(problem, plan, pages_reserved(plan, problem)))
+        plan->sequences--;
+}
+
+// Checkpoints take a share of what pages would have, and nothing of the reserved ones.
+static void choose_checkpoints(struct memory_plan *plan, const struct problem *problem)
+{
+    int64_t most = problem->checkpoints > 0 ? problem->checkpoints
+                                            : (int64_t)plan->sequences * CHECKPOINTS_PER_SEQUENCE;
+    uint64_t reserved = pages_reserved(plan, problem);
+    if (problem->checkpoints < 0 || !fits(problem, plan, reserved))
+        return;
+    uint64_t room = problem->left_bytes - fixed_bytes(problem, plan);
+    uint64_t share = problem->checkpoints > 0 ? room : room / PREFIX_SHARE;
+    if (share > room - reserved * problem->page_bytes)
+        share = room - reserved * problem->page_bytes;
+    if (most > CHECKPOINTS_MAX)
+        most = CHECKPOINTS_MAX;
+    if ((uint64_t)most > share / problem->checkpoint_bytes)
+        most = (int64_t)(share / problem->checkpoint_bytes);
+    plan->checkpoints = (int32_t)most;
+}
+
+// The rest goes to KV pages, up to what the sequences could use and checkpoints could stand on.
 static void choose_pages(struct memory_plan *plan, const struct problem *problem)
 {
-    uint64_t most = (uint64_t)plan->sequences * (uint64_t)plan->pages_per_sequence;
-    uint64_t used = workspace_bytes(problem->config, problem->shard, plan) +
-                    (uint64_t)plan->sequences * problem->slot_bytes;
+    uint64_t most =
+        (uint64_t)(plan->sequences + plan->checkpoints) * (uint64_t)plan->pages_per_sequence;
+    uint64_t used = fixed_bytes(problem, plan);
     if (used + problem->page_bytes >
         problem->left_bytes) { // a table row of full length is too wide
         plan->pages_per_sequence = 1;
-        used = workspace_bytes(problem->config, problem->shard, plan) +
-               (uint64_t)plan->sequences * problem->slot_bytes;
+        used = fixed_bytes(problem, plan);
         most = 1;
     }
     uint64_t pages = most;
@@ -257,6 +294,9 @@ static enum status check_wishes(const struct memory_wishes *wishes, struct error
             return error_set(error, E_INPUT, "%d %s; 1 to %d are served, 0 chooses",
                              counts[i].value, counts[i].name, counts[i].max);
     }
+    if (wishes->checkpoints < -1 || wishes->checkpoints > CHECKPOINTS_MAX)
+        return error_set(error, E_INPUT, "%d checkpoints of prefix reuse; -1 to %d are served",
+                         wishes->checkpoints, CHECKPOINTS_MAX);
     double share = wishes->utilization;
     if (!(share >= 0 && share <= 1)) // 0 chooses; also refuses NaN
         return error_set(error, E_INPUT,
@@ -307,8 +347,14 @@ void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config
     plan->state_bytes = sequences * memory_plan_slot_bytes(config, shard);
     plan->pending_bytes = sequences * memory_plan_pending_bytes(config, shard);
     plan->workspace_bytes = workspace_bytes(config, shard, plan);
+    plan->prefix_bytes = 0;
+    if (plan->checkpoints > 0) {
+        plan->prefix_bytes =
+            (uint64_t)plan->checkpoints * memory_plan_checkpoint_bytes(config, shard) +
+            (uint64_t)plan->pages * PAGE_TOKEN_IDS_BYTES + sequences * (uint64_t)config->hidden * 2;
+    }
     plan->total_bytes = plan->weight_bytes + plan->kv_bytes + plan->state_bytes +
-                        plan->pending_bytes + plan->workspace_bytes;
+                        plan->pending_bytes + plan->workspace_bytes + plan->prefix_bytes;
 }
 
 enum status memory_plan_make(struct memory_plan *out, const struct model_config *config,
@@ -329,15 +375,23 @@ enum status memory_plan_make(struct memory_plan *out, const struct model_config 
         .page_bytes = memory_plan_page_bytes(config, shard, wishes->mtp),
         .slot_bytes =
             memory_plan_slot_bytes(config, shard) + memory_plan_pending_bytes(config, shard),
+        .checkpoint_bytes = memory_plan_checkpoint_bytes(config, shard),
+        .checkpoints = wishes->checkpoints,
     };
+    if (wishes->checkpoints >= 0) {
+        problem.page_bytes += PAGE_TOKEN_IDS_BYTES;
+        problem.slot_bytes += (uint64_t)config->hidden * 2;
+    }
     if (!choose_step(&plan, &problem))
         return does_not_fit(&problem, plan.weight_bytes, budget, error);
     choose_sequences(&plan, &problem);
+    choose_checkpoints(&plan, &problem);
     choose_pages(&plan, &problem);
 
     plan.clamped = plan.sequences < wishes->sequences || plan.sequence_tokens < longest ||
                    plan.sequence_tokens < wishes->sequence_tokens ||
-                   (wishes->step_tokens > 0 && plan.step_tokens < step_wished);
+                   (wishes->step_tokens > 0 && plan.step_tokens < step_wished) ||
+                   plan.checkpoints < wishes->checkpoints;
     memory_plan_count_bytes(&plan, config, shard, wishes->mtp);
     ASSERT(plan.total_bytes <= budget);
     *out = plan;
@@ -354,12 +408,14 @@ void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *
              "  KV pages     %10.3f  %" PRId32 " pages of %d tokens: %" PRId64 " tokens\n"
              "  states       %10.3f  %" PRId32 " sequences at once\n"
              "  pending rows %10.3f  %d per sequence, twice\n"
+             "  prefix reuse %10.3f  %" PRId32 " checkpoints\n"
              "  workspace    %10.3f  steps of up to %" PRId32 " tokens\n"
              "  total        %10.3f\n"
              "longest sequence %" PRId32 " tokens%s\n",
              (double)plan->weight_bytes * gb, (double)plan->kv_bytes * gb, plan->pages,
              TOKENS_PER_PAGE, tokens, (double)plan->state_bytes * gb, plan->sequences,
-             (double)plan->pending_bytes * gb, VERIFY_ROWS_MAX, (double)plan->workspace_bytes * gb,
-             plan->step_tokens, (double)plan->total_bytes * gb, plan->sequence_tokens,
+             (double)plan->pending_bytes * gb, VERIFY_ROWS_MAX, (double)plan->prefix_bytes * gb,
+             plan->checkpoints, (double)plan->workspace_bytes * gb, plan->step_tokens,
+             (double)plan->total_bytes * gb, plan->sequence_tokens,
              plan->clamped ? " (less than asked for: cut to what fits)" : "");
 }

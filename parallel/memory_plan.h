@@ -16,6 +16,7 @@ enum {
     SEQUENCES_MAX = 1024,    // running at once in a group
     STEP_TOKENS_MAX = 65536, // of one step
     VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
+    CHECKPOINTS_MAX = 4096,  // of prefix reuse, in a group
     SEQUENCE_TOKENS_MAX = 1 << 20,
 };
 
@@ -26,7 +27,8 @@ struct memory_wishes {
     int sequences;       // --max-num-seqs
     int sequence_tokens; // --max-model-len
     int step_tokens;     // --max-num-batched-tokens
-    bool mtp;            // the checkpoint has the head
+    int checkpoints;     // of prefix reuse; -1 = none (--no-prefix-cache)
+    bool mtp;            // the model's files have the head
 };
 
 // What both sides then use. Counts are per group; bytes are per rank.
@@ -36,8 +38,9 @@ struct memory_plan {
     int32_t step_tokens;        // most tokens of one step, a multiple of 64
     int32_t pages;              // KV pages of TOKENS_PER_PAGE tokens
     int32_t pages_per_sequence; // width of a block table row
-    int32_t checkpoints;        // prefix checkpoints; 0 until prefix reuse exists
+    int32_t checkpoints;        // states that later requests may start from, 0 = no prefix reuse
     uint64_t weight_bytes, kv_bytes, state_bytes, pending_bytes, workspace_bytes;
+    uint64_t prefix_bytes; // checkpoints, and what prefix reuse keeps beside slots and pages
     uint64_t total_bytes;
     bool clamped; // some wish was cut down
 };
@@ -58,6 +61,11 @@ uint64_t memory_plan_page_bytes(const struct model_config *config, const struct 
                                 bool mtp);
 uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard);
 uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard);
+
+// Bytes of one checkpoint: a slot's state and the last hidden row.
+uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const struct shard *shard);
+
+// Bytes of all weights of this rank.
 uint64_t memory_plan_weight_bytes(const struct model_config *config, const struct shard *shard,
                                   bool mtp);
 

@@ -115,6 +115,35 @@ static void carve_workspace(struct workspace *w, struct carver *carver,
         carver, (uint64_t)state_samples_max(plan) * (uint64_t)shard->vocab.count, sizeof(float));
 }
 
+static void carve_prefix(struct rank_state *state, struct carver *carver,
+                         const struct model_config *config, const struct shard *shard,
+                         const struct memory_plan *plan)
+{
+    struct prefix_state *prefix = &state->prefix;
+    uint64_t count = (uint64_t)plan->checkpoints, hidden = (uint64_t)config->hidden;
+    uint64_t states = (uint64_t)shard->value_heads.count * GDN_HEAD_DIM * GDN_HEAD_DIM;
+    uint64_t columns = (GDN_CONV_WIDTH - 1) * (uint64_t)shard_conv_channels(shard, config);
+    prefix->layers_count = 0;
+    if (count == 0)
+        return;
+    for (int i = 0; i < config->layers; i++) {
+        if (config->layer_is_attention[i])
+            continue;
+        prefix->layers[prefix->layers_count++] = (struct state_checkpoint_layer){
+            .state = state->gdn[i].state,
+            .conv = state->gdn[i].conv,
+            .checkpoint_state = (float *)carve(carver, count * states, sizeof(float)),
+            .checkpoint_conv = (bf16 *)carve(carver, count * columns, sizeof(bf16)),
+        };
+    }
+    prefix->layers_dev = (struct state_checkpoint_layer *)carve(
+        carver, (uint64_t)prefix->layers_count, sizeof *prefix->layers_dev);
+    prefix->checkpoint_hidden = (bf16 *)carve(carver, count * hidden, sizeof(bf16));
+    prefix->slot_hidden = (bf16 *)carve(carver, (uint64_t)plan->sequences * hidden, sizeof(bf16));
+    prefix->page_tokens =
+        (int32_t *)carve(carver, (uint64_t)plan->pages * TOKENS_PER_PAGE, sizeof(int32_t));
+}
+
 static void carve_all(struct rank_state *state, struct carver *carver,
                       const struct model_config *config, const struct shard *shard,
                       const struct memory_plan *plan, bool mtp)
@@ -133,6 +162,7 @@ static void carve_all(struct rank_state *state, struct carver *carver,
     }
     if (mtp)
         carve_kv(&state->mtp_kv, carver, config, shard, plan->pages);
+    carve_prefix(state, carver, config, shard, plan);
     state->inverse_frequencies =
         (float *)carve(carver, (uint64_t)config->rope.rotary_dim / 2, sizeof(float));
     state->drawn_counts = (uint16_t *)carve(
@@ -150,6 +180,8 @@ static enum status fill(struct rank_state *state, const struct model_config *con
     config_rope_frequencies(frequencies, &config->rope);
     stream_copy_to_device(stream, state->inverse_frequencies, frequencies,
                           (size_t)config->rope.rotary_dim / 2 * sizeof(float));
+    stream_copy_to_device(stream, state->prefix.layers_dev, state->prefix.layers,
+                          (size_t)state->prefix.layers_count * sizeof *state->prefix.layers_dev);
     stream_zero(stream, state->slots.slots, (size_t)state->slots.slots_count * sizeof(struct slot));
     stream_synchronize(stream);
     stream_close(stream);

@@ -10,6 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/gdn.h"
 #include "kernels/slots.h"
+#include "kernels/state_checkpoint.h"
 #include "parallel/config.h"
 #include "parallel/memory_plan.h"
 #include "parallel/shard.h"
@@ -37,11 +38,22 @@ struct workspace {
     float *logits;         // [samples, vocab own]
 };
 
+// What prefix reuse keeps; nothing when the plan has no checkpoints.
+struct prefix_state {
+    struct state_checkpoint_layer layers[LAYERS_MAX]; // of GDN layers
+    struct state_checkpoint_layer *layers_dev;        // the same on the device
+    int layers_count;
+    bf16 *checkpoint_hidden; // [checkpoints, hidden]
+    bf16 *slot_hidden;       // [sequences, hidden] h_{P-1} of a slot opened at P > 0
+    int32_t *page_tokens;    // [pages, 64], kernels/sample_penalty.h
+};
+
 struct rank_state {
     struct slots slots;
     struct kv_layer kv[LAYERS_MAX];   // attention layers only
     struct gdn_state gdn[LAYERS_MAX]; // GDN layers only
     struct kv_layer mtp_kv;
+    struct prefix_state prefix;
     struct workspace workspace;
     float *inverse_frequencies; // [rotary_dim / 2]
     uint16_t *drawn_counts;     // [sequences, vocab own], kernels/sample_penalty.h

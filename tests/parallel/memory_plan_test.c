@@ -141,7 +141,12 @@ static void check_promises(const struct model_config *config, const struct shard
     uint64_t budget = (uint64_t)((double)wishes->bytes_free * wishes->utilization);
     assert_true(plan->total_bytes <= budget);
     assert_int_equal(plan->total_bytes, plan->weight_bytes + plan->kv_bytes + plan->state_bytes +
-                                            plan->pending_bytes + plan->workspace_bytes);
+                                            plan->pending_bytes + plan->workspace_bytes +
+                                            plan->prefix_bytes);
+    assert_true(plan->checkpoints >= 0 && plan->checkpoints <= CHECKPOINTS_MAX);
+    assert_true(plan->prefix_bytes >=
+                (uint64_t)plan->checkpoints * memory_plan_checkpoint_bytes(config, shard));
+    assert_true(wishes->checkpoints >= 0 || plan->prefix_bytes == 0);
     assert_int_equal(plan->kv_bytes,
                      (uint64_t)plan->pages * memory_plan_page_bytes(config, shard, wishes->mtp));
     assert_true(plan->sequences >= 1 && plan->sequences <= SEQUENCES_MAX);
@@ -158,7 +163,8 @@ static void check_promises(const struct model_config *config, const struct shard
     bool cut =
         plan->sequences < wishes->sequences || plan->sequence_tokens < wishes->sequence_tokens ||
         (wishes->step_tokens > 0 && plan->step_tokens < wishes->step_tokens) ||
-        (wishes->sequence_tokens == 0 && plan->sequence_tokens < config->max_position_embeddings);
+        (wishes->sequence_tokens == 0 && plan->sequence_tokens < config->max_position_embeddings) ||
+        plan->checkpoints < wishes->checkpoints;
     assert_int_equal(plan->clamped, cut);
 }
 
@@ -203,7 +209,9 @@ static void check_budgets(const struct model_config *config, int ranks, struct m
     assert_int_equal(plan.sequences, sequences);
     assert_int_equal(plan.sequence_tokens, tokens);
     assert_int_equal(plan.step_tokens, wishes.step_tokens > 0 ? wishes.step_tokens : 8192);
-    assert_int_equal(plan.pages, (int64_t)sequences * ((tokens + 63) / 64));
+    int checkpoints = wishes.checkpoints != 0 ? wishes.checkpoints : 2 * sequences;
+    assert_int_equal(plan.checkpoints, checkpoints < 0 ? 0 : checkpoints);
+    assert_int_equal(plan.pages, (int64_t)(sequences + plan.checkpoints) * ((tokens + 63) / 64));
     assert_false(plan.clamped);
 }
 
@@ -215,6 +223,8 @@ static void test_solver(void **state)
     check_budgets(&config, 8, (struct memory_wishes){.mtp = false});
     check_budgets(&config, 2, (struct memory_wishes){.sequences = 1024, .sequence_tokens = 1000});
     check_budgets(&config, 4, (struct memory_wishes){.sequences = 1, .step_tokens = 65536});
+    check_budgets(&config, 2, (struct memory_wishes){.checkpoints = -1});
+    check_budgets(&config, 2, (struct memory_wishes){.checkpoints = 77, .mtp = true});
     config = moe_397b();
     check_budgets(&config, 8, (struct memory_wishes){.mtp = true, .sequence_tokens = 8192});
     config = dense(24, 1024, 8, 2, 16, 3584);
@@ -236,6 +246,11 @@ static void test_h200_default(void **state)
     assert_int_equal(plan.sequence_tokens, 262144);
     assert_int_equal(plan.step_tokens, 8192);
     assert_true((int64_t)plan.pages * 64 > 1000000);
+    // Of what slots and workspace leave, an eighth is for checkpoints: 78 of them.
+    double share = (double)plan.checkpoints *
+                   (double)memory_plan_checkpoint_bytes(&config, &shard) /
+                   (double)(plan.prefix_bytes + plan.kv_bytes);
+    assert_true(share > 0.122 && share <= 0.125);
     assert_true((double)plan.total_bytes <= 0.9 * 149e9 &&
                 (double)plan.total_bytes > 0.899 * 149e9);
     assert_false(plan.clamped);
@@ -257,6 +272,8 @@ static void test_wishes_out_of_range(void **state)
         {{.sequences = 1025}, "1025 sequences at once (--max-num-seqs); 1 to 1024"},
         {{.sequence_tokens = (1 << 20) + 1}, "(--max-model-len); 1 to 1048576"},
         {{.step_tokens = 65537}, "(--max-num-batched-tokens); 1 to 65536"},
+        {{.checkpoints = -2}, "-2 checkpoints of prefix reuse; -1 to 4096"},
+        {{.checkpoints = 4097}, "4097 checkpoints"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct memory_plan plan = {.sequences = -7};
@@ -315,9 +332,12 @@ static void test_worker_keeps_to_the_plan(void **state)
             struct memory_plan small, large;
             uint64_t small_bytes = carved(&small, &config, &shard, 1024);
             uint64_t large_bytes = carved(&large, &config, &shard, 4096);
-            uint64_t fixed = small.kv_bytes + small.state_bytes + small.pending_bytes;
+            uint64_t fixed =
+                small.kv_bytes + small.state_bytes + small.pending_bytes +
+                (uint64_t)small.checkpoints * memory_plan_checkpoint_bytes(&config, &shard);
             assert_true(small_bytes >= fixed);
-            assert_true(small_bytes <= fixed + small.workspace_bytes);
+            assert_true(small_bytes <= small.kv_bytes + small.state_bytes + small.pending_bytes +
+                                           small.prefix_bytes + small.workspace_bytes);
             uint64_t inbox =
                 ranks == 1 ? 0 : 2 * (uint64_t)ranks * 3072 * (uint64_t)config.hidden * 2;
             uint64_t more = large.workspace_bytes - small.workspace_bytes - inbox;
@@ -341,6 +361,8 @@ static void test_print(void **state)
         .state_bytes = 2000000000u,
         .pending_bytes = 3000000000u,
         .workspace_bytes = 4000000000u,
+        .prefix_bytes = 5123000000u,
+        .checkpoints = 83,
         .total_bytes = 80500000000u,
         .clamped = true,
     };
@@ -350,6 +372,7 @@ static void test_print(void **state)
                                         "1.000",
                                         "960 pages of 64 tokens: 61440 tokens",
                                         "12 sequences",
+                                        "5.123  83 checkpoints",
                                         "2048 tokens",
                                         "80.500",
                                         "5000 tokens",

@@ -50,16 +50,30 @@ static void buffers_do_not_overlap(void **unused)
     size_t recurrent = (size_t)o.plan.sequences * (size_t)o.shard.value_heads.count * GDN_HEAD_DIM *
                        GDN_HEAD_DIM * sizeof(float);
     size_t logits = (size_t)state_samples_max(&o.plan) * (size_t)o.shard.vocab.count * 4;
+    size_t checkpoints = recurrent / (size_t)o.plan.sequences * (size_t)o.plan.checkpoints;
+    size_t row = (size_t)o.config.hidden * sizeof(bf16);
+    const struct prefix_state *prefix = &o.state.prefix;
     const struct {
         void *memory;
         size_t bytes;
     } buffers[] = {
-        {o.state.workspace.residual, hidden}, {o.state.workspace.normed, hidden},
-        {o.state.workspace.hidden, hidden},   {o.state.workspace.partial, hidden},
-        {o.state.workspace.logits, logits},   {o.state.kv[3].k_pages, page},
-        {o.state.kv[3].v_pages, page},        {o.state.mtp_kv.k_pages, page},
-        {o.state.mtp_kv.v_pages, page},       {o.state.gdn[0].state, recurrent},
-        {o.state.gdn[1].state, recurrent},    {o.state.gdn[2].state, recurrent},
+        {prefix->layers[0].checkpoint_state, checkpoints},
+        {prefix->layers[2].checkpoint_state, checkpoints},
+        {prefix->checkpoint_hidden, row * (size_t)o.plan.checkpoints},
+        {prefix->slot_hidden, row * (size_t)o.plan.sequences},
+        {prefix->page_tokens, (size_t)o.plan.pages * TOKENS_PER_PAGE * sizeof(int32_t)},
+        {o.state.workspace.residual, hidden},
+        {o.state.workspace.normed, hidden},
+        {o.state.workspace.hidden, hidden},
+        {o.state.workspace.partial, hidden},
+        {o.state.workspace.logits, logits},
+        {o.state.kv[3].k_pages, page},
+        {o.state.kv[3].v_pages, page},
+        {o.state.mtp_kv.k_pages, page},
+        {o.state.mtp_kv.v_pages, page},
+        {o.state.gdn[0].state, recurrent},
+        {o.state.gdn[1].state, recurrent},
+        {o.state.gdn[2].state, recurrent},
     };
     const size_t count = sizeof buffers / sizeof buffers[0];
     const uint8_t *first = (const uint8_t *)o.state.memory;
@@ -86,8 +100,12 @@ static void the_plan_covers_the_state(void **unused)
     for (int ranks = 1; ranks <= 2; ranks++) {
         struct opened o;
         open_state(&o, ranks);
-        uint64_t planned =
-            o.plan.kv_bytes + o.plan.state_bytes + o.plan.pending_bytes + o.plan.workspace_bytes;
+        uint64_t planned = o.plan.kv_bytes + o.plan.state_bytes + o.plan.pending_bytes +
+                           o.plan.workspace_bytes + o.plan.prefix_bytes;
+        assert_int_equal(o.plan.checkpoints, 10);
+        assert_int_equal(o.state.prefix.layers_count, 3);
+        assert_memory_equal(o.state.prefix.layers_dev, o.state.prefix.layers,
+                            3 * sizeof o.state.prefix.layers[0]);
         assert_true(o.state.memory_bytes <= planned);
         for (int slot = 0; slot < o.plan.sequences; slot++)
             assert_int_equal(o.state.slots.slots[slot].page_tokens, 0); // nothing may run
