@@ -163,7 +163,8 @@ static int32_t vocab_real(const struct deployment *d)
 
 static struct memory_wishes wishes_of(const struct arguments *a)
 {
-    return (struct memory_wishes){.utilization = a->utilization,
+    return (struct memory_wishes){.checkpoints = -1, // until the scheduler uses them
+                                  .utilization = a->utilization,
                                   .sequences = a->sequences,
                                   .sequence_tokens = a->sequence_tokens,
                                   .step_tokens = a->step_tokens};

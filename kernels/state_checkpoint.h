@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_checkpoint.h -- op: copies what a sequence carries besides its KV pages between a slot and a
-// checkpoint: of every GDN layer the recurrent state and the conv columns, and the last hidden row
-// h_{P-1}, which the multi-token-prediction head needs for its pair (h_{P-1}, t_P)
+// state_checkpoint.h -- op: copies what a sequence carries besides its KV pages between a slot and
+// a checkpoint: of every GDN layer the recurrent state and the conv columns, and the last hidden
+// row h_{P-1}, which the multi-token-prediction head needs for its pair (h_{P-1}, t_P)
 //
 //   shape   layers [layers_count]; moves [moves_count]; hidden_rows [tokens, hidden] bf16;
 //           checkpoint_hidden [checkpoints, hidden], slot_hidden [slots, hidden] bf16

@@ -31,6 +31,8 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
     size_t samples = (size_t)state_samples_max(memory);
     up->cut_rows = (int32_t *)carve(carver, samples, sizeof *up->cut_rows);
     up->penalty_rows = (int32_t *)carve(carver, samples, sizeof *up->penalty_rows);
+    up->loads = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->loads);
+    up->saves = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->saves);
     up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
     up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
     up->page_ids = (int32_t *)carve(carver, STEP_PAGE_IDS_MAX, sizeof *up->page_ids);
@@ -169,10 +171,12 @@ static void queue_upload(const struct step_engine *engine, const struct upload *
 }
 
 // Slots first: what opens here may run here.
-static void queue_openings(const struct step_engine *engine, const struct step_plan *plan)
+static void queue_openings(const struct step_engine *engine, const struct step_plan *plan,
+                           const struct prefix_moves *moves)
 {
     const struct model *model = engine->options.model;
     const struct upload *dev = &engine->upload_dev;
+    step_queue_loads(engine, moves);
     if (plan->opens_count > 0) {
         slots_open(model->stream, &model->state->slots, dev->openings, plan->opens_count);
         sample_penalty_open(model->stream, model->state->drawn_counts, model->shard.vocab.count,
@@ -188,10 +192,12 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
         slots_set_pages(model->stream, &model->state->slots, dev->pages, plan->pages_count,
                         dev->page_ids);
     }
+    step_queue_recalls(engine, moves, plan->opens_count);
 }
 
 static void queue_step(const struct step_engine *engine, const struct staging *staging,
-                       const struct sampling_plan *sampling, const struct step_plan *plan)
+                       const struct sampling_plan *sampling, const struct prefix_moves *moves,
+                       const struct step_plan *plan)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
@@ -201,12 +207,18 @@ static void queue_step(const struct step_engine *engine, const struct staging *s
             sampling->cut_count, sizeof(int32_t));
     copy_up(model->stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
             sampling->penalty_count, sizeof(int32_t));
-    queue_openings(engine, plan);
+    copy_up(model->stream, engine->upload_dev.loads, staging->upload.loads, moves->loads,
+            sizeof *staging->upload.loads);
+    copy_up(model->stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,
+            sizeof *staging->upload.saves);
+    queue_openings(engine, plan, moves);
     if (tables->rows_count > 0) {
         slots_begin(model->stream, &model->state->slots, tables);
+        step_queue_notes(engine, moves);
         if (sampling->counts)
             sample_penalty_prompt(model->stream, &penalty);
         model_forward(model, tables);
+        step_queue_saves(engine, moves);
     }
     step_queue_sampling(engine, sampling, plan->step);
     if (tables->rows_count > 0) {
@@ -244,7 +256,8 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
     step_stage_openings(engine, &staging->upload, plan);
     step_stage_rows(&staging->upload, &engine->tables_dev, plan);
     struct sampling_plan sampling = step_stage_sampling(engine, &staging->upload);
-    queue_step(engine, staging, &sampling, plan);
+    struct prefix_moves moves = step_stage_prefix(&staging->upload, &engine->tables_dev, plan);
+    queue_step(engine, staging, &sampling, &moves, plan);
     atomic_store(&engine->begun, plan->step);
     return OK;
 }

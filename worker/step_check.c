@@ -52,6 +52,53 @@ static enum status check_pages(const struct step_check *check, const struct step
     return OK;
 }
 
+// A checkpoint goes into a slot that opens behind it; a slot gets one at most, and a checkpoint is
+// written by one row at most.
+static enum status check_checkpoints(const struct step_check *check, const struct step_plan *plan,
+                                     struct error *error)
+{
+    const struct memory_plan *memory = check->memory;
+    for (int i = 0; i < plan->copies_count; i++) {
+        const struct step_copy *copy = &plan->copies[i];
+        int opened = 0;
+        TRY(check_range(error, "copies.checkpoint", copy->checkpoint, 0, memory->checkpoints - 1));
+        TRY(check_range(error, "copies.slot", copy->slot, 0, memory->sequences - 1));
+        for (int k = 0; k < plan->opens_count; k++)
+            opened += plan->opens[k].slot == copy->slot && plan->opens[k].position > 0;
+        for (int k = 0; k < i; k++)
+            opened += plan->copies[k].slot == copy->slot;
+        TRY(check_range(error, "openings of a copy's slot", opened, 1, 1));
+    }
+    for (int i = 0; i < plan->rows_count; i++) {
+        if (plan->rows[i].kind == STEP_ROW_DECODE || plan->rows[i].checkpoint < 0)
+            continue;
+        for (int k = 0; k < i; k++) {
+            if (plan->rows[k].kind != STEP_ROW_DECODE &&
+                plan->rows[k].checkpoint == plan->rows[i].checkpoint)
+                return error_set(error, E_MALFORMED,
+                                 "step plan: rows.checkpoint %d is written by rows %d and %d",
+                                 plan->rows[i].checkpoint, k, i);
+        }
+    }
+    return OK;
+}
+
+// A slot that opens behind tokens needs the state after them.
+static enum status check_open(const struct step_check *check, const struct step_plan *plan,
+                              const struct step_open *open, struct error *error)
+{
+    int copies = 0;
+    TRY(check_range(error, "opens.slot", open->slot, 0, check->memory->sequences - 1));
+    TRY(check_range(error, "opens.pos", open->position, 0, check->memory->sequence_tokens - 1));
+    TRY(check_range(error, "opens.pos past a page's end", open->position % TOKENS_PER_PAGE, 0, 0));
+    for (int i = 0; i < plan->copies_count; i++)
+        copies += plan->copies[i].slot == open->slot;
+    TRY(check_range(error, "opens.pos: checkpoints copied to its slot", copies, open->position > 0,
+                    open->position > 0));
+    TRY(check_range(error, "opens.top_k", open->top_k, 0, INT32_MAX));
+    return check_range(error, "opens.stop", open->stop_count, 0, STEP_STOP_IDS_MAX);
+}
+
 // Tokens and sampled rows of the whole step, once every row has been checked.
 static void count_step(const struct step_plan *plan, int64_t *tokens, int64_t *samples)
 {
@@ -77,19 +124,17 @@ enum status step_check(const struct step_check *check, const struct step_plan *p
     TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
     // Drafting is decided by the coordinator; this version of it never asks for drafts.
     TRY(check_range(error, "draft", plan->draft, 0, 0));
-    TRY(check_range(error, "copies", plan->copies_count, 0, memory->checkpoints));
+    TRY(check_range(error, "copies", plan->copies_count, 0,
+                    memory->checkpoints > 0 ? memory->sequences : 0));
     for (int i = 0; i < plan->closes_count; i++)
         TRY(check_range(error, "closes", plan->closes[i], 0, memory->sequences - 1));
-    for (int i = 0; i < plan->opens_count; i++) {
-        TRY(check_range(error, "opens.slot", plan->opens[i].slot, 0, memory->sequences - 1));
-        TRY(check_range(error, "opens.pos", plan->opens[i].position, 0, 0));
-        TRY(check_range(error, "opens.top_k", plan->opens[i].top_k, 0, INT32_MAX));
-        TRY(check_range(error, "opens.stop", plan->opens[i].stop_count, 0, STEP_STOP_IDS_MAX));
-    }
+    for (int i = 0; i < plan->opens_count; i++)
+        TRY(check_open(check, plan, &plan->opens[i], error));
     for (int i = 0; i < plan->pages_count; i++)
         TRY(check_pages(check, plan, &plan->pages[i], error));
     for (int i = 0; i < plan->rows_count; i++)
         TRY(check_row(check, plan, i, error));
+    TRY(check_checkpoints(check, plan, error));
     count_step(plan, &tokens, &samples);
     TRY(check_range(error, "tokens of all rows", tokens, 0, memory->step_tokens));
     return check_range(error, "sampled rows", samples, 0, check->samples_max);

@@ -8,17 +8,20 @@
 #include "kernels/sample.h"
 #include "kernels/sample_cut.h"
 #include "kernels/sample_penalty.h"
+#include "kernels/state_checkpoint.h"
 #include "worker/step.h"
 
 // What the host uploads for a step. Arrays have room for the largest step.
 struct upload {
-    struct slot_opening *openings; // [STEP_ROWS_MAX]
-    struct slot_pages *pages;      // [STEP_ROWS_MAX]
-    int32_t *page_ids;             // [STEP_PAGE_IDS_MAX]
-    struct step_row *rows;         // [STEP_ROWS_MAX]
-    int32_t *token_ids;            // [step_tokens]
-    int32_t *cut_rows;             // [samples_max] sampled rows with top-k, top-p or min-p
-    int32_t *penalty_rows;         // [samples_max] with penalties or banned stops
+    struct state_checkpoint_move *loads; // [STEP_ROWS_MAX]
+    struct state_checkpoint_move *saves; // [STEP_ROWS_MAX]
+    struct slot_opening *openings;       // [STEP_ROWS_MAX]
+    struct slot_pages *pages;            // [STEP_ROWS_MAX]
+    int32_t *page_ids;                   // [STEP_PAGE_IDS_MAX]
+    struct step_row *rows;               // [STEP_ROWS_MAX]
+    int32_t *token_ids;                  // [step_tokens]
+    int32_t *cut_rows;                   // [samples_max] sampled rows with top-k, top-p or min-p
+    int32_t *penalty_rows;               // [samples_max] with penalties or banned stops
 };
 
 // What comes back.
@@ -69,6 +72,13 @@ struct sampling_plan {
     bool counts;       // some row of the step, sampled or not, has counts to keep
 };
 
+// What prefix reuse does in a step.
+struct prefix_moves {
+    int loads, saves; // checkpoints copied to slots, rows that end at one
+    bool recalls;     // a slot with penalties opens behind tokens that it does not run
+    bool prefills;    // the step has prefill rows
+};
+
 // ---- step_stage.c: a step plan laid out in a staging buffer ----
 
 // Copies the plan's openings and pages, and keeps the sampling of the slots that open.
@@ -79,6 +89,19 @@ void step_stage_openings(struct step_engine *engine, struct upload *up,
 void step_stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan);
 // Lists the rows that need a cut or penalties; tables must have been staged.
 struct sampling_plan step_stage_sampling(const struct step_engine *engine, struct upload *up);
+
+// ---- step_prefix.c: checkpoints, and tokens beside their pages ----
+
+// Lists the checkpoints to load and save; openings, rows and tables must have been staged.
+struct prefix_moves step_stage_prefix(struct upload *up, const struct step_tables *tables,
+                                      const struct step_plan *plan);
+// Queue, in a step's order: before slots open; after their pages are set; after slots_begin; after
+// the forward pass, before anything else writes hidden rows.
+void step_queue_loads(const struct step_engine *engine, const struct prefix_moves *moves);
+void step_queue_recalls(const struct step_engine *engine, const struct prefix_moves *moves,
+                        int openings_count);
+void step_queue_notes(const struct step_engine *engine, const struct prefix_moves *moves);
+void step_queue_saves(const struct step_engine *engine, const struct prefix_moves *moves);
 
 // ---- step_sampling.c: from hidden rows to sampled ids ----
 

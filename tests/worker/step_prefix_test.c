@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+// step_prefix_test.c -- plans that save and load checkpoints, on two ranks with a real forward
+// pass: a sequence that starts behind another's pages draws the same tokens, with the same state,
+// keys and counts, bit for bit, as one that runs its whole prompt; the multi-token-prediction head
+// included.
+#include "worker/step_engine.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "parallel/base/clock.h"
+#include "tests/fixtures/team.h"
+
+enum {
+    RANKS = 2,
+    SEQUENCES = 4,
+    CHECKPOINTS = 3,
+    REAL_IDS = 364,
+    EPOCH = 7,
+    PROMPT = 150,
+    OUTPUT = 12,
+    PAGES_EACH = 4,
+};
+
+static const char *const model_dir = SOURCE_DIR "/tests/golden/moe_e8_r2";
+
+struct world {
+    struct team *team;
+    struct step_engine *engine[RANKS];
+    int notify_fd[RANKS];
+    struct step_plan plan; // of the next step
+    uint64_t step;
+    int32_t drawn[SEQUENCES][64];
+    int drawn_count[SEQUENCES];
+    int32_t prompt[PROMPT];
+};
+
+static void open_world(struct world *w, uint64_t jitter_seed)
+{
+    struct error error;
+    struct team_options options = {.model_dir = model_dir,
+                                   .load_format = LOAD_DUMMY,
+                                   .ranks = RANKS,
+                                   .sequences = SEQUENCES,
+                                   .sequence_tokens = PAGES_EACH * 64,
+                                   .step_tokens = 256,
+                                   .checkpoints = CHECKPOINTS,
+                                   .jitter_seed = jitter_seed};
+    memset(w, 0, sizeof *w);
+    w->team = (struct team *)calloc(1, sizeof *w->team);
+    team_open(w->team, &options);
+    for (int r = 0; r < RANKS; r++) {
+        w->notify_fd[r] = eventfd(0, EFD_NONBLOCK);
+        struct step_options step = {.model = &w->team->ranks[r].model,
+                                    .memory = w->team->ranks[r].plan,
+                                    .epoch = EPOCH,
+                                    .vocab_real = REAL_IDS,
+                                    .notify_fd = w->notify_fd[r],
+                                    .poison = true};
+        assert_int_equal(step_engine_open(&w->engine[r], &step, &error), OK);
+    }
+    assert_int_equal(step_plan_open(&w->plan, &error), OK);
+    step_plan_clear(&w->plan);
+    for (int i = 0; i < PROMPT; i++)
+        w->prompt[i] = (i * 37 + i * i / 3) % 300;
+}
+
+static void close_world(struct world *w)
+{
+    step_plan_close(&w->plan);
+    for (int r = 0; r < RANKS; r++) {
+        step_engine_close(w->engine[r]);
+        close(w->notify_fd[r]);
+    }
+    team_close(w->team);
+    free(w->team);
+}
+
+// ---- the next plan ----
+
+// Opens a slot; at a position > 0 its first pages are those of slot `other`.
+static void add_open(struct world *w, int slot, int position, int checkpoint, int other)
+{
+    struct step_plan *plan = &w->plan;
+    plan->opens[plan->opens_count++] = (struct step_open){.slot = slot,
+                                                          .position = position,
+                                                          .prompt_tokens = PROMPT,
+                                                          .tokens_end = PROMPT + OUTPUT,
+                                                          .temperature = 0.7f,
+                                                          .repetition = 1.6f,
+                                                          .frequency = 0.1f,
+                                                          .seed = 21};
+    plan->pages[plan->pages_count++] = (struct step_pages){
+        .slot = slot, .first = 0, .count = PAGES_EACH, .ids_first = plan->page_ids_count};
+    for (int i = 0; i < PAGES_EACH; i++)
+        plan->page_ids[plan->page_ids_count++] = i * SEQUENCES + (i < position / 64 ? other : slot);
+    if (position > 0)
+        plan->copies[plan->copies_count++] =
+            (struct step_copy){.checkpoint = checkpoint, .slot = slot};
+}
+
+static void add_prefill(struct world *w, int slot, int first, int end, int checkpoint)
+{
+    struct step_plan *plan = &w->plan;
+    bool last = end == PROMPT;
+    plan->rows[plan->rows_count++] =
+        (struct step_plan_row){.slot = slot,
+                               .kind = STEP_ROW_PREFILL,
+                               .tokens_first = plan->tokens_count,
+                               .tokens_count = end - first,
+                               .token_next = last ? -1 : w->prompt[end],
+                               .sample = last,
+                               .checkpoint = checkpoint};
+    for (int i = first; i < end; i++)
+        plan->tokens[plan->tokens_count++] = w->prompt[i];
+}
+
+static void take_report(struct world *w, int rank)
+{
+    struct step_result rows[STEP_ROWS_MAX];
+    struct report report = {.rows = rows};
+    uint64_t limit_ns = clock_now_ns() + 60ull * CLOCK_NS_PER_S;
+    while (!step_next_report(w->engine[rank], &report)) {
+        assert_true(clock_now_ns() < limit_ns);
+        clock_sleep_ns(50 * CLOCK_NS_PER_US);
+    }
+    for (int i = 0; i < report.rows_count; i++) {
+        for (int t = 0; t < rows[i].count; t++)
+            w->drawn[rows[i].slot][w->drawn_count[rows[i].slot]++] = rows[i].tokens[t];
+    }
+}
+
+// Runs the plan and begins an empty one.
+static void run(struct world *w)
+{
+    struct error error = {.text = ""};
+    w->plan.step = ++w->step;
+    w->plan.epoch = EPOCH;
+    for (int r = 0; r < RANKS; r++) {
+        if (step_submit(w->engine[r], &w->plan, &error) != OK)
+            fail_msg("rank %d refused step %d: %s", r, (int)w->step, error.text);
+    }
+    for (int r = 0; r < RANKS; r++)
+        take_report(w, r);
+    step_plan_clear(&w->plan);
+}
+
+static void decode_all(struct world *w, int slot)
+{
+    for (int i = 0; i < OUTPUT - 1; i++) {
+        w->plan.rows[w->plan.rows_count++] =
+            (struct step_plan_row){.slot = slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
+        run(w);
+    }
+    assert_int_equal(w->drawn_count[slot], OUTPUT);
+}
+
+// The whole prompt in `slot`, checkpoint 1 at 64 and checkpoint 0 at 128.
+static void run_fresh(struct world *w, int slot)
+{
+    add_open(w, slot, 0, -1, -1);
+    add_prefill(w, slot, 0, 64, 1);
+    run(w);
+    add_prefill(w, slot, 64, 128, 0);
+    run(w);
+    add_prefill(w, slot, 128, PROMPT, -1);
+    run(w);
+}
+
+// ---- comparing ----
+
+static void same_tokens(const struct world *w, int a, int b)
+{
+    assert_int_equal(w->drawn_count[a], w->drawn_count[b]);
+    assert_memory_equal(w->drawn[a], w->drawn[b], (size_t)w->drawn_count[a] * sizeof(int32_t));
+}
+
+static void same_states(const struct world *w, int a, int b)
+{
+    for (int r = 0; r < RANKS; r++) {
+        const struct model *model = &w->team->ranks[r].model;
+        size_t states = (size_t)model->shard.value_heads.count * GDN_HEAD_DIM * GDN_HEAD_DIM;
+        size_t columns = 3 * (size_t)shard_conv_channels(&model->shard, &model->config);
+        size_t vocab = (size_t)model->shard.vocab.count;
+        const uint16_t *counts = model->state->drawn_counts;
+        assert_memory_equal(counts + (size_t)a * vocab, counts + (size_t)b * vocab,
+                            vocab * sizeof *counts);
+        for (int i = 0; i < model->config.layers; i++) {
+            const struct gdn_state *gdn = &model->state->gdn[i];
+            if (model->config.layer_is_attention[i])
+                continue;
+            assert_memory_equal(gdn->state + (size_t)a * states, gdn->state + (size_t)b * states,
+                                states * sizeof(float));
+            assert_memory_equal(gdn->conv + (size_t)a * columns, gdn->conv + (size_t)b * columns,
+                                columns * sizeof(bf16));
+        }
+    }
+}
+
+// Keys and values of positions [first, end) in the own pages of both slots.
+static void same_keys(const struct world *w, const struct kv_layer *kv, int a, int b, int first,
+                      int end)
+{
+    const struct model *model = &w->team->ranks[0].model;
+    size_t dim = (size_t)model->config.head_dim;
+    const int32_t *table = model->state->slots.block_table;
+    for (int i = first; i < end; i++) {
+        size_t page_a = (size_t)table[a * PAGES_EACH + i / 64];
+        size_t page_b = (size_t)table[b * PAGES_EACH + i / 64];
+        assert_true(page_a != page_b);
+        for (int head = 0; head < model->shard.kv_heads.count; head++) {
+            size_t heads = (size_t)model->shard.kv_heads.count;
+            size_t at_a = ((page_a * heads + (size_t)head) * 64 + (size_t)(i % 64)) * dim;
+            size_t at_b = ((page_b * heads + (size_t)head) * 64 + (size_t)(i % 64)) * dim;
+            assert_memory_equal(kv->k_pages + at_a, kv->k_pages + at_b, dim * sizeof(bf16));
+            assert_memory_equal(kv->v_pages + at_a, kv->v_pages + at_b, dim * sizeof(bf16));
+        }
+    }
+}
+
+// ---- tests ----
+
+// Two slots behind the same checkpoint and one behind an earlier one, in steps together.
+static void a_hit_is_like_a_whole_prompt(void **state)
+{
+    (void)state;
+    for (uint64_t jitter = 0; jitter <= 5; jitter += 5) {
+        struct world *w = (struct world *)calloc(1, sizeof *w);
+        open_world(w, jitter);
+        run_fresh(w, 0);
+        decode_all(w, 0);
+        add_open(w, 1, 128, 0, 0);
+        add_open(w, 2, 128, 0, 0);
+        add_open(w, 3, 64, 1, 0);
+        add_prefill(w, 1, 128, PROMPT, -1);
+        add_prefill(w, 2, 128, PROMPT, -1);
+        add_prefill(w, 3, 64, PROMPT, -1);
+        run(w);
+        for (int slot = 1; slot < SEQUENCES; slot++) {
+            decode_all(w, slot);
+            same_tokens(w, 0, slot);
+            same_states(w, 0, slot);
+            same_keys(w, &w->team->ranks[0].state.kv[3], 0, slot, 128, PROMPT + OUTPUT - 1);
+        }
+        close_world(w);
+        free(w);
+    }
+}
+
+// A prompt that is given up after its first chunk leaves its page and checkpoint whole; the slot's
+// next owner and another text's checkpoint in the same place change nothing.
+static void an_aborted_prompt_leaves_its_checkpoint(void **state)
+{
+    struct world *w = (struct world *)calloc(1, sizeof *w);
+    (void)state;
+    open_world(w, 3);
+    run_fresh(w, 1);
+    decode_all(w, 1);
+    add_open(w, 0, 0, -1, -1);
+    add_prefill(w, 0, 0, 64, 2);
+    run(w);
+    w->plan.closes[w->plan.closes_count++] = 0;
+    add_open(w, 2, 64, 2, 0); // behind the page that was slot 0's
+    w->prompt[3] = 17;        // another text, whose checkpoint overwrites the one that is copied
+    add_open(w, 3, 0, -1, -1);
+    add_prefill(w, 3, 0, 64, 2);
+    run(w);
+    add_prefill(w, 2, 64, PROMPT, -1);
+    run(w);
+    decode_all(w, 2);
+    same_tokens(w, 1, 2);
+    same_states(w, 1, 2);
+    close_world(w);
+    free(w);
+}
+
+// Runs rows [first, end) of a slot through the head; the hidden row before `first` is `before`.
+static void run_head(struct world *w, int slot, int first, const bf16 *hidden_rows, float *logits)
+{
+    struct team_pairs pairs = {.slot = slot,
+                               .position_first = first,
+                               .count = PROMPT - first,
+                               .ids = w->prompt + first,
+                               .hidden_rows = hidden_rows};
+    team_mtp(w->team, &pairs, logits, NULL);
+}
+
+// The head's own keys at P depend on h_{P-1}, which nobody computes again after a hit.
+static void the_head_goes_on_behind_a_hit(void **state)
+{
+    struct world *w = (struct world *)calloc(1, sizeof *w);
+    (void)state;
+    open_world(w, 0);
+    const struct rank_state *rank = &w->team->ranks[0].state;
+    size_t hidden = (size_t)w->team->config.hidden, vocab = (size_t)w->team->vocab;
+    bf16 *rows = (bf16 *)calloc(PROMPT * hidden, sizeof *rows);
+    float *fresh = (float *)calloc(PROMPT * vocab, sizeof *fresh);
+    float *behind = (float *)calloc(PROMPT * vocab, sizeof *behind);
+    add_open(w, 0, 0, -1, -1);
+    add_prefill(w, 0, 0, 128, 0);
+    run(w);
+    memcpy(rows, rank->workspace.hidden, 128 * hidden * sizeof *rows);
+    add_prefill(w, 0, 128, PROMPT, -1);
+    run(w);
+    memcpy(rows + 128 * hidden, rank->workspace.hidden, (PROMPT - 128) * hidden * sizeof *rows);
+    run_head(w, 0, 1, rows, fresh);
+
+    add_open(w, 2, 128, 0, 0);
+    add_prefill(w, 2, 128, PROMPT, -1);
+    run(w);
+    memcpy(rows, rank->prefix.slot_hidden + 2 * hidden, hidden * sizeof *rows);
+    memcpy(rows + hidden, rank->workspace.hidden, (PROMPT - 129) * hidden * sizeof *rows);
+    run_head(w, 2, 128, rows, behind);
+    same_keys(w, &rank->mtp_kv, 0, 2, 128, PROMPT);
+    assert_memory_equal(fresh + 127 * vocab, behind, (PROMPT - 128) * vocab * sizeof(float));
+    close_world(w);
+    free(rows);
+    free(fresh);
+    free(behind);
+    free(w);
+}
+
+// ---- plans that are refused ----
+
+static void no_copy(struct step_plan *p)
+{
+    p->copies_count = 0;
+}
+static void copy_of_nothing(struct step_plan *p)
+{
+    p->copies[0].checkpoint = CHECKPOINTS;
+}
+static void copy_to_nobody(struct step_plan *p)
+{
+    p->copies[0].slot = 1;
+}
+static void copy_twice(struct step_plan *p)
+{
+    p->copies[p->copies_count++] = p->copies[0];
+}
+static void copy_to_start(struct step_plan *p)
+{
+    p->opens[0].position = 0;
+}
+static void off_grid(struct step_plan *p)
+{
+    p->opens[0].position = 100;
+}
+static void past_end(struct step_plan *p)
+{
+    p->opens[0].position = PAGES_EACH * 64;
+}
+static void save_nowhere(struct step_plan *p)
+{
+    p->rows[0].checkpoint = CHECKPOINTS;
+}
+static void save_twice(struct step_plan *p)
+{
+    p->rows[1] = p->rows[0];
+    p->rows[1].slot = 1;
+    p->rows_count = 2;
+}
+
+static void plans_are_refused_by_name(void **state)
+{
+    static const struct {
+        void (*spoil)(struct step_plan *plan);
+        const char *named;
+    } cases[] = {
+        {no_copy, "opens.pos: checkpoints copied"},
+        {copy_of_nothing, "copies.checkpoint"},
+        {copy_to_nobody, "opens.pos: checkpoints copied"},
+        {copy_twice, "copied to its slot is 2"},
+        {copy_to_start, "copied to its slot is 1, accepted is 0 to 0"},
+        {off_grid, "past a page's end is 36"},
+        {past_end, "opens.pos is 256, accepted is 0 to 255"},
+        {save_nowhere, "rows.checkpoint"},
+        {save_twice, "rows.checkpoint 1 is written by rows 0 and 1"},
+    };
+    struct world *w = (struct world *)calloc(1, sizeof *w);
+    struct error error;
+    (void)state;
+    open_world(w, 0);
+    for (size_t i = 0; i <= sizeof cases / sizeof cases[0]; i++) {
+        step_plan_clear(&w->plan);
+        w->plan.step = 1;
+        w->plan.epoch = EPOCH;
+        add_open(w, 0, 64, 2, 1);
+        add_prefill(w, 0, 64, 128, 1);
+        if (i == sizeof cases / sizeof cases[0])
+            break;
+        cases[i].spoil(&w->plan);
+        assert_int_equal(step_submit(w->engine[0], &w->plan, &error), E_MALFORMED);
+        if (strstr(error.text, cases[i].named) == NULL)
+            fail_msg("\"%s\" does not say \"%s\"", error.text, cases[i].named);
+    }
+    run(w); // and the unspoilt one runs
+    close_world(w);
+    free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_hit_is_like_a_whole_prompt),
+        cmocka_unit_test(an_aborted_prompt_leaves_its_checkpoint),
+        cmocka_unit_test(the_head_goes_on_behind_a_hit),
+        cmocka_unit_test(plans_are_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
