@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// runtime.h -- streams, events and memory of a device, the same for CUDA and for the CPU backend,
-// where a stream is a bounded queue with a thread of its own. Not an op.
+// runtime.h -- streams, graphs, events and memory of a device, the same for CUDA and for the CPU
+// backend, where a stream is a bounded queue with a thread of its own. Not an op.
 //
 // Work on one stream runs in order; the host runs ahead of it. Nothing here may be called from
 // two threads on the same stream at once. A CUDA fault ends the process (status_die).
@@ -52,6 +52,30 @@ void stream_zero(struct stream *stream, void *memory_dev, size_t bytes);
 // Writes the 8-byte value 1 to eventfd `fd` from the device's side when the work queued so far
 // has run: how a poll loop learns that a step ended.
 void stream_notify(struct stream *stream, int fd);
+
+// ---- graphs: a list of work that is recorded once and queued as often as wanted ----
+
+struct graph; // opaque
+
+// From here on, what is queued on the stream is recorded instead of run: launches, copies on the
+// device and fills, with their pointers and numbers as they are now. Nothing else may be queued,
+// and one stream of a process records at a time.
+void stream_capture_begin(struct stream *stream);
+
+// Ends recording. E_SYSTEM when there is no memory for it; the stream works as before either way.
+enum status stream_capture_end(struct stream *stream, struct graph **out,
+                               struct error *error) MUST_CHECK;
+
+// Queues everything that was recorded, in order. On CUDA that is one launch.
+void graph_launch(struct graph *graph, struct stream *stream);
+
+// After its launches have run. NULL is allowed.
+void graph_close(struct graph *graph);
+
+// ---- events ----
+
+// Work queued on stream later waits until the recorded point was passed.
+void stream_wait(struct stream *stream, struct event *event);
 
 // A point in a stream that others can ask for. Recording again moves the point.
 enum status event_open(struct event **out, struct error *error) MUST_CHECK;

@@ -31,10 +31,16 @@ struct stream {
     pthread_cond_t written; // an op was queued, or closing
     pthread_cond_t read;    // an op has run
     bool closing;
-    bool poison;            // the thread's; set by a queued op
-    bool poison_queued;     // the caller's copy of poison
-    uint64_t jitter;        // the thread's: state of the generator
-    uint32_t jitter_us_max; // the thread's: 0 = off
+    bool poison;             // the thread's; set by a queued op
+    bool poison_queued;      // the caller's copy of poison
+    uint64_t jitter;         // the thread's: state of the generator
+    uint32_t jitter_us_max;  // the thread's: 0 = off
+    struct graph *recording; // the caller's: not NULL while it captures
+};
+
+struct graph {
+    struct queued_op *ops;
+    size_t count, capacity;
 };
 
 struct event {
@@ -265,11 +271,36 @@ void stream_close(struct stream *stream)
     free(stream);
 }
 
+// Keeps the op instead of queuing it. What does not fit is counted, and told at the end.
+static void record(struct graph *graph, void (*function)(const void *arguments),
+                   const void *arguments, size_t arguments_bytes)
+{
+    if (graph->count >= graph->capacity) {
+        size_t capacity = graph->capacity == 0 ? 256 : 2 * graph->capacity;
+        struct queued_op *ops = realloc(graph->ops, capacity * sizeof *ops);
+        if (ops == NULL) {
+            graph->count++;
+            return;
+        }
+        graph->ops = ops;
+        graph->capacity = capacity;
+    }
+    struct queued_op *op = &graph->ops[graph->count++];
+    memset(op, 0, sizeof *op);
+    op->function = function;
+    if (arguments_bytes != 0)
+        memcpy(op->arguments, arguments, arguments_bytes);
+}
+
 void stream_run(struct stream *stream, void (*function)(const void *arguments),
                 const void *arguments, size_t arguments_bytes)
 {
     ASSERT(arguments_bytes <= STREAM_ARGUMENTS_BYTES_MAX);
     ASSERT(!pthread_equal(pthread_self(), stream->thread)); // it would wait for itself
+    if (stream->recording != NULL) {
+        record(stream->recording, function, arguments, arguments_bytes);
+        return;
+    }
     struct queued_op *op = ring_write_begin(&stream->ring);
     if (op == NULL) {
         pthread_mutex_lock(&stream->mutex);
@@ -388,6 +419,45 @@ void stream_notify(struct stream *stream, int fd)
     stream_run(stream, run_notify, &fd, sizeof fd);
 }
 
+// ---------------------------------------------------------------- graphs
+
+void stream_capture_begin(struct stream *stream)
+{
+    ASSERT(stream->recording == NULL);
+    stream->recording = calloc(1, sizeof *stream->recording);
+    if (stream->recording == NULL)
+        DIE("no memory to begin a graph");
+}
+
+enum status stream_capture_end(struct stream *stream, struct graph **out, struct error *error)
+{
+    struct graph *graph = stream->recording;
+    ASSERT(graph != NULL);
+    stream->recording = NULL;
+    if (graph->count > graph->capacity) {
+        size_t count = graph->count;
+        graph_close(graph);
+        return error_set(error, E_SYSTEM, "no memory for a graph of %zu ops", count);
+    }
+    *out = graph;
+    return OK;
+}
+
+void graph_launch(struct graph *graph, struct stream *stream)
+{
+    for (size_t i = 0; i < graph->count; i++)
+        stream_run(stream, graph->ops[i].function, graph->ops[i].arguments,
+                   STREAM_ARGUMENTS_BYTES_MAX);
+}
+
+void graph_close(struct graph *graph)
+{
+    if (graph == NULL)
+        return;
+    free(graph->ops);
+    free(graph);
+}
+
 // ---------------------------------------------------------------- events
 
 enum status event_open(struct event **out, struct error *error)
@@ -426,6 +496,28 @@ void event_record(struct event *event, struct stream *stream)
     event->recorded++;
     pthread_mutex_unlock(&event->mutex);
     stream_run(stream, run_event, &event, sizeof event);
+}
+
+struct wait_op {
+    struct event *event;
+    uint64_t recorded;
+};
+
+static void run_wait(const void *arguments)
+{
+    const struct wait_op *op = arguments;
+    pthread_mutex_lock(&op->event->mutex);
+    while (op->event->passed < op->recorded)
+        pthread_cond_wait(&op->event->changed, &op->event->mutex);
+    pthread_mutex_unlock(&op->event->mutex);
+}
+
+void stream_wait(struct stream *stream, struct event *event)
+{
+    pthread_mutex_lock(&event->mutex);
+    struct wait_op op = {.event = event, .recorded = event->recorded};
+    pthread_mutex_unlock(&event->mutex);
+    stream_run(stream, run_wait, &op, sizeof op);
 }
 
 bool event_query(struct event *event)

@@ -21,6 +21,8 @@ extern "C" enum status runtime_open(int device, struct error *error)
 {
     int count = 0;
     cudaDeviceProp properties;
+    // All kernels at start, none in the middle of a capture or of serving.
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
     cudaError_t found = cudaGetDeviceCount(&count);
     if (found != cudaSuccess || device < 0 || device >= count) {
         return error_set(error, E_SYSTEM, "CUDA device %d: %s; %d devices are visible", device,
@@ -147,6 +149,54 @@ extern "C" void stream_notify(struct stream *stream, int fd)
 {
     void *argument = reinterpret_cast<void *>(static_cast<intptr_t>(fd));
     CUDA_CHECK(cudaLaunchHostFunc(stream->handle, write_one, argument));
+}
+
+// ---- graphs ----
+
+struct graph {
+    cudaGraphExec_t ready;
+};
+
+extern "C" void stream_capture_begin(struct stream *stream)
+{
+    CUDA_CHECK(cudaStreamBeginCapture(stream->handle, cudaStreamCaptureModeThreadLocal));
+}
+
+extern "C" enum status stream_capture_end(struct stream *stream, struct graph **out,
+                                          struct error *error)
+{
+    cudaGraph_t recorded;
+    CUDA_CHECK(cudaStreamEndCapture(stream->handle, &recorded));
+    struct graph *graph = static_cast<struct graph *>(malloc(sizeof *graph));
+    if (graph == NULL) {
+        CUDA_CHECK(cudaGraphDestroy(recorded));
+        return error_set(error, E_SYSTEM, "no memory for a graph");
+    }
+    CUDA_CHECK(cudaGraphInstantiate(&graph->ready, recorded, 0));
+    CUDA_CHECK(cudaGraphDestroy(recorded));
+    CUDA_CHECK(cudaGraphUpload(graph->ready, stream->handle)); // not at the first launch
+    *out = graph;
+    return OK;
+}
+
+extern "C" void graph_launch(struct graph *graph, struct stream *stream)
+{
+    CUDA_CHECK(cudaGraphLaunch(graph->ready, stream->handle));
+}
+
+extern "C" void graph_close(struct graph *graph)
+{
+    if (graph == NULL)
+        return;
+    CUDA_CHECK(cudaGraphExecDestroy(graph->ready));
+    free(graph);
+}
+
+// ---- events ----
+
+extern "C" void stream_wait(struct stream *stream, struct event *event)
+{
+    CUDA_CHECK(cudaStreamWaitEvent(stream->handle, event->handle, 0));
 }
 
 extern "C" enum status event_open(struct event **out, struct error *error)

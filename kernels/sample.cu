@@ -140,7 +140,7 @@ static __device__ uint64_t hash_bytes(uint64_t hash, uint64_t value, int bytes)
 // One block: threads pick, then thread 0 hashes in order.
 static __global__ void pick_kernel(int32_t *tokens, uint64_t *hash,
                                    const struct sample_candidate *gathered, int ranks,
-                                   struct step_tables tables, uint64_t step)
+                                   struct step_tables tables, const uint64_t *step)
 {
     int samples = tables.samples_count;
     for (int i = static_cast<int>(threadIdx.x); i < samples; i += SAMPLE_THREADS) {
@@ -155,8 +155,10 @@ static __global__ void pick_kernel(int32_t *tokens, uint64_t *hash,
     __syncthreads();
     if (threadIdx.x > 0)
         return;
-    uint64_t sum = hash_bytes(0xcbf29ce484222325u, step, 8);
+    uint64_t sum = hash_bytes(0xcbf29ce484222325u, *step, 8);
     for (int i = 0; i < samples; i++) {
+        if (tables.sample_slots[i] < 0)
+            continue;
         sum = hash_bytes(sum, static_cast<uint32_t>(tables.sample_slots[i]), 4);
         sum = hash_bytes(sum, static_cast<uint32_t>(tokens[i]), 4);
     }
@@ -165,7 +167,7 @@ static __global__ void pick_kernel(int32_t *tokens, uint64_t *hash,
 
 extern "C" void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,
                             const struct sample_candidate *gathered, int ranks,
-                            const struct step_tables *tables, uint64_t step)
+                            const struct step_tables *tables, const uint64_t *step)
 {
     pick_kernel<<<1, SAMPLE_THREADS, 0, stream->handle>>>(tokens, hash, gathered, ranks, *tables,
                                                           step);

@@ -46,11 +46,11 @@ struct sample_shard {
 void sample_shard(struct stream *stream, const struct sample_shard *op);
 
 // tokens[i] = best of gathered[0..ranks)[i] by value, ties to the lowest id; -1 for inert rows.
-// hash [1]: FNV-1a 64 of step (8 bytes), then per sample its slot and its drawn token (4 bytes
-// each), low byte first: the number every rank reports.
+// hash [1]: FNV-1a 64 of step [1] (8 bytes), then per sample of a slot >= 0 its slot and its drawn
+// token (4 bytes each), low byte first: the number every rank reports.
 void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,
                  const struct sample_candidate *gathered, int ranks,
-                 const struct step_tables *tables, uint64_t step);
+                 const struct step_tables *tables, const uint64_t *step);
 
 // Uniform in (0, 1), a function of its arguments alone: Philox4x32-10 with key = seed (low word
 // first) and counter = {position, token, 0, 0}; the upper 52 bits of (word 1, word 0) and a half,

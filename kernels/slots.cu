@@ -89,6 +89,18 @@ static __device__ int decode_tokens(const struct slot &slot, int token_count)
     return max(tokens, 0);
 }
 
+// Of kind none, which looks like a decode row whose tokens do not run.
+static __device__ int begin_none(const struct step_tables &tables, const struct step_row &row)
+{
+    for (int i = 0; i < row.token_count; i++) {
+        int token = row.token_first + i, sample = row.sample_first + i;
+        tables.token_ids[token] = tables.token_positions[token] = -1;
+        tables.sample_tokens[sample] = token;
+        tables.sample_positions[sample] = tables.sample_slots[sample] = -1;
+    }
+    return 0;
+}
+
 static __device__ int begin_decode(const struct step_tables &tables, const struct step_row &row,
                                    const struct slot &slot)
 {
@@ -132,8 +144,9 @@ static __global__ void begin_kernel(struct slots slots, struct step_tables table
     const struct slot &slot = slots.slots[row.slot];
     for (int token = 0; token < row.token_count; token++)
         tables.token_rows[row.token_first + token] = i;
-    tables.active_count[i] =
-        row.kind == ROW_DECODE ? begin_decode(tables, row, slot) : begin_prefill(tables, row, slot);
+    tables.active_count[i] = row.kind == ROW_NONE     ? begin_none(tables, row)
+                             : row.kind == ROW_DECODE ? begin_decode(tables, row, slot)
+                                                      : begin_prefill(tables, row, slot);
 }
 
 extern "C" void slots_begin(struct stream *stream, const struct slots *slots,

@@ -26,6 +26,7 @@ enum {
 enum row_kind {
     ROW_DECODE,  // 1 + drafts tokens that the device knows; left pending until accepted
     ROW_PREFILL, // tokens from the plan; committed at once
+    ROW_NONE,    // of no sequence, inert: fills a step up to a size that is run often
 };
 
 // Why a slot no longer runs; the words of the wire's finish_reason.
@@ -77,7 +78,7 @@ struct slot_pages {
 
 // One row of a step as uploaded.
 struct step_row {
-    int32_t slot;
+    int32_t slot;         // of kind none: one that is never opened
     int32_t kind;         // enum row_kind
     int32_t token_first;  // index of its first token in the step's token list
     int32_t token_count;  // decode: the step's verify; prefill: tokens of the chunk
@@ -97,9 +98,10 @@ struct step_tables {
     int32_t *token_rows;         // [tokens_count] index of the row, -1 of no row
     int32_t *sample_tokens;      // [samples_count] index of the token whose hidden row is sampled
     int32_t *sample_positions;   // [samples_count] position of the token to be drawn, -1 inert
-    int32_t *sample_slots;       // [samples_count] -1 of no row
+    int32_t *sample_slots;       // [samples_count] -1 of no row or of kind none
     int rows_count, tokens_count, samples_count;
-    // Known to the host: rows [0, decode_rows) are of kind decode, none of more than verify tokens.
+    // Known to the host: rows [0, decode_rows) are of kind decode or none, of up to
+    // `verify` tokens each.
     int decode_rows, verify;
 };
 
@@ -129,7 +131,7 @@ void slots_set_pages(struct stream *stream, const struct slots *slots,
 // to the room in its pages and to tokens_end (the output's last token is drawn, never run); it is
 // inert when that leaves nothing, when its slot has ended or when no token is known. Cutting drafts
 // changes no output. A prefill row is inert only when its slot has ended; its room is the plan's
-// duty.
+// duty. Rows of kind none, and what no row claims, are inert.
 void slots_begin(struct stream *stream, const struct slots *slots,
                  const struct step_tables *tables);
 

@@ -44,6 +44,7 @@ COVERED_BY = {
     "worker/step_check.c": "tests/worker/step_test.c",
     "worker/step_stage.c": "tests/worker/step_test.c",
     "worker/step_sampling.c": "tests/worker/step_test.c",
+    "worker/step_graphs.c": "tests/worker/step_test.c",
     "worker/loader.c": "tests/e2e/serve_test.py",
     "parallel/base/version.c": "tests/e2e/serve_test.py",
     # The ways to a server and what is printed: the program against a server that the test plays.

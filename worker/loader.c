@@ -64,6 +64,14 @@ static enum status open_group(struct loader *loader, struct error *error)
     return group_open(&loader->model.group, &options, error);
 }
 
+// A launch from the host costs a GPU more than it takes the CPU's own queue.
+// DELTAMESH_GRAPHS=0 asks for plain launches, for comparing bytes.
+static bool wants_graphs(void)
+{
+    const char *asked = getenv("DELTAMESH_GRAPHS");
+    return strcmp(runtime_backend(), "cuda") == 0 && (asked == NULL || *asked != '0');
+}
+
 static enum status open_all(struct loader *loader, struct error *error)
 {
     const struct place_message *place = &loader->options.place;
@@ -87,7 +95,8 @@ static enum status open_all(struct loader *loader, struct error *error)
                                    .memory = loader->memory,
                                    .epoch = place->epoch,
                                    .vocab_real = place->vocab_real,
-                                   .notify_fd = loader->options.notify_fd};
+                                   .notify_fd = loader->options.notify_fd,
+                                   .graphs = wants_graphs()};
     return step_engine_open(&loader->engine, &options, error);
 }
 

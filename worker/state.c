@@ -148,12 +148,13 @@ static void carve_all(struct rank_state *state, struct carver *carver,
                       const struct model_config *config, const struct shard *shard,
                       const struct memory_plan *plan, bool mtp)
 {
-    state->slots.slots_count = plan->sequences;
+    state->slots.slots_count = plan->sequences + 1; // the last is never opened: rows of kind none
     state->slots.pages_per_sequence = plan->pages_per_sequence;
     state->slots.slots =
-        (struct slot *)carve(carver, (uint64_t)plan->sequences, sizeof(struct slot));
+        (struct slot *)carve(carver, (uint64_t)plan->sequences + 1, sizeof(struct slot));
     state->slots.block_table = (int32_t *)carve(
-        carver, (uint64_t)plan->sequences * (uint64_t)plan->pages_per_sequence, sizeof(int32_t));
+        carver, ((uint64_t)plan->sequences + 1) * (uint64_t)plan->pages_per_sequence,
+        sizeof(int32_t));
     for (int layer = 0; layer < config->layers; layer++) {
         if (config->layer_is_attention[layer])
             carve_kv(&state->kv[layer], carver, config, shard, plan->pages);

@@ -29,6 +29,9 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
                            const struct memory_plan *memory)
 {
     size_t samples = (size_t)state_samples_max(memory);
+    up->step = (uint64_t *)carve(carver, 1, sizeof *up->step);
+    up->rows = (struct step_row *)carve(carver, STEP_ROWS_MAX, sizeof *up->rows);
+    up->token_ids = (int32_t *)carve(carver, (size_t)memory->step_tokens, sizeof *up->token_ids);
     up->cut_rows = (int32_t *)carve(carver, samples, sizeof *up->cut_rows);
     up->penalty_rows = (int32_t *)carve(carver, samples, sizeof *up->penalty_rows);
     up->loads = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->loads);
@@ -36,10 +39,8 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
     up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
     up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
     up->page_ids = (int32_t *)carve(carver, STEP_PAGE_IDS_MAX, sizeof *up->page_ids);
-    up->rows = (struct step_row *)carve(carver, STEP_ROWS_MAX, sizeof *up->rows);
-    up->token_ids = (int32_t *)carve(carver, (size_t)memory->step_tokens, sizeof *up->token_ids);
-    down->results = (struct row_result *)carve(carver, STEP_ROWS_MAX, sizeof *down->results);
     down->hash = (uint64_t *)carve(carver, 1, sizeof *down->hash);
+    down->results = (struct row_result *)carve(carver, STEP_ROWS_MAX, sizeof *down->results);
 }
 
 static void carve_device(struct step_engine *engine, struct carver *carver)
@@ -59,14 +60,19 @@ static void carve_device(struct step_engine *engine, struct carver *carver)
     t->sample_slots = (int32_t *)carve(carver, samples, sizeof(int32_t));
     engine->candidates_dev =
         (struct sample_candidate *)carve(carver, samples, sizeof(struct sample_candidate));
-    engine->gathered_dev =
-        (struct sample_candidate *)carve(carver, ranks * samples, sizeof(struct sample_candidate));
+    engine->gathered_dev = engine->candidates_dev; // with nobody to gather from
+    if (ranks > 1) {
+        engine->gathered_dev = (struct sample_candidate *)carve(carver, ranks * samples,
+                                                                sizeof(struct sample_candidate));
+    }
     engine->sampled_dev = (int32_t *)carve(carver, samples, sizeof(int32_t));
     size_t bins = (size_t)SAMPLE_CUT_ROWS_MAX * SAMPLE_CUT_BINS;
     engine->cut_states_dev = (struct sample_cut_state *)carve(carver, SAMPLE_CUT_ROWS_MAX,
                                                               sizeof(struct sample_cut_state));
     engine->bins_dev = (double *)carve(carver, bins, sizeof(double));
-    engine->gathered_bins_dev = (double *)carve(carver, ranks * bins, sizeof(double));
+    engine->gathered_bins_dev = engine->bins_dev;
+    if (ranks > 1)
+        engine->gathered_bins_dev = (double *)carve(carver, ranks * bins, sizeof(double));
     engine->cuts_dev = (float *)carve(carver, samples, sizeof(float));
 }
 
@@ -104,6 +110,14 @@ static enum status open_device(struct step_engine *engine, struct error *error)
     return OK;
 }
 
+// A callback holds up the stream that it is queued on: it gets a stream of its own.
+static enum status open_graphs(struct step_engine *engine, struct error *error)
+{
+    engine->notifier = NULL;
+    TRY(stream_open(&engine->notifier, error));
+    return step_graphs_open(engine, error);
+}
+
 enum status step_engine_open(struct step_engine **out, const struct step_options *options,
                              struct error *error)
 {
@@ -118,6 +132,9 @@ enum status step_engine_open(struct step_engine **out, const struct step_options
                              : error_set(error, E_SYSTEM, "no memory for the step engine");
     if (status == OK)
         status = open_staging(engine, error);
+    engine->notifier = options->model->stream;
+    if (status == OK && options->graphs)
+        status = open_graphs(engine, error);
     if (status != OK) {
         step_engine_close(engine);
         return status;
@@ -131,6 +148,9 @@ void step_engine_close(struct step_engine *engine)
     if (engine == NULL)
         return;
     stream_synchronize(engine->options.model->stream);
+    step_graphs_close(engine);
+    if (engine->notifier != NULL && engine->notifier != engine->options.model->stream)
+        stream_close(engine->notifier);
     for (int i = 0; i < STEP_STAGING; i++) {
         if (engine->staging[i].ended != NULL)
             event_close(engine->staging[i].ended);
@@ -162,12 +182,15 @@ static void queue_upload(const struct step_engine *engine, const struct upload *
 {
     struct stream *stream = engine->options.model->stream;
     const struct upload *dev = &engine->upload_dev;
+    // Decode tokens are the device's: their ids go up only where a prompt's stand behind them.
+    bool prompts = engine->tables_dev.decode_rows < engine->tables_dev.rows_count;
+    const void *end = prompts ? (const void *)(up->token_ids + engine->tables_dev.tokens_count)
+                              : (const void *)(up->rows + engine->tables_dev.rows_count);
+    stream_copy_to_device(stream, dev->step, up->step,
+                          (size_t)((const uint8_t *)end - (const uint8_t *)up->step));
     copy_up(stream, dev->openings, up->openings, plan->opens_count, sizeof *up->openings);
     copy_up(stream, dev->pages, up->pages, plan->pages_count, sizeof *up->pages);
     copy_up(stream, dev->page_ids, up->page_ids, plan->page_ids_count, sizeof *up->page_ids);
-    copy_up(stream, dev->rows, up->rows, plan->rows_count, sizeof *up->rows);
-    copy_up(stream, dev->token_ids, up->token_ids, engine->tables_dev.tokens_count,
-            sizeof *up->token_ids);
 }
 
 // Slots first: what opens here may run here.
@@ -195,23 +218,12 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
     step_queue_recalls(engine, moves, plan->opens_count);
 }
 
-static void queue_step(const struct step_engine *engine, const struct staging *staging,
-                       const struct sampling_plan *sampling, const struct prefix_moves *moves,
-                       const struct step_plan *plan)
+void step_queue_rows(const struct step_engine *engine, const struct sampling_plan *sampling,
+                     const struct prefix_moves *moves)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
     struct sample_penalty penalty = step_penalty_op(engine, sampling->penalty_count);
-    queue_upload(engine, &staging->upload, plan);
-    copy_up(model->stream, engine->upload_dev.cut_rows, staging->upload.cut_rows,
-            sampling->cut_count, sizeof(int32_t));
-    copy_up(model->stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
-            sampling->penalty_count, sizeof(int32_t));
-    copy_up(model->stream, engine->upload_dev.loads, staging->upload.loads, moves->loads,
-            sizeof *staging->upload.loads);
-    copy_up(model->stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,
-            sizeof *staging->upload.saves);
-    queue_openings(engine, plan, moves);
     if (tables->rows_count > 0) {
         slots_begin(model->stream, &model->state->slots, tables);
         step_queue_notes(engine, moves);
@@ -220,19 +232,43 @@ static void queue_step(const struct step_engine *engine, const struct staging *s
         model_forward(model, tables);
         step_queue_saves(engine, moves);
     }
-    step_queue_sampling(engine, sampling, plan->step);
+    step_queue_sampling(engine, sampling);
     if (tables->rows_count > 0) {
         slots_end(model->stream, &model->state->slots, tables, engine->sampled_dev,
                   engine->download_dev.results);
         if (sampling->counts)
             sample_penalty_drawn(model->stream, &penalty, engine->download_dev.results);
-        stream_copy_to_host(model->stream, staging->download.results, engine->download_dev.results,
-                            (size_t)tables->rows_count * sizeof(struct row_result));
     }
-    stream_copy_to_host(model->stream, staging->download.hash, engine->download_dev.hash,
-                        sizeof(uint64_t));
-    event_record(staging->ended, model->stream);
-    stream_notify(model->stream, engine->options.notify_fd);
+}
+
+static void queue_step(struct step_engine *engine, struct staging *staging,
+                       const struct sampling_plan *sampling, const struct prefix_moves *moves,
+                       const struct step_plan *plan)
+{
+    struct stream *stream = engine->options.model->stream;
+    struct graph *graph = step_graphs_find(engine, &staging->upload, sampling);
+    queue_upload(engine, &staging->upload, plan);
+    copy_up(stream, engine->upload_dev.cut_rows, staging->upload.cut_rows, sampling->cut_count,
+            sizeof(int32_t));
+    copy_up(stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
+            sampling->penalty_count, sizeof(int32_t));
+    copy_up(stream, engine->upload_dev.loads, staging->upload.loads, moves->loads,
+            sizeof *staging->upload.loads);
+    copy_up(stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,
+            sizeof *staging->upload.saves);
+    queue_openings(engine, plan, moves);
+    if (graph != NULL)
+        graph_launch(graph, stream);
+    else
+        step_queue_rows(engine, sampling, moves);
+    const struct download *down = &staging->download;
+    const uint8_t *end = (const uint8_t *)(down->results + plan->rows_count);
+    stream_copy_to_host(stream, down->hash, engine->download_dev.hash,
+                        (size_t)(end - (const uint8_t *)down->hash));
+    event_record(staging->ended, stream);
+    if (engine->notifier != stream)
+        stream_wait(engine->notifier, staging->ended);
+    stream_notify(engine->notifier, engine->options.notify_fd);
 }
 
 enum status step_submit(struct step_engine *engine, const struct step_plan *plan,
@@ -251,6 +287,7 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
     TRY(step_check(&check, plan, error));
     struct staging *staging = staging_of(engine, plan->step);
     staging->step = plan->step;
+    *staging->upload.step = plan->step;
     staging->rows_count = plan->rows_count;
     staging->queued_ns = clock_now_ns();
     step_stage_openings(engine, &staging->upload, plan);

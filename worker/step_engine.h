@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// step_engine.h -- what is inside struct step_engine, for step.c, step_stage.c and step_sampling.c
-// and nobody else.
+// step_engine.h -- what is inside struct step_engine, for step.c, step_stage.c, step_sampling.c and
+// step_graphs.c and nobody else.
 #pragma once
 
 #include <stdatomic.h>
@@ -11,23 +11,25 @@
 #include "kernels/state_checkpoint.h"
 #include "worker/step.h"
 
-// What the host uploads for a step. Arrays have room for the largest step.
+// What the host uploads for a step. Arrays have room for the largest step. The first three lie one
+// behind the other, so that one copy takes what most steps need.
 struct upload {
+    uint64_t *step;                      // [1] its number
+    struct step_row *rows;               // [STEP_ROWS_MAX]
+    int32_t *token_ids;                  // [step_tokens]
     struct state_checkpoint_move *loads; // [STEP_ROWS_MAX]
     struct state_checkpoint_move *saves; // [STEP_ROWS_MAX]
     struct slot_opening *openings;       // [STEP_ROWS_MAX]
     struct slot_pages *pages;            // [STEP_ROWS_MAX]
     int32_t *page_ids;                   // [STEP_PAGE_IDS_MAX]
-    struct step_row *rows;               // [STEP_ROWS_MAX]
-    int32_t *token_ids;                  // [step_tokens]
     int32_t *cut_rows;                   // [samples_max] sampled rows with top-k, top-p or min-p
     int32_t *penalty_rows;               // [samples_max] with penalties or banned stops
 };
 
-// What comes back.
+// What comes back, in one copy.
 struct download {
-    struct row_result *results; // [STEP_ROWS_MAX]
     uint64_t *hash;             // [1]
+    struct row_result *results; // [STEP_ROWS_MAX]
 };
 
 struct staging {
@@ -38,6 +40,16 @@ struct staging {
     uint64_t step;
     uint64_t queued_ns;
     int rows_count;
+};
+
+enum { STEP_GRAPHS_MAX = 24 };
+
+// Decode steps recorded at start, by count of rows, ascending.
+struct step_graphs {
+    int count;
+    uint64_t launched; // steps that came from a graph
+    int rows[STEP_GRAPHS_MAX];
+    struct graph *decode[STEP_GRAPHS_MAX];
 };
 
 struct step_engine {
@@ -57,6 +69,8 @@ struct step_engine {
     float *cuts_dev;                         // [samples]
     struct slot_sampling *sampling;          // [sequences] of the slots, as opened
     void *memory_dev;
+    struct stream *notifier;   // waits for steps and tells the host; the model's own on the CPU
+    struct step_graphs graphs; // none when options.graphs is off
     int samples_max;
     atomic_uint_fast64_t begun, done;
     uint64_t ended_ns; // when the last step ended
@@ -108,5 +122,22 @@ void step_queue_saves(const struct step_engine *engine, const struct prefix_move
 // The penalty op over the first rows_count of the uploaded penalty rows.
 struct sample_penalty step_penalty_op(const struct step_engine *engine, int rows_count);
 // Queues logits, penalties, cuts and the choice of a token for every sampled row.
-void step_queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling,
-                         uint64_t step);
+void step_queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling);
+
+// ---- step.c ----
+
+// Queues the step that lies in the device's upload area, from slots_begin to slots_end, with the
+// counts of tables_dev.
+void step_queue_rows(const struct step_engine *engine, const struct sampling_plan *sampling,
+                     const struct prefix_moves *moves);
+
+// ---- step_graphs.c: decode steps recorded at start and launched ----
+
+// Open records them: none of a step's memory may move afterwards. E_SYSTEM when memory is short.
+enum status step_graphs_open(struct step_engine *engine, struct error *error) MUST_CHECK;
+void step_graphs_close(struct step_engine *engine);
+// The recorded step that can run these rows, or NULL: some row is no decode row, is sampled with
+// cuts or penalties, or there are more than the largest graph has. Fills the staged rows up to the
+// graph's count.
+struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
+                               const struct sampling_plan *sampling);

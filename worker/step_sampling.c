@@ -33,6 +33,8 @@ static void queue_candidates(const struct step_engine *engine, const float *cuts
                                     .cuts = cuts_dev,
                                     .candidates = engine->candidates_dev,
                                 });
+    if (model->shard.ranks == 1)
+        return; // gathered_dev is candidates_dev
     group_all_gather(model->group, model->stream, engine->gathered_dev, engine->candidates_dev,
                      (size_t)tables->samples_count * sizeof(struct sample_candidate));
 }
@@ -43,8 +45,11 @@ static void queue_cut_levels(const struct step_engine *engine, const struct samp
     const struct model *model = engine->options.model;
     for (int level = 0; level < SAMPLE_CUT_LEVELS; level++) {
         sample_cut_histogram(model->stream, op, kind, level);
-        group_all_gather(model->group, model->stream, engine->gathered_bins_dev, engine->bins_dev,
-                         (size_t)op->rows_count * SAMPLE_CUT_BINS * sizeof(double));
+        if (model->shard.ranks > 1) {
+            group_all_gather(model->group, model->stream, engine->gathered_bins_dev,
+                             engine->bins_dev,
+                             (size_t)op->rows_count * SAMPLE_CUT_BINS * sizeof(double));
+        }
         sample_cut_narrow(model->stream, op, kind, level);
     }
 }
@@ -81,8 +86,7 @@ static void queue_cuts(const struct step_engine *engine, const struct sampling_p
     }
 }
 
-void step_queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling,
-                         uint64_t step)
+void step_queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
@@ -98,5 +102,5 @@ void step_queue_sampling(const struct step_engine *engine, const struct sampling
         queue_candidates(engine, engine->cuts_dev);
     }
     sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
-                model->shard.ranks, tables, step);
+                model->shard.ranks, tables, engine->upload_dev.step);
 }

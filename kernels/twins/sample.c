@@ -115,7 +115,7 @@ struct pick_arguments {
     uint64_t *hash;
     const struct sample_candidate *gathered;
     struct step_tables tables;
-    uint64_t step;
+    const uint64_t *step;
     int ranks;
 };
 
@@ -131,7 +131,7 @@ static uint64_t hash_bytes(uint64_t hash, uint64_t value, int bytes)
 static void run_pick(const void *arguments)
 {
     const struct pick_arguments *op = arguments;
-    uint64_t hash = hash_bytes(0xcbf29ce484222325u, op->step, 8);
+    uint64_t hash = hash_bytes(0xcbf29ce484222325u, *op->step, 8);
     int samples = op->tables.samples_count;
     for (int sample = 0; sample < samples; sample++) {
         struct sample_candidate best = {.value = -INFINITY, .id = -1};
@@ -145,6 +145,8 @@ static void run_pick(const void *arguments)
                 best = *other;
         }
         op->tokens[sample] = best.id;
+        if (op->tables.sample_slots[sample] < 0)
+            continue;
         hash = hash_bytes(hash, (uint32_t)op->tables.sample_slots[sample], 4);
         hash = hash_bytes(hash, (uint32_t)best.id, 4);
     }
@@ -153,7 +155,7 @@ static void run_pick(const void *arguments)
 
 void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,
                  const struct sample_candidate *gathered, int ranks,
-                 const struct step_tables *tables, uint64_t step)
+                 const struct step_tables *tables, const uint64_t *step)
 {
     ASSERT(hash != NULL && ranks >= 1);
     ASSERT((tokens != NULL && gathered != NULL) || tables->samples_count == 0);

@@ -131,6 +131,16 @@ static int begin_decode(const struct step_tables *tables, const struct step_row 
     return active;
 }
 
+static int begin_none(const struct step_tables *tables, const struct step_row *row)
+{
+    for (int i = 0; i < row->token_count; i++) {
+        tables->token_ids[row->token_first + i] = -1;
+        tables->token_positions[row->token_first + i] = -1;
+        tables->sample_tokens[row->sample_first + i] = row->token_first + i;
+    }
+    return 0;
+}
+
 static int begin_prefill(const struct step_tables *tables, const struct step_row *row,
                          const struct slot *slot)
 {
@@ -171,8 +181,9 @@ static void run_begin(const void *arguments)
         ASSERT(row->token_first + row->token_count <= tables->tokens_count);
         for (int token = 0; token < row->token_count; token++)
             tables->token_rows[row->token_first + token] = i;
-        tables->active_count[i] = row->kind == ROW_DECODE ? begin_decode(tables, row, slot)
-                                                          : begin_prefill(tables, row, slot);
+        tables->active_count[i] = row->kind == ROW_NONE     ? begin_none(tables, row)
+                                  : row->kind == ROW_DECODE ? begin_decode(tables, row, slot)
+                                                            : begin_prefill(tables, row, slot);
     }
     for (int i = 0; i < tables->tokens_count; i++) {
         if (tables->token_rows[i] < 0) {

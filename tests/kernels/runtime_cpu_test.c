@@ -287,6 +287,28 @@ static void event_closes_after_its_record_ran(void **state)
     stream_close(stream);
 }
 
+static void stream_waits_for_another(void **state)
+{
+    (void)state;
+    atomic_int gate = 0, count = 0, *counter = &count;
+    struct stream *first = open_stream(), *second = open_stream();
+    struct event *event = open_event();
+    stream_wait(second, event); // never recorded: nothing to wait for
+    stream_synchronize(second);
+    queue_gate(first, &gate);
+    event_record(event, first);
+    stream_wait(second, event);
+    stream_run(second, run_count, &counter, sizeof counter);
+    clock_sleep_ns(5 * CLOCK_NS_PER_MS);
+    assert_int_equal(atomic_load(&count), 0);
+    atomic_store(&gate, 1);
+    stream_synchronize(second);
+    assert_int_equal(atomic_load(&count), 1);
+    stream_close(first);
+    stream_close(second);
+    event_close(event);
+}
+
 static void notifies_an_eventfd(void **state)
 {
     (void)state;
@@ -350,6 +372,40 @@ static void poison_spoils_staging(void **state)
     runtime_free_host(staging);
 }
 
+// ---------------------------------------------------------------- graphs
+
+static void graph_runs_what_was_recorded(void **state)
+{
+    (void)state;
+    enum { OPS = 700, LAUNCHES = 3 };
+    static uint32_t list[OPS * LAUNCHES];
+    uint32_t count = 0, values[2] = {5, 0}, copies[2] = {0, 0};
+    struct error error;
+    struct graph *graph = NULL;
+    struct stream *stream = open_stream();
+    stream_capture_begin(stream);
+    for (uint32_t i = 0; i < OPS; i++) {
+        struct append_op op = {.list = list, .count = &count, .value = i};
+        stream_run(stream, run_append, &op, sizeof op);
+    }
+    stream_copy_on_device(stream, copies, values, sizeof copies);
+    assert_int_equal(stream_capture_end(stream, &graph, &error), OK);
+    stream_synchronize(stream);
+    assert_int_equal(count, 0); // recorded, not run
+    for (uint32_t i = 0; i < LAUNCHES; i++) {
+        graph_launch(graph, stream);
+        stream_synchronize(stream);
+        assert_int_equal(count, OPS * (i + 1));
+        assert_int_equal(copies[0], values[0]); // reads what is there when it runs
+        values[0]++;
+    }
+    for (uint32_t i = 0; i < OPS * LAUNCHES; i++)
+        assert_int_equal(list[i], i % OPS);
+    stream_close(stream);
+    graph_close(graph);
+    graph_close(NULL);
+}
+
 // ---------------------------------------------------------------- memory and device
 
 static void memory_is_aligned(void **state)
@@ -400,6 +456,8 @@ int main(void)
         cmocka_unit_test(event_closes_after_its_record_ran),
         cmocka_unit_test(notifies_an_eventfd),
         cmocka_unit_test(poison_spoils_staging),
+        cmocka_unit_test(graph_runs_what_was_recorded),
+        cmocka_unit_test(stream_waits_for_another),
         cmocka_unit_test(memory_is_aligned),
         cmocka_unit_test(device_is_known),
     };

@@ -114,7 +114,8 @@ static void run(struct fixture *f, int ranks)
         s.pass[r].cuts = f->cuts;
         sample_shard(stream, &s.pass[r]);
     }
-    sample_pick(stream, f->tokens, &hash, s.cut[0].candidates, ranks, &f->steps.tables, 1);
+    static const uint64_t step = 1;
+    sample_pick(stream, f->tokens, &hash, s.cut[0].candidates, ranks, &f->steps.tables, &step);
     ops_wait(&f->ops);
 }
 

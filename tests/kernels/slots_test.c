@@ -347,6 +347,46 @@ static void unclaimed_entries_are_inert(void **state)
     ops_close(&ops);
 }
 
+// Rows that fill a step up name a slot that never opens: nothing runs, nothing changes.
+static void rows_of_kind_none_are_inert(void **state)
+{
+    (void)state;
+    struct ops ops;
+    struct steps steps;
+    ops_open(&ops, 1, 256, 8);
+    steps_open(&steps, &ops, SLOTS, PAGES, 8);
+    struct slot running = fresh_slot(), never = {.position = 0};
+    steps.slots.slots[0] = running;
+    steps.slots.slots[1] = never;
+    steps_clear(&steps);
+    steps_add_decode(&steps, 0, 2);
+    for (int row = 1; row < 4; row++) { // as often as there is room to fill
+        steps_add_decode(&steps, 1, 2);
+        steps.rows[row].kind = ROW_NONE;
+    }
+    steps_begin(&steps);
+    assert_int_equal(steps.tables.token_ids[0], 7);
+    for (int row = 1; row < 4; row++) {
+        assert_int_equal(steps.tables.active_count[row], 0);
+        for (int i = 2 * row; i < 2 * row + 2; i++) {
+            assert_int_equal(steps.tables.token_ids[i], -1);
+            assert_int_equal(steps.tables.token_positions[i], -1);
+            assert_int_equal(steps.tables.sample_tokens[i], i); // a row that can be read
+            assert_int_equal(steps.tables.sample_positions[i], -1);
+            assert_int_equal(steps.tables.sample_slots[i], -1);
+        }
+    }
+    steps_accept(&steps, 0, 1);
+    steps_end(&steps);
+    for (int row = 1; row < 4; row++) {
+        assert_int_equal(steps.results[row].count, 0);
+        assert_int_equal(steps.results[row].end, SLOT_RUNS);
+    }
+    assert_memory_equal(&steps.slots.slots[1], &never, sizeof never);
+    assert_int_equal(steps.slots.slots[0].position, running.position + 1);
+    ops_close(&ops);
+}
+
 // A whole life: prompt in two chunks, decode with drafts, stop; parity turns with every decode.
 static void a_life_of_a_slot(void **state)
 {
@@ -391,6 +431,7 @@ int main(void)
         cmocka_unit_test(inert_rows_change_nothing),
         cmocka_unit_test(prefill_commits_at_once),
         cmocka_unit_test(unclaimed_entries_are_inert),
+        cmocka_unit_test(rows_of_kind_none_are_inert),
         cmocka_unit_test(a_life_of_a_slot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

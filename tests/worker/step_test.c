@@ -18,8 +18,9 @@
 
 #include "parallel/base/clock.h"
 #include "tests/fixtures/team.h"
+#include "worker/step_engine.h"
 
-enum { RANKS = 2, STEPS_MAX = 64, SEQUENCES = 3, REAL_IDS = 364, EPOCH = 7 };
+enum { RANKS = 2, STEPS_MAX = 64, SEQUENCES = 6, REAL_IDS = 364, EPOCH = 7 };
 
 static const char *const model_dir = SOURCE_DIR "/tests/golden/moe_e8_r2";
 
@@ -32,7 +33,7 @@ struct engines {
     struct step_result rows[RANKS][STEPS_MAX + 1][SEQUENCES];
 };
 
-static void open_engines(struct engines *e, uint64_t jitter_seed, bool poison)
+static void open_engines_with(struct engines *e, uint64_t jitter_seed, bool poison, bool graphs)
 {
     struct error error;
     struct team_options options = {.model_dir = model_dir,
@@ -52,9 +53,15 @@ static void open_engines(struct engines *e, uint64_t jitter_seed, bool poison)
                                     .epoch = EPOCH,
                                     .vocab_real = REAL_IDS,
                                     .notify_fd = e->notify_fd[r],
+                                    .graphs = graphs,
                                     .poison = poison};
         assert_int_equal(step_engine_open(&e->engine[r], &step, &error), OK);
     }
+}
+
+static void open_engines(struct engines *e, uint64_t jitter_seed, bool poison)
+{
+    open_engines_with(e, jitter_seed, poison, false);
 }
 
 static void close_engines(struct engines *e)
@@ -419,6 +426,80 @@ static void plans_that_do_not_fit_are_refused_by_name(void **state)
     free(e);
 }
 
+// Five sequences, of which one is sampled with a temperature and one ends early; one more opens
+// beside them at step 8, when the decode rows are not alone.
+static void make_crowd(struct step_plan *plan, uint64_t step, int32_t stop_id)
+{
+    begin(plan, step);
+    for (int slot = 0; slot < 5 && step > 1; slot++)
+        add_decode(plan, slot);
+    if (step > 8)
+        add_decode(plan, 5);
+    for (int slot = 0; slot < 5 && step == 1; slot++) {
+        add_open(plan, slot, 10 + slot, 40);
+        add_prefill(plan, slot, 10 + slot, true);
+    }
+    if (step == 1) {
+        plan->opens[1].temperature = 0.8f;
+        plan->opens[1].seed = 17;
+        plan->opens[3].stop_count = 1;
+        plan->opens[3].stop_ids[0] = stop_id;
+    }
+    if (step == 8) {
+        add_open(plan, 5, 20, 40);
+        add_prefill(plan, 5, 20, true);
+    }
+}
+
+// Runs the crowd; returns how many steps of rank 0 came from graphs.
+static uint64_t run_crowd(struct engines *e, uint64_t steps, int32_t stop_id)
+{
+    struct step_plan plan;
+    struct error error;
+    assert_int_equal(step_plan_open(&plan, &error), OK);
+    for (uint64_t step = 1; step <= steps; step++) {
+        make_crowd(&plan, step, stop_id);
+        submit(e, &plan);
+        if (step > 1)
+            take_reports(e, step - 1);
+    }
+    take_reports(e, steps);
+    step_plan_close(&plan);
+    return e->engine[0]->graphs.launched;
+}
+
+// A step launched from a graph, filled up to its size or not, is the step of plain launches:
+// the same rows and hashes, also with delays and spoilt staging.
+static void a_step_from_a_graph_is_the_step(void **state)
+{
+    enum { STEPS = 20 };
+    struct engines *plain = (struct engines *)calloc(1, sizeof *plain);
+    struct engines *graphs = (struct engines *)calloc(1, sizeof *graphs);
+    int32_t tokens[STEPS_MAX];
+    int end;
+    (void)state;
+    open_engines(plain, 0, false);
+    assert_int_equal(run_crowd(plain, STEPS, -1), 0);
+    assert_int_equal(tokens_of(plain, STEPS, 3, tokens, &end), STEPS);
+    close_engines(plain);
+    int32_t stop_id = tokens[5];
+    open_engines(plain, 0, false);
+    assert_int_equal(run_crowd(plain, STEPS, stop_id), 0);
+    assert_true(tokens_of(plain, STEPS, 3, tokens, &end) <= 6);
+    open_engines_with(graphs, 77, true, true);
+    assert_int_equal(run_crowd(graphs, STEPS, stop_id), STEPS - 2); // all but steps 1 and 8
+    for (int step = 1; step <= STEPS; step++) {
+        assert_true(plain->reports[0][step].hash == graphs->reports[0][step].hash);
+        assert_int_equal(plain->reports[0][step].rows_count, graphs->reports[0][step].rows_count);
+        assert_memory_equal(plain->rows[0][step], graphs->rows[0][step],
+                            sizeof plain->rows[0][step]);
+    }
+    close_engines(plain);
+    close_engines(graphs);
+    free(plain);
+    free(graphs);
+}
+
 // A fifth step is refused while four are in flight, and may come when one has been reported.
 static void steps_in_flight_are_bounded(void **state)
 {
@@ -447,6 +528,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recorded_plans_give_the_same_reports),
+        cmocka_unit_test(a_step_from_a_graph_is_the_step),
         cmocka_unit_test(filters_meet_their_limits),
         cmocka_unit_test(penalties_reach_the_draw),
         cmocka_unit_test(plans_that_do_not_fit_are_refused_by_name),
