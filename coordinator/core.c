@@ -263,6 +263,7 @@ static void submit(struct coord *coord, const struct coord_event *event, struct 
     coord->prompt_blocks_free -= token_pool_blocks(tokens);
     request->prompt_tokens = tokens;
     request->arrival = coord->arrivals++;
+    request_times_begin(&request->times, event->submit.arrived_ns, coord->now_ns);
     request->sampling = event->submit.sampling;
     int32_t rest = limit - tokens;
     int32_t wanted = request->sampling.max_tokens;
@@ -365,6 +366,7 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         .requests_failed = coord->requests_failed,
         .tokens_in = coord->tokens_in,
         .tokens_out = coord->tokens_out,
+        .epochs = coord->epochs,
         .draining = coord->draining,
         .failed = all_failed(coord),
     };
@@ -377,4 +379,44 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         out->pages += group->pages.pages;
         out->pages_free += group->pages.pages_free;
     }
+}
+
+static void rank_status(const struct coord *coord, const struct group_state *group, int rank,
+                        struct coord_rank_status *out)
+{
+    *out = (struct coord_rank_status){.is_here = false};
+    bool placed = group->phase == GROUP_LOADING || group->phase == GROUP_READY;
+    if (!placed || group->workers[rank] < 0)
+        return;
+    const struct worker *worker = &coord->workers[group->workers[rank]];
+    out->is_here = true;
+    out->is_ready = worker->phase == WORKER_READY;
+    out->pid = worker->hello.pid;
+    memcpy(out->host, worker->hello.host, sizeof out->host);
+    out->heard_ns = coord->now_ns - worker->heard_ns;
+    out->step_begun = worker->beat.step_begun;
+    out->step_done = worker->beat.step_done;
+    out->exchange_epoch = worker->beat.exchange_epoch;
+}
+
+void coord_group_status(const struct coord *coord, int group_index, struct coord_group_status *out)
+{
+    static const enum coord_group_phase phases[] = {
+        [GROUP_FORMING] = COORD_GROUP_FORMING, [GROUP_LOADING] = COORD_GROUP_LOADING,
+        [GROUP_READY] = COORD_GROUP_READY,     [GROUP_FAILED] = COORD_GROUP_FAILED,
+        [GROUP_ENDED] = COORD_GROUP_ENDED,
+    };
+    const struct group_state *group = &coord->groups[group_index];
+    *out = (struct coord_group_status){.phase = phases[group->phase],
+                                       .epoch = group->epoch,
+                                       .step_sent = group->step_sent,
+                                       .step_done = group->step_done,
+                                       .running = group->running.count,
+                                       .slots = group->slots.slots,
+                                       .slots_free = group->slots.slots_free,
+                                       .pages = group->pages.pages,
+                                       .pages_free = group->pages.pages_free,
+                                       .ranks_count = coord->options.ranks};
+    for (int rank = 0; rank < coord->options.ranks; rank++)
+        rank_status(coord, group, rank, &out->ranks[rank]);
 }

@@ -78,6 +78,7 @@ struct coord_event {
             uint64_t request; // the door's number, unique among unfinished requests
             const int32_t *prompt;
             int32_t prompt_tokens; // >= 1
+            uint64_t arrived_ns;   // at the door, by the same clock; 0 = now
             struct coord_sampling sampling;
         } submit;
         struct {
@@ -106,6 +107,11 @@ struct coord_usage {
     int32_t target_steps, drafted, accepted;
 };
 
+// How long a request was where: queued, in its prompt, drawing; together all.
+struct coord_times {
+    uint64_t queue_ns, prefill_ns, decode_ns, all_ns;
+};
+
 struct coord_action {
     enum coord_action_type type;
     int32_t worker, group;
@@ -115,7 +121,10 @@ struct coord_action {
     const char *reason; // DONE: "stop", "length", or what FINISH said
     const int32_t *tokens;
     int32_t tokens_count;
+    bool is_first;     // TOKENS: the request's first, since_ns counts from its arrival
+    uint64_t since_ns; // TOKENS: since its last ones
     struct coord_usage usage;
+    struct coord_times times; // DONE
     union {
         const struct place_message *place;
         const struct refuse *refuse;
@@ -139,7 +148,33 @@ struct coord_status {
     int slots_free, slots, pages_free, pages;
     int64_t pool_tokens_free, pool_tokens;
     uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out, preemptions;
+    uint64_t epochs; // begun so far, over all groups
     bool draining, failed;
+};
+
+enum coord_group_phase {
+    COORD_GROUP_FORMING, // waits for workers
+    COORD_GROUP_LOADING,
+    COORD_GROUP_READY,
+    COORD_GROUP_FAILED,
+    COORD_GROUP_ENDED, // in order
+};
+
+struct coord_rank_status {
+    bool is_here;  // a worker has this place
+    bool is_ready; // it has loaded
+    int32_t pid;   // of the worker, on its host
+    char host[WIRE_NAME_BYTES_MAX];
+    uint64_t heard_ns;                              // ago
+    uint64_t step_begun, step_done, exchange_epoch; // as its last heartbeat said
+};
+
+struct coord_group_status {
+    enum coord_group_phase phase;
+    uint64_t epoch, step_sent, step_done;
+    int running, slots, slots_free, pages, pages_free;
+    int ranks_count;
+    struct coord_rank_status ranks[RANKS_MAX]; // [ranks_count]
 };
 
 struct coord; // opaque; lives in memory that the shell gives
@@ -161,6 +196,9 @@ int32_t coord_worker(const struct coord *coord, int32_t group, int rank);
 
 // Counts as of the last event.
 void coord_status(const struct coord *coord, struct coord_status *out);
+
+// One group and its ranks, as of the last event.
+void coord_group_status(const struct coord *coord, int group, struct coord_group_status *out);
 
 // Named invariants, for tests/sim after every step: NULL when all hold, else the name of the one
 // that does not (free + used = total, no page with two owners, a request ends once, ...).

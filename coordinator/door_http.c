@@ -390,7 +390,10 @@ static void on_news(struct door_http *door, const struct link_news *news)
     switch (news->type) {
     case NEWS_READY: door->context = news->context; break;
     case NEWS_DRAINING: door->draining = true; break;
-    case NEWS_STATUS: door_http_routes_status(door, &news->status_report); break;
+    case NEWS_STATUS:
+        door_http_routes_status(door, news->overview);
+        free(news->overview);
+        break;
     case NEWS_END:
         door->ended = true;
         door->ended_ns = clock_now_ns();

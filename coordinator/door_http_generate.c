@@ -68,7 +68,6 @@ static void stop_work(struct http_exchange *exchange)
             continue;
         order_finish(exchange->door, choice, "abort");
         give_back_number(exchange->door, choice);
-        door_metrics_end(&exchange->door->metrics, "abort");
     }
 }
 
@@ -213,7 +212,8 @@ static enum status submit_one(struct http_exchange *exchange, int32_t index,
                               const struct coord_sampling *sampling, struct openai_error *error)
 {
     struct door_http *door = exchange->door;
-    struct link_order order = {.type = ORDER_SUBMIT, .sampling = *sampling};
+    struct link_order order = {
+        .type = ORDER_SUBMIT, .arrived_ns = clock_now_ns(), .sampling = *sampling};
     struct http_choice *choice = &exchange->choices[index];
     TRY(open_choice(exchange, index, sampling, error));
     TRY(prompt_ids(exchange, index, &order.prompt, &order.prompt_tokens, error));
@@ -401,21 +401,6 @@ static enum status keep_id(struct http_choice *choice, int32_t id)
     return OK;
 }
 
-static void measure(struct http_choice *choice, int32_t tokens_count)
-{
-    struct http_exchange *exchange = choice->exchange;
-    struct door_metrics *metrics = &exchange->door->metrics;
-    uint64_t now_ns = clock_now_ns();
-    if (choice->told_ns == 0) {
-        door_metrics_observe(metrics, DOOR_METRICS_FIRST_TOKEN, now_ns - exchange->begun_ns, 1);
-    } else if (tokens_count > 0) {
-        uint64_t count = (uint64_t)tokens_count;
-        door_metrics_observe(metrics, DOOR_METRICS_INTER_TOKEN, (now_ns - choice->told_ns) / count,
-                             count);
-    }
-    choice->told_ns = now_ns;
-}
-
 static enum status take_tokens(struct http_choice *choice, const struct link_news *news)
 {
     struct http_exchange *exchange = choice->exchange;
@@ -447,7 +432,6 @@ static void on_tokens(struct http_choice *choice, const struct link_news *news)
     struct http_exchange *exchange = choice->exchange;
     if (choice->text.is_stopped)
         return;
-    measure(choice, news->tokens_count);
     enum status status = take_tokens(choice, news);
     if (status == E_LIMIT)
         cut_off_slow(exchange);
@@ -520,16 +504,9 @@ static enum status end_choice(struct http_choice *choice, const struct link_news
 static void on_done(struct http_choice *choice, const struct link_news *news)
 {
     struct http_exchange *exchange = choice->exchange;
-    struct door_metrics *metrics = &exchange->door->metrics;
     // Its last bytes may hold a stop string: an order for a request that has ended does nothing.
     enum status status = end_choice(choice, news);
     give_back_number(exchange->door, choice);
-    door_metrics_end(metrics, choice->finish_reason);
-    door_metrics_observe(metrics, DOOR_METRICS_END_TO_END, clock_now_ns() - exchange->begun_ns, 1);
-    metrics->prompt_tokens += (uint64_t)choice->usage.prompt_tokens;
-    metrics->cached_tokens += (uint64_t)choice->usage.cached_tokens;
-    metrics->drafted_tokens += (uint64_t)news->usage.drafted;
-    metrics->accepted_tokens += (uint64_t)news->usage.accepted;
     if (status != OK)
         cut_off_slow(exchange);
     else if (exchange->phase != HTTP_WAITING)
@@ -565,7 +542,6 @@ static void on_error(struct http_choice *choice, const struct link_news *news)
     snprintf(error.error.text, sizeof error.error.text, "%s",
              news->text != NULL ? news->text : status_name(news->status));
     give_back_number(exchange->door, choice);
-    door_metrics_end(&exchange->door->metrics, NULL);
     fail(exchange, &error);
 }
 

@@ -214,13 +214,14 @@ static void ask_status(struct http_exchange *exchange)
     }
 }
 
-static void answer_metrics(struct http_exchange *exchange, const struct coord_status *status)
+static void answer_metrics(struct http_exchange *exchange, const struct overview *overview)
 {
     struct openai_error error = {.error = {.status = OK}};
     struct door_http *door = exchange->door;
-    finish(exchange,
-           door_metrics_write(&exchange->answer, &door->metrics, status, door->options.model_name),
-           &error);
+    finish(
+        exchange,
+        door_metrics_write(&exchange->answer, &door->metrics, overview, door->options.model_name),
+        &error);
     exchange->content_type = "text/plain; version=0.0.4; charset=utf-8";
 }
 
@@ -242,7 +243,7 @@ static void answer_ready(struct http_exchange *exchange, const struct coord_stat
         exchange->http_code = 503;
 }
 
-void door_http_routes_status(struct door_http *door, const struct coord_status *status)
+void door_http_routes_status(struct door_http *door, const struct overview *overview)
 {
     for (struct http_exchange *exchange = door->exchanges; exchange != NULL;
          exchange = exchange->next) {
@@ -250,14 +251,14 @@ void door_http_routes_status(struct door_http *door, const struct coord_status *
         if (!exchange->asks_status || exchange->phase != HTTP_WAITING)
             continue;
         exchange->asks_status = false;
-        if (status == NULL) {
+        if (overview == NULL) {
             (void)error_set(&error.error, E_TIMEOUT, "the core did not answer within %d ms",
                             HTTP_STATUS_MS);
             door_http_routes_fail(exchange, &error);
         } else if (strcmp(exchange->route->path, "/metrics") == 0) {
-            answer_metrics(exchange, status);
+            answer_metrics(exchange, overview);
         } else {
-            answer_ready(exchange, status);
+            answer_ready(exchange, &overview->status);
         }
         door_http_wake(exchange);
     }

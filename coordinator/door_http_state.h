@@ -58,7 +58,6 @@ struct http_choice {
     int32_t *ids;                 // whole answers with return_token_ids: [ids_count]
     size_t ids_count, ids_capacity;
     struct openai_usage usage;
-    uint64_t told_ns; // when its last tokens came, 0 = none yet
 };
 
 enum http_phase {
@@ -150,8 +149,8 @@ void door_http_routes_fail(struct http_exchange *exchange, const struct openai_e
 void door_http_routes_answer(struct http_exchange *exchange, int http_code,
                              const char *content_type);
 
-// The core's counts have come: who asked for them is answered. NULL: they did not come in time.
-void door_http_routes_status(struct door_http *door, const struct coord_status *status);
+// The core's word has come: who asked for it is answered. NULL: it did not come in time.
+void door_http_routes_status(struct door_http *door, const struct overview *overview);
 
 // ---- door_http_generate.c ----
 

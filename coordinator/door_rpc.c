@@ -181,7 +181,7 @@ static enum status make_order(struct door_rpc *door, const struct generate_reque
 static enum status submit(struct door_rpc *door, const struct socket_peer *peer,
                           const struct generate_request *request, struct error *error)
 {
-    struct link_order order = {.prompt = NULL};
+    struct link_order order = {.prompt = NULL, .arrived_ns = clock_now_ns()};
     if (door_requests_by_id(&door->requests, peer, request->id) != NULL) {
         return error_set(error, E_INPUT, "id '%s' is taken by an unfinished request of this client",
                          request->id);
@@ -404,7 +404,7 @@ static void tell_error(struct door_rpc *door, struct door_request *request,
     reply_last(door, request, &reply);
 }
 
-static void tell_status(struct door_rpc *door, const struct coord_status *status)
+static void tell_status(struct door_rpc *door, const struct overview *overview)
 {
     if (door->waiters_count == 0)
         return;
@@ -412,9 +412,14 @@ static void tell_status(struct door_rpc *door, const struct coord_status *status
     door->waiters_first = (door->waiters_first + 1) % STATUS_WAITERS_MAX;
     door->waiters_count--;
     struct socket_counts counts = socket_counts(door->socket);
-    char *json = door_status_json(door->options.model_name, status, &counts);
-    if (json == NULL)
+    char *json =
+        overview != NULL ? door_status_json(door->options.model_name, overview, &counts) : NULL;
+    if (json == NULL) {
+        struct error error;
+        (void)error_set(&error, E_SYSTEM, "no memory for the status");
+        send_error(door, &waiter->peer, waiter->id, &error);
         return;
+    }
     struct reply reply = {.type = REPLY_STATUS, .text = json, .text_bytes = strlen(json)};
     snprintf(reply.id, sizeof reply.id, "%s", waiter->id);
     (void)!send_reply(door, &waiter->peer, &reply);
@@ -429,7 +434,10 @@ static void on_news(struct door_rpc *door, const struct link_news *news)
     switch (news->type) {
     case NEWS_READY: door->context = news->context; break;
     case NEWS_DRAINING: break; // the core refuses, which clients are told
-    case NEWS_STATUS: tell_status(door, &news->status_report); break;
+    case NEWS_STATUS:
+        tell_status(door, news->overview);
+        free(news->overview);
+        break;
     case NEWS_END: door->ended = true; break;
     case NEWS_ACCEPTED:
         if (request != NULL)

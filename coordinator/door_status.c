@@ -13,19 +13,69 @@ static const char *state_of(const struct coord_status *status)
     return status->groups_ready == status->groups ? "ready" : "starting";
 }
 
-char *door_status_json(const char *model_name, const struct coord_status *status,
+struct count {
+    const char *name;
+    int64_t value;
+};
+
+static void set_counts(json_t *object, const struct count *counts, size_t counts_count)
+{
+    for (size_t i = 0; i < counts_count; i++)
+        json_object_set_new(object, counts[i].name, json_integer(counts[i].value));
+}
+
+static json_t *rank_json(const struct coord_rank_status *rank)
+{
+    json_t *object = json_object();
+    if (!rank->is_here)
+        return object;
+    const struct count counts[] = {
+        {"pid", rank->pid},
+        {"silent_ms", (int64_t)(rank->heard_ns / 1000000)},
+        {"step_begun", (int64_t)rank->step_begun},
+        {"step_done", (int64_t)rank->step_done},
+        {"exchanges", (int64_t)rank->exchange_epoch},
+    };
+    json_object_set_new(object, "host", json_string(rank->host));
+    json_object_set_new(object, "ready", json_boolean(rank->is_ready));
+    set_counts(object, counts, sizeof counts / sizeof counts[0]);
+    return object;
+}
+
+static json_t *group_json(const struct coord_group_status *group)
+{
+    static const char *const phases[] = {
+        [COORD_GROUP_FORMING] = "forming", [COORD_GROUP_LOADING] = "loading",
+        [COORD_GROUP_READY] = "ready",     [COORD_GROUP_FAILED] = "failed",
+        [COORD_GROUP_ENDED] = "ended",
+    };
+    const struct count counts[] = {
+        {"epoch", (int64_t)group->epoch},         {"step_sent", (int64_t)group->step_sent},
+        {"step_done", (int64_t)group->step_done}, {"running", group->running},
+        {"slots_free", group->slots_free},        {"slots", group->slots},
+        {"pages_free", group->pages_free},        {"pages", group->pages},
+    };
+    json_t *object = json_object(), *ranks = json_array();
+    json_object_set_new(object, "phase", json_string(phases[group->phase]));
+    set_counts(object, counts, sizeof counts / sizeof counts[0]);
+    for (int r = 0; r < group->ranks_count; r++)
+        json_array_append_new(ranks, rank_json(&group->ranks[r]));
+    json_object_set_new(object, "ranks", ranks);
+    return object;
+}
+
+char *door_status_json(const char *model_name, const struct overview *overview,
                        const struct socket_counts *sockets)
 {
-    const struct {
-        const char *name;
-        int64_t value;
-    } counts[] = {
+    const struct coord_status *status = &overview->status;
+    const struct count counts[] = {
         {"groups_ready", status->groups_ready},
         {"groups", status->groups},
         {"vocab", status->vocab},
         {"running", status->running},
         {"queued", status->queued},
         {"queued_max", status->queued_max},
+        {"preempted", status->preempted},
         {"slots_free", status->slots_free},
         {"slots", status->slots},
         {"pages_free", status->pages_free},
@@ -35,6 +85,8 @@ char *door_status_json(const char *model_name, const struct coord_status *status
         {"steps", (int64_t)status->steps},
         {"requests_done", (int64_t)status->requests_done},
         {"requests_failed", (int64_t)status->requests_failed},
+        {"preemptions", (int64_t)status->preemptions},
+        {"epochs", (int64_t)status->epochs},
         {"tokens_in", (int64_t)status->tokens_in},
         {"tokens_out", (int64_t)status->tokens_out},
         {"clients_connected", (int64_t)(sockets->connected - sockets->disconnected)},
@@ -44,8 +96,11 @@ char *door_status_json(const char *model_name, const struct coord_status *status
     json_t *object = json_object();
     json_object_set_new(object, "model", json_string(model_name));
     json_object_set_new(object, "state", json_string(state_of(status)));
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
-        json_object_set_new(object, counts[i].name, json_integer(counts[i].value));
+    set_counts(object, counts, sizeof counts / sizeof counts[0]);
+    json_t *groups = json_array();
+    for (int g = 0; g < overview->groups_count; g++)
+        json_array_append_new(groups, group_json(&overview->groups[g]));
+    json_object_set_new(object, "groups_now", groups);
     char *json = json_dumps(object, JSON_COMPACT);
     json_decref(object);
     return json;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "coordinator/core.h"
+#include "coordinator/overview.h"
 #include "parallel/base/ring.h"
 
 enum {
@@ -28,6 +29,7 @@ struct link_order {
     uint64_t request;
     int32_t *prompt; // [prompt_tokens], malloc'ed
     int32_t prompt_tokens;
+    uint64_t arrived_ns; // at the door
     struct coord_sampling sampling;
     const char *reason; // FINISH: a literal
 };
@@ -39,7 +41,7 @@ enum link_news_type {
     NEWS_TOKENS,   // request, tokens
     NEWS_DONE,     // request, reason, usage
     NEWS_ERROR,    // request, status, text
-    NEWS_STATUS,   // status_report
+    NEWS_STATUS,   // overview
     NEWS_END,      // nothing follows: flush and leave
 };
 
@@ -54,8 +56,8 @@ struct link_news {
     const char *reason; // DONE: a literal
     union {
         struct coord_usage usage;
-        struct coord_status status_report;
-        int32_t context; // READY: longest sequence
+        struct overview *overview; // malloc'ed, for the door to free; NULL: there is no memory
+        int32_t context;           // READY: longest sequence
     };
 };
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "coordinator/core.h"
+#include "coordinator/requests_times.h"
 #include "coordinator/token_pool.h"
 
 enum { REQUEST_NONE_INDEX = -1 };
@@ -44,6 +45,7 @@ struct request {
     int32_t tokens_in_flight; // most tokens that those rows may draw
     int32_t next, previous;   // in the queue, the running list of its group, or the free list
     int32_t target_steps, preemptions;
+    struct request_times times;
 };
 
 // A doubly linked list of requests through next and previous.

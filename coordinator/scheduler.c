@@ -135,6 +135,7 @@ void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
     action->request = request->number;
     action->reason = reason;
     report_usage(action, request);
+    request_times_end(&request->times, action, coord->now_ns);
     coord->requests_done++;
     if (request->phase == PHASE_QUEUED)
         scheduler_drop_queued(coord, index);

@@ -86,6 +86,7 @@ static bool admit(struct coord *coord, int32_t g, int32_t index)
     request->slot = state_slots_take(&group->slots, index);
     request->group = g;
     request->ran = true;
+    request_times_admit(&request->times, coord->now_ns);
     request->phase = PHASE_RUNNING;
     request->prefill_end = request->tokens.tokens;
     request->prefill_given = 0;

@@ -45,6 +45,7 @@ static bool apply_tokens(struct coord *coord, int32_t index, const struct step_r
     action->request = request->number;
     action->tokens = result->tokens;
     action->tokens_count = result->count;
+    request_times_tell(&request->times, action, coord->now_ns);
     if (reason != NULL)
         scheduler_finish(coord, index, reason, out);
     return true;

@@ -28,8 +28,9 @@ struct shell {
     struct socket_peer peers[COORD_WORKERS_MAX]; // bytes_count 0 = free
     uint8_t *frame;                              // [WIRE_WORKER_FRAME_BYTES_MAX]
     struct step_result *results;                 // [STEP_ROWS_MAX]
-    uint64_t alive_ns;                           // when ALIVE was last sent
-    uint64_t drain_ns;                           // when draining began, 0 = not
+    struct figures figures;
+    uint64_t alive_ns; // when ALIVE was last sent
+    uint64_t drain_ns; // when draining began, 0 = not
     int groups_ready;
     bool drained, failed;
     int signals_seen;
@@ -161,6 +162,9 @@ static void on_worker_frame(struct shell *shell, const struct socket_peer *peer,
         break;
     default: (void)error_set(&error, E_MALFORMED, "a frame of no known type"); break;
     }
+    if (status == OK && type == MESSAGE_REPORT) {
+        figures_report(&shell->figures, &message.report, shell->options.core.ranks, clock_now_ns());
+    }
     if (status == OK)
         step(shell, &event);
     else
@@ -198,6 +202,7 @@ static void on_order(struct shell *shell, struct link *link, const struct link_o
         event.submit.request = order->request;
         event.submit.prompt = order->prompt;
         event.submit.prompt_tokens = order->prompt_tokens;
+        event.submit.arrived_ns = order->arrived_ns;
         event.submit.sampling = order->sampling;
         step(shell, &event);
         free(order->prompt);
@@ -209,7 +214,7 @@ static void on_order(struct shell *shell, struct link *link, const struct link_o
         step(shell, &event);
         break;
     case ORDER_STATUS:
-        coord_status(shell->core, &news.status_report);
+        news.overview = overview_make(shell->core, &shell->figures);
         link_tell(link, &news);
         break;
     case ORDER_DRAIN: drain(shell); break;
@@ -324,6 +329,7 @@ static void send_plan(struct shell *shell, const struct coord_action *action)
 
 static void act(struct shell *shell, const struct coord_action *action)
 {
+    figures_action(&shell->figures, action);
     switch (action->type) {
     case ACTION_SEND_PLACE:
     case ACTION_SEND_REFUSE:

@@ -12,10 +12,34 @@
 
 #include "coordinator/door_status.h"
 
+// One group of two ranks, of which the second has not come.
 static json_t *status_of(const char *name, const struct coord_status *status,
                          const struct socket_counts *sockets)
 {
-    char *text = door_status_json(name, status, sockets);
+    struct overview *overview = calloc(1, sizeof *overview + sizeof overview->groups[0]);
+    assert_non_null(overview);
+    overview->status = *status;
+    overview->groups_count = 1;
+    overview->groups[0] = (struct coord_group_status){.phase = COORD_GROUP_LOADING,
+                                                      .epoch = 51,
+                                                      .step_sent = 52,
+                                                      .step_done = 53,
+                                                      .running = 54,
+                                                      .slots = 55,
+                                                      .slots_free = 56,
+                                                      .pages = 57,
+                                                      .pages_free = 58,
+                                                      .ranks_count = 2,
+                                                      .ranks = {{.is_here = true,
+                                                                 .is_ready = true,
+                                                                 .pid = 61,
+                                                                 .host = "h",
+                                                                 .heard_ns = 62999999,
+                                                                 .step_begun = 63,
+                                                                 .step_done = 64,
+                                                                 .exchange_epoch = 65}}};
+    char *text = door_status_json(name, overview, sockets);
+    free(overview);
     assert_non_null(text);
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     free(text);
@@ -79,6 +103,36 @@ static void every_count_has_its_name(void **state)
     json_decref(object);
 }
 
+static void check_counts(const json_t *object, const char *const *names, int count, int first)
+{
+    for (int i = 0; i < count; i++) {
+        if (json_integer_value(json_object_get(object, names[i])) != first + i)
+            fail_msg("%s is not %d", names[i], first + i);
+    }
+}
+
+static void groups_and_ranks(void **state)
+{
+    (void)state;
+    static const char *const of_group[] = {"epoch", "step_sent",  "step_done", "running",
+                                           "slots", "slots_free", "pages",     "pages_free"};
+    static const char *const of_rank[] = {"pid", "silent_ms", "step_begun", "step_done",
+                                          "exchanges"};
+    const struct coord_status status = {.groups = 1};
+    const struct socket_counts none = {0};
+    json_t *object = status_of("m", &status, &none);
+    const json_t *group = json_array_get(json_object_get(object, "groups_now"), 0);
+    const json_t *ranks = json_object_get(group, "ranks");
+    assert_string_equal(json_string_value(json_object_get(group, "phase")), "loading");
+    check_counts(group, of_group, 8, 51);
+    assert_int_equal(json_array_size(ranks), 2);
+    check_counts(json_array_get(ranks, 0), of_rank, 5, 61);
+    assert_true(json_is_true(json_object_get(json_array_get(ranks, 0), "ready")));
+    assert_string_equal(json_string_value(json_object_get(json_array_get(ranks, 0), "host")), "h");
+    assert_int_equal(json_object_size(json_array_get(ranks, 1)), 0);
+    json_decref(object);
+}
+
 static void states_have_names(void **state)
 {
     (void)state;
@@ -114,6 +168,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_count_has_its_name),
+        cmocka_unit_test(groups_and_ranks),
         cmocka_unit_test(states_have_names),
         cmocka_unit_test(the_name_is_quoted),
     };

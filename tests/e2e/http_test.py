@@ -268,15 +268,41 @@ class Server(harness.SharedCase):
         self.assertGreater(chat["count"], 8)
 
     def test_metrics_move(self):
-        names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total",
-                 "vllm:time_to_first_token_seconds_count", "vllm:inter_token_latency_seconds_count",
-                 "vllm:e2e_request_latency_seconds_count", "deltamesh:http_requests_total")
-        before = {name: metric(self.http, name) for name in names}
+        counts = ("time_to_first_token_seconds", "e2e_request_latency_seconds",
+                  "request_queue_time_seconds", "request_prefill_time_seconds",
+                  "request_decode_time_seconds", "request_prompt_tokens",
+                  "request_generation_tokens")
+        names = ["prompt_tokens_total", "generation_tokens_total",
+                 "inter_token_latency_seconds_count", "request_prompt_tokens_sum",
+                 "request_generation_tokens_sum", "prefix_cache_queries_total",
+                 'request_success_total{model_name="model",finished_reason="length"}',
+                 'request_success_total{model_name="model",finished_reason="stop"}',
+                 *[name + "_count" for name in counts]]
+        ours = ["steps_total", "step_seconds_count", "rank_skew_seconds_count",
+                "http_requests_total"]
+        names = ["vllm:" + name for name in names] + ["deltamesh:" + name for name in ours]
+
+        def look():
+            return {name: metric(self.http, name) for name in names}
+        before = look()
         answer = self.http.post("/v1/completions", {**GREEDY, "max_tokens": 9})[2]
-        moved = {name: metric(self.http, name) - before[name] for name in names}
-        prompt = answer["usage"]["prompt_tokens"]
-        self.assertEqual([moved[name] for name in names[:5]], [prompt, 9, 1, 8, 1])
-        self.assertGreater(moved[names[5]], 6)
+        with self.shared.client() as client:  # the other door's requests count as well
+            client.generate(prompt=PROMPT, max_tokens=9, temperature=0)
+        after = look()
+        moved = [after[name] - before[name] for name in names]
+        prompt = 2 * answer["usage"]["prompt_tokens"]
+        self.assertEqual(moved[:8], [prompt, 18, 16, prompt, 18, prompt, 2, 0])
+        self.assertEqual(moved[8:8 + len(counts)], [2] * len(counts))
+        steps, device, skew, asked = moved[8 + len(counts):]
+        self.assertGreaterEqual(steps, 18)
+        self.assertLess(steps, 30)
+        self.assertEqual((device, skew), (steps, steps))
+        self.assertEqual(asked, len(names) + 1)
+        # The parts of the time are the whole, and no more than what the clock says.
+        parts = [metric(self.http, f"vllm:request_{part}_time_seconds_sum")
+                 for part in ("queue", "prefill", "decode")]
+        whole = metric(self.http, "vllm:e2e_request_latency_seconds_sum")
+        self.assertAlmostEqual(sum(parts), whole, delta=0.001)
         self.assertEqual(metric(self.http, "vllm:num_requests_running"), 0)
         self.assertEqual(metric(self.http, "deltamesh:state_slots_free"), 32)
 
