@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// attention.cu -- keys and values are appended first; then a block per (token, query head) walks
-// the pages, a warp per key, and merges its warps' softmaxes in order. General, not yet split-KV.
-#include "kernels/device/launch.cuh"
-#include "kernels/device/reduce.cuh"
-
-extern "C" {
-#include "kernels/attention.h"
-}
+// attention.cu -- which kernels serve a step, and the general ones, for heads that are not of 256:
+// keys and values are appended first; then a block per (token, query head) walks the pages, a warp
+// per key, and merges its warps' softmaxes in order.
+#include "kernels/device/attention.cuh"
 
 enum {
     ATTENTION_WARPS = 4,
@@ -147,6 +143,9 @@ static __global__ void attention_kernel(struct attention op)
     const bf16 *query =
         op.projected + static_cast<int64_t>(token) * op.projected_stride + head * op.head_dim;
     norm_rotate(q, query, op.q_norm, op, position, shared);
+    for (int i = static_cast<int>(threadIdx.x); i < op.head_dim; i += ATTENTION_THREADS)
+        q[i] = bf16_to_float(bf16_from_float(q[i]));
+    __syncthreads();
     running r = {-INFINITY, 0, {0}};
     for (int key = op.position_first + static_cast<int>(threadIdx.x) / WARP_THREADS;
          key <= position; key += ATTENTION_WARPS)
@@ -154,16 +153,32 @@ static __global__ void attention_kernel(struct attention op)
     merge(op, r, token, head);
 }
 
-extern "C" void attention(struct stream *stream, const struct attention *op)
+static void attention_general(struct stream *stream, const struct attention *op)
 {
-    ASSERT(op->head_dim <= HEAD_DIM_MAX && op->heads % op->kv_heads == 0);
     unsigned tokens = static_cast<unsigned>(op->tables.tokens_count);
-    if (tokens == 0)
-        return;
     append_kernel<<<dim3(static_cast<unsigned>(op->kv_heads), tokens), ATTENTION_THREADS, 0,
                     stream->handle>>>(*op);
     LAUNCH_CHECK();
     attention_kernel<<<dim3(static_cast<unsigned>(op->heads), tokens), ATTENTION_THREADS, 0,
                        stream->handle>>>(*op);
     LAUNCH_CHECK();
+}
+
+extern "C" void attention(struct stream *stream, const struct attention *op)
+{
+    ASSERT(op->head_dim <= HEAD_DIM_MAX && op->heads % op->kv_heads == 0);
+    ASSERT(op->position_first >= 0);
+    if (op->tables.tokens_count == 0)
+        return;
+    bool tiled = op->head_dim == HEAD_DIM && op->rotary_dim % 16 == 0 &&
+                 op->position_first < PAGE_TOKENS && op->rotary_dim <= 2 * ROTARY_PAIRS_MAX &&
+                 op->projected_stride % BF16_VECTOR == 0;
+    if (!tiled) {
+        attention_general(stream, op);
+        return;
+    }
+    if (op->tables.decode_rows > 0)
+        attention_decode(stream, op);
+    if (op->tables.decode_rows < op->tables.rows_count || op->tables.decode_rows == 0)
+        attention_prefill(stream, op);
 }

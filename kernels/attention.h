@@ -5,11 +5,16 @@
 //   shape   projected [tokens, projected_stride] bf16 = [q | gate | k | v] of own heads;
 //           k_pages, v_pages [pages, kv_heads, 64, head_dim] bf16; y [tokens, heads * head_dim]
 //   needs   heads % kv_heads == 0, head_dim <= 256, rotary_dim even, <= head_dim
-//   launch  a block of 128 per KV head and token appends; a block of 128 per head and token
+//   launch  heads of 256: decode rows by a block a multiprocessor that share all pages evenly, and
+//           a kernel that merges; prefill rows by an append and a block per 128 queries of a head.
+//           Else a block of 128 per head and token. Chained: before its wait the first kernel reads
+//           the step's tables, the block table and keys and values of earlier steps, so at least
+//           one kernel lies between this op and whatever wrote those
 //   moves   per row (position + tokens) * kv_heads * head_dim * 4 bytes of KV
 //   limit   HBM: 4,096 tokens of 2 KV heads are 8.4 MB, 1.8 us at 4.6 TB/s
-//   error   k is rounded to bf16 once when appended, q is not rounded; softmax and the gated sum
-//           are rounded to bf16 once
+//   error   k is rounded to bf16 once when appended, q once after its rotation; the gated sum is
+//           rounded to bf16 once. Tensor cores also round the weights of values, relative to the
+//           largest, to bf16 once: 2^-9 of the sum of weight x |value|
 //   angles  f32(position * inverse frequency), then cos and sin of it, times rotary_scale
 //   keys    position_first .. own position; a token that sees none gets zeros
 //   source  Qwen3_5Attention of HF transformers (zero-centred q/k norm, rotate-half on the first
@@ -24,7 +29,20 @@
 #include "kernels/slots.h"
 #include "kernels/types.h"
 
-enum { ATTENTION_PAGE_TOKENS = 64 };
+enum {
+    ATTENTION_PAGE_TOKENS = 64,
+    ATTENTION_PARTS_MAX = 160, // blocks that share the pages of a step's decode rows
+    ATTENTION_PART_ROWS = 48,  // queries of a part: 8 heads x 6 tokens
+    ATTENTION_BORDER_BYTES = 32,
+};
+
+// What the blocks of a step leave for the kernel that merges them; of no meaning between steps.
+// Used with heads of 256.
+struct attention_workspace {
+    float *sums;   // [2 * ATTENTION_PARTS_MAX, ATTENTION_PART_ROWS, head_dim] of weight x value
+    float *scales; // [2 * ATTENTION_PARTS_MAX, ATTENTION_PART_ROWS, 2] largest score, weights
+    void *borders; // [ATTENTION_PARTS_MAX, ATTENTION_BORDER_BYTES]
+};
 
 struct attention {
     struct step_tables tables;
@@ -39,6 +57,7 @@ struct attention {
     int heads, kv_heads, head_dim, rotary_dim;
     int position_first; // keys from here on: 0; 1 for the MTP head, whose position 0 has no pair
     bf16 *y;
+    struct attention_workspace workspace; // not used by the twin
 };
 
 void attention(struct stream *stream, const struct attention *op);

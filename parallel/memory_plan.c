@@ -158,6 +158,16 @@ static uint64_t token_bytes(const struct model_config *config, const struct shar
     return rows * 2 + routing + TABLE_BYTES_PER_TOKEN;
 }
 
+// What the blocks of a step leave for one another: struct attention_workspace.
+static uint64_t attention_parts_bytes(const struct model_config *config)
+{
+    uint64_t queries = (uint64_t)ATTENTION_PARTS * ATTENTION_PART_QUERIES;
+    if (config->head_dim != ATTENTION_PART_HEAD_DIM)
+        return 0;
+    return aligned(queries * ATTENTION_PART_HEAD_DIM * 4) + aligned(queries * 2 * 4) +
+           aligned(ATTENTION_PARTS * ATTENTION_PART_BORDER_BYTES);
+}
+
 // Everything that grows with the size of a step, and the tables.
 static uint64_t workspace_bytes(const struct model_config *config, const struct shard *shard,
                                 const struct memory_plan *plan)
@@ -166,6 +176,7 @@ static uint64_t workspace_bytes(const struct model_config *config, const struct 
     uint64_t ranks = (uint64_t)shard->ranks;
     uint64_t samples = sequences * VERIFY_ROWS_MAX < tokens ? sequences * VERIFY_ROWS_MAX : tokens;
     uint64_t bytes = TABLE_BYTES + tokens * token_bytes(config, shard);
+    bytes += attention_parts_bytes(config);
     bytes += samples * ((uint64_t)shard->vocab.count * 4 + (1 + 3 * ranks) * CANDIDATE_BYTES);
     bytes += sequences * (TABLE_BYTES_PER_SEQUENCE + 4 * (uint64_t)plan->pages_per_sequence);
     bytes += sequences * 2 * (uint64_t)shard->vocab.count; // how often each token was drawn

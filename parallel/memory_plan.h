@@ -18,6 +18,12 @@ enum {
     VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
     CHECKPOINTS_MAX = 4096,  // of prefix reuse, in a group
     SEQUENCE_TOKENS_MAX = 1 << 20,
+    // kernels/attention.h: parts of decode rows under way, their queries, bytes beside their sums;
+    // for heads of this size only.
+    ATTENTION_PARTS = 320,
+    ATTENTION_PART_QUERIES = 48,
+    ATTENTION_PART_BORDER_BYTES = 16,
+    ATTENTION_PART_HEAD_DIM = 256,
 };
 
 // What the operator asked for; 0 = choose.

@@ -111,6 +111,7 @@ static void mix_attention(const struct model *model, const struct step_tables *t
                                  .rotary_dim = config->rope.rotary_dim,
                                  .position_first = position_first,
                                  .y = w->mixed,
+                                 .workspace = w->attention,
                              });
     linear_push(model->stream, &(struct linear_push){
                                    .push = group_exchange(model->group),

@@ -9,6 +9,10 @@
 _Static_assert((int)ROW_VERIFY_MAX == (int)VERIFY_ROWS_MAX,
                "kernels and memory plan agree on verify rows");
 _Static_assert((int)ATTENTION_PAGE_TOKENS == (int)TOKENS_PER_PAGE, "one page size");
+_Static_assert(2 * (int)ATTENTION_PARTS_MAX == (int)ATTENTION_PARTS &&
+                   (int)ATTENTION_PART_ROWS == (int)ATTENTION_PART_QUERIES &&
+                   (int)ATTENTION_BORDER_BYTES == 2 * (int)ATTENTION_PART_BORDER_BYTES,
+               "attention's parts");
 
 enum { CARVE_ALIGN_BYTES = 256 };
 
@@ -110,6 +114,14 @@ static void carve_workspace(struct workspace *w, struct carver *carver,
         w->expert_ids = (int32_t *)carve(carver, picks, sizeof(int32_t));
         w->expert_weights = (float *)carve(carver, picks, sizeof(float));
         w->shared_weights = (float *)carve(carver, tokens, sizeof(float));
+    }
+    if (config->head_dim == ATTENTION_PART_HEAD_DIM) {
+        uint64_t queries = (uint64_t)ATTENTION_PARTS * ATTENTION_PART_ROWS;
+        w->attention = (struct attention_workspace){
+            .sums = (float *)carve(carver, queries * ATTENTION_PART_HEAD_DIM, sizeof(float)),
+            .scales = (float *)carve(carver, queries * 2, sizeof(float)),
+            .borders = carve(carver, ATTENTION_PARTS_MAX, ATTENTION_BORDER_BYTES),
+        };
     }
     w->logits = (float *)carve(
         carver, (uint64_t)state_samples_max(plan) * (uint64_t)shard->vocab.count, sizeof(float));

@@ -36,6 +36,7 @@ struct workspace {
     float *expert_weights; // [tokens, picks]
     float *shared_weights; // [tokens]
     float *logits;         // [samples, vocab own]
+    struct attention_workspace attention;
 };
 
 // What prefix reuse keeps; nothing when the plan has no checkpoints.

@@ -120,8 +120,10 @@ static void load_tile(struct tile *tile, const struct attention *op, const struc
         tile->y_at[i] = ((size_t)token * heads + head) * head_dim;
         tile->weight[i] = 0;
         tile->largest[i] = -INFINITY;
-        for (int j = 0; j < op->head_dim; j++)
+        for (int j = 0; j < op->head_dim; j++) {
+            tile->q[i][j] = (double)bf16_to_float(bf16_from_double(tile->q[i][j]));
             tile->sum[i][j] = 0;
+        }
     }
 }
 

@@ -249,12 +249,20 @@ static void check_stored(const struct world *w, int slot)
     }
 }
 
+// A query as the products see it: rounded to bf16 once.
+static void plain_query(double *q, const bf16 *x, const struct world *w, int position)
+{
+    plain_norm_rotate(q, x, w->op.q_norm, w, position);
+    for (int i = 0; i < w->op.head_dim; i++)
+        q[i] = (double)bf16_to_float(bf16_from_double(q[i]));
+}
+
 // Softmax over all keys at once, in two passes, on the stored k and v.
 static void plain_attention(double *y, const struct world *w, int slot, int position, int head)
 {
     double q[256], scores[POSITIONS], largest = -INFINITY, sum = 0;
     int dim = w->op.head_dim, kv_head = head / (w->op.heads / w->op.kv_heads);
-    plain_norm_rotate(q, raw_row(w, slot, position) + head * dim, w->op.q_norm, w, position);
+    plain_query(q, raw_row(w, slot, position) + head * dim, w, position);
     for (int key = w->op.position_first; key <= position; key++) {
         const bf16 *k = stored_row(w, w->op.k_pages, slot, key, kv_head);
         scores[key] = 0;
@@ -435,7 +443,7 @@ static void the_longest_context_works(void **state)
     ops_wait(&w.ops);
     double q[256], largest = -INFINITY, sum = 0, first = 0;
     double *scores = ops_alloc(&w.ops, (LAST + 1) * sizeof *scores);
-    plain_norm_rotate(q, w.raw, w.op.q_norm, &w, LAST);
+    plain_query(q, w.raw, &w, LAST);
     for (int key = 0; key <= LAST; key++) {
         size_t at = (size_t)steps.slots.block_table[key / 64] * 64 * DIM + (size_t)(key % 64) * DIM;
         scores[key] = 0;

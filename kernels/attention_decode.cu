@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: Apache-2.0
+// attention_decode.cu -- decode rows with heads of 256: split-KV on tensor cores. The work of all
+// rows is one list of units (row, KV head, block of queries, page); a block takes an even share of
+// it, wherever its borders fall. Pages stream through a ring in shared memory. attention_merge
+// merges the parts of whatever lay across a border.
+//
+// The queries of a KV head (group x tokens) are the rows of the product, so every key and value is
+// read once for all of them. Lengths are read on the device: the grid is the same for all steps.
+#include "kernels/device/attention.cuh"
+
+enum {
+    DECODE_WARPS = 8,
+    DECODE_THREADS = DECODE_WARPS * WARP_THREADS,
+    DECODE_STAGES = 3,
+    STAGE_BYTES = 2 * PAGE_BYTES,
+    WARP_DIMS = HEAD_DIM / DECODE_WARPS, // of the output that a warp holds
+    WEIGHT_PITCH = PAGE_TOKENS + 8,      // bf16; 8 more keep rows in different banks
+};
+
+// In dynamic shared memory, after the ring.
+template <int M_TILES> struct decode_shared {
+    uint4 queries[M_TILES * 16 * HEAD_BYTES / 16]; // tile
+    bf16 weights[M_TILES * 16 * WEIGHT_PITCH];
+    float exchange[DECODE_WARPS][M_TILES * 16]; // of maxima, then of sums
+    float2 rotation[ROW_VERIFY_MAX][ROTARY_PAIRS_MAX];
+    int64_t units, first; // in all; of this block
+    int row, offset;      // where the block's share begins
+};
+
+template <int M_TILES> static constexpr size_t decode_shared_bytes()
+{
+    return DECODE_STAGES * STAGE_BYTES + sizeof(decode_shared<M_TILES>);
+}
+
+// A place in the list of units. The page's id is read a step ahead of its use.
+struct cursor {
+    row_view view;
+    int row, item, unit; // item: block * kv_heads + kv head
+    int items, units;    // of the row, of an item
+    int page;
+};
+
+static __device__ __forceinline__ int row_units(const row_view &view)
+{
+    return (view.position + view.active + PAGE_TOKENS - 1) / PAGE_TOKENS;
+}
+
+template <int M_TILES>
+static __device__ __forceinline__ int row_items(const struct attention &op, const row_view &view)
+{
+    int queries = view.active * (op.heads / op.kv_heads);
+    return (queries + M_TILES * 16 - 1) / (M_TILES * 16) * op.kv_heads;
+}
+
+static __device__ __forceinline__ int read_page(const struct attention &op, const cursor &at)
+{
+    return op.slots
+        .block_table[static_cast<int64_t>(at.view.slot) * op.slots.pages_per_sequence + at.unit];
+}
+
+template <int M_TILES>
+static __device__ __forceinline__ void enter_row(cursor *at, const struct attention &op)
+{
+    at->view = view_row(op, at->row);
+    at->units = row_units(at->view);
+    at->items = row_items<M_TILES>(op, at->view);
+    at->item = 0;
+    at->unit = 0;
+}
+
+// To the next unit, over rows that do not run. There has to be one.
+template <int M_TILES>
+static __device__ __forceinline__ void advance(cursor *at, const struct attention &op)
+{
+    if (++at->unit == at->units) {
+        at->unit = 0;
+        if (++at->item == at->items) {
+            do {
+                at->row++;
+                enter_row<M_TILES>(at, op);
+            } while (at->view.active == 0);
+        }
+    }
+    at->page = read_page(op, *at);
+}
+
+// Which share holds unit u when `shares` of them divide `units` evenly: share c begins at
+// floor(c * units / shares).
+static __device__ __forceinline__ int share_of(int64_t unit, int64_t units, int64_t shares)
+{
+    return static_cast<int>(((unit + 1) * shares - 1) / units);
+}
+
+// Counts units, finds this block's share and where it begins. scratch [decode_rows] shared.
+template <int M_TILES>
+static __device__ void find_share(decode_shared<M_TILES> *s, int *scratch,
+                                  const struct attention &op)
+{
+    int rows = op.tables.decode_rows, lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    for (int row = static_cast<int>(threadIdx.x); row < rows; row += DECODE_THREADS) {
+        row_view view = view_row(op, row);
+        scratch[row] = view.active > 0 ? row_units(view) * row_items<M_TILES>(op, view) : 0;
+    }
+    __syncthreads();
+    if (threadIdx.x < WARP_THREADS) {
+        int each = (rows + WARP_THREADS - 1) / WARP_THREADS;
+        int low = min(lane * each, rows), high = min(low + each, rows);
+        int64_t sum = 0, before, units;
+        for (int row = low; row < high; row++)
+            sum += scratch[row];
+        before = sum;
+        for (int step = 1; step < WARP_THREADS; step *= 2) {
+            int64_t other = __shfl_up_sync(0xffffffffu, before, step);
+            before += lane >= step ? other : 0;
+        }
+        units = __shfl_sync(0xffffffffu, before, WARP_THREADS - 1);
+        before -= sum;
+        int64_t shares = min(static_cast<int64_t>(gridDim.x), units);
+        int64_t first = blockIdx.x < shares ? blockIdx.x * units / shares : units;
+        if (lane == 0) {
+            s->units = units;
+            s->first = first;
+        }
+        if (first >= before && first < before + sum) {
+            int row = low;
+            while (first >= before + scratch[row])
+                before += scratch[row++];
+            s->row = row;
+            s->offset = static_cast<int>(first - before);
+        }
+    }
+    __syncthreads();
+}
+
+// Queues the copies of a page's keys and values that lie before the row's new tokens; zeros after.
+static __device__ __forceinline__ void fetch(uint32_t stage, const struct attention &op,
+                                             const cursor &at)
+{
+    int thread = static_cast<int>(threadIdx.x), row = thread / 32;
+    int known = at.view.position - at.unit * PAGE_TOKENS;
+    int64_t from =
+        (static_cast<int64_t>(at.page) * op.kv_heads + at.item % op.kv_heads) * PAGE_BYTES +
+        thread * 16;
+    const char *keys = reinterpret_cast<const char *>(op.k_pages) + from;
+    const char *values = reinterpret_cast<const char *>(op.v_pages) + from;
+    uint32_t to = stage + tile_at(row, thread % 32);
+#pragma unroll
+    for (int i = 0; i < PAGE_TOKENS; i += DECODE_WARPS)
+        copy_async(to + i * HEAD_BYTES, keys + i * HEAD_BYTES, row + i < known ? 16 : 0);
+#pragma unroll
+    for (int i = 0; i < PAGE_TOKENS; i += DECODE_WARPS)
+        copy_async(to + PAGE_BYTES + i * HEAD_BYTES, values + i * HEAD_BYTES,
+                   row + i < known ? 16 : 0);
+}
+
+// Norm, rotation and rounding of the item's queries into shared memory. All threads.
+template <int M_TILES>
+static __device__ void load_queries(decode_shared<M_TILES> *s, const struct attention &op,
+                                    const cursor &at)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int group = op.heads / op.kv_heads, pairs = op.rotary_dim / 2;
+    int first = at.item / op.kv_heads * M_TILES * 16, kv_head = at.item % op.kv_heads;
+    float scale[BF16_VECTOR];
+    bf16x8 raw[M_TILES * 16 / DECODE_WARPS];
+    load_norm(scale, op.q_norm);
+#pragma unroll
+    for (int i = 0; i < M_TILES * 16 / DECODE_WARPS; i++) {
+        int query = first + warp + i * DECODE_WARPS;
+        raw[i].bits = make_uint4(0, 0, 0, 0);
+        if (query < at.view.active * group)
+            raw[i] = projected_head(op, at.view.token_first + query / group,
+                                    kv_head * group + query % group);
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < at.view.active * pairs; i += DECODE_THREADS)
+        s->rotation[i / pairs][i % pairs] =
+            rotation_of(op, at.view.position + i / pairs, i % pairs);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < M_TILES * 16 / DECODE_WARPS; i++) {
+        int row = warp + i * DECODE_WARPS, token = min((first + row) / group, at.view.active - 1);
+        bf16x8 q = norm_rotate_head(raw[i], scale, op.eps, s->rotation[token], op.rotary_dim);
+        *reinterpret_cast<uint4 *>(reinterpret_cast<char *>(s->queries) + tile_at(row, lane)) =
+            q.bits;
+    }
+    __syncthreads();
+}
+
+// Keys and values of the row's new tokens in this page: into the tile, and to the page itself by
+// the first block of queries. A warp per token.
+template <int M_TILES>
+static __device__ void append(char *stage, decode_shared<M_TILES> *s, const struct attention &op,
+                              const cursor &at)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int row = at.view.position + warp - at.unit * PAGE_TOKENS, kv_head = at.item % op.kv_heads;
+    if (warp >= at.view.active || row < 0 || row >= PAGE_TOKENS)
+        return;
+    float scale[BF16_VECTOR];
+    int token = at.view.token_first + warp;
+    load_norm(scale, op.k_norm);
+    bf16x8 value = projected_head(op, token, 2 * op.heads + op.kv_heads + kv_head);
+    bf16x8 key = norm_rotate_head(projected_head(op, token, 2 * op.heads + kv_head), scale, op.eps,
+                                  s->rotation[warp], op.rotary_dim);
+    *reinterpret_cast<uint4 *>(stage + tile_at(row, lane)) = key.bits;
+    *reinterpret_cast<uint4 *>(stage + PAGE_BYTES + tile_at(row, lane)) = value.bits;
+    if (at.item < op.kv_heads) {
+        int64_t to = ((static_cast<int64_t>(at.page) * op.kv_heads + kv_head) * PAGE_TOKENS + row) *
+                         (HEAD_DIM / BF16_VECTOR) +
+                     lane;
+        reinterpret_cast<uint4 *>(op.k_pages)[to] = key.bits;
+        reinterpret_cast<uint4 *>(op.v_pages)[to] = value.bits;
+    }
+}
+
+// A softmax under way for the rows of a product that a thread holds: lane / 4 and 8 more.
+template <int M_TILES> struct running {
+    float largest[M_TILES][2], weight[M_TILES][2]; // weight: of this thread's keys only
+    float sum[M_TILES][WARP_DIMS / 8][4];
+};
+
+template <int M_TILES> static __device__ __forceinline__ void begin(running<M_TILES> *r)
+{
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++) {
+        for (int h = 0; h < 2; h++) {
+            r->largest[m][h] = -INFINITY;
+            r->weight[m][h] = 0;
+        }
+        for (int j = 0; j < WARP_DIMS / 8; j++) {
+            for (int k = 0; k < 4; k++)
+                r->sum[m][j][k] = 0;
+        }
+    }
+}
+
+// Scores of eight keys a warp, in units of log2, -inf where a query may not see the key.
+template <int M_TILES>
+static __device__ __forceinline__ void score(float (&scores)[M_TILES][4], uint32_t stage,
+                                             uint32_t queries, const struct attention &op,
+                                             const cursor &at)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    float sums[2][M_TILES][4] = {};
+#pragma unroll
+    for (int step = 0; step < HEAD_DIM / 32; step++) {
+        uint32_t keys[4];
+        load_matrices(keys, stage + tile_at(warp * 8 + lane % 8, step * 4 + lane / 8));
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+#pragma unroll
+            for (int m = 0; m < M_TILES; m++) {
+                uint32_t q[4];
+                load_matrices(
+                    q, queries + tile_at(m * 16 + lane % 16, (step * 2 + half) * 2 + lane / 16));
+                multiply_add(sums[half][m], q, keys[2 * half], keys[2 * half + 1]);
+            }
+        }
+    }
+    const float scale = 1.4426950408889634f / 16; // log2 e / sqrt(256)
+    int group = op.heads / op.kv_heads, first = at.item / op.kv_heads * M_TILES * 16;
+    int key = at.unit * PAGE_TOKENS + warp * 8 + lane % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            int query = first + m * 16 + lane / 4 + k / 2 * 8;
+            int position = at.view.position + min(query / group, at.view.active - 1);
+            bool seen = key + k % 2 <= position && key + k % 2 >= op.position_first;
+            scores[m][k] = seen ? (sums[0][m][k] + sums[1][m][k]) * scale : -INFINITY;
+        }
+    }
+}
+
+// Scores -> weights in shared memory, relative to the largest so far of all warps.
+template <int M_TILES>
+static __device__ __forceinline__ void weigh(running<M_TILES> *r, decode_shared<M_TILES> *s,
+                                             const float (&scores)[M_TILES][4])
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float top = quad_max(fmaxf(scores[m][2 * h], scores[m][2 * h + 1]));
+            if (lane % 4 == 0)
+                s->exchange[warp][m * 16 + h * 8 + lane / 4] = top;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int row = m * 16 + h * 8 + lane / 4;
+            float top = r->largest[m][h];
+#pragma unroll
+            for (int w = 0; w < DECODE_WARPS; w++)
+                top = fmaxf(top, s->exchange[w][row]);
+            float base = top == -INFINITY ? 0.0f : top; // nothing seen yet
+            float keep = exp2f(r->largest[m][h] - base);
+            float low = exp2f(scores[m][2 * h] - base), high = exp2f(scores[m][2 * h + 1] - base);
+            r->largest[m][h] = top;
+            r->weight[m][h] = r->weight[m][h] * keep + (low + high);
+#pragma unroll
+            for (int j = 0; j < WARP_DIMS / 8; j++) {
+                r->sum[m][j][2 * h] *= keep;
+                r->sum[m][j][2 * h + 1] *= keep;
+            }
+            *reinterpret_cast<uint32_t *>(
+                &s->weights[row * WEIGHT_PITCH + warp * 8 + lane % 4 * 2]) = bf16_pair(low, high);
+        }
+    }
+    __syncthreads();
+}
+
+// sum += weights x values, 32 dimensions a warp.
+template <int M_TILES>
+static __device__ __forceinline__ void add_values(running<M_TILES> *r, uint32_t values,
+                                                  uint32_t weights)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+#pragma unroll
+    for (int step = 0; step < PAGE_TOKENS / 16; step++) {
+        uint32_t v[WARP_DIMS / 16][4];
+#pragma unroll
+        for (int j = 0; j < WARP_DIMS / 16; j++)
+            load_matrices_turned(v[j],
+                                 values + tile_at(step * 16 + lane % 16,
+                                                  warp * (WARP_DIMS / 8) + j * 2 + lane / 16));
+#pragma unroll
+        for (int m = 0; m < M_TILES; m++) {
+            uint32_t p[4];
+            load_matrices(p, weights + static_cast<uint32_t>(((m * 16 + lane % 16) * WEIGHT_PITCH +
+                                                              step * 16 + lane / 16 * 8) *
+                                                             2));
+#pragma unroll
+            for (int j = 0; j < WARP_DIMS / 8; j++)
+                multiply_add(r->sum[m][j], p, v[j / 2][j % 2 * 2], v[j / 2][j % 2 * 2 + 1]);
+        }
+    }
+}
+
+// The sum of weights of every row, in every thread that holds the row.
+template <int M_TILES> static __device__ void total(running<M_TILES> *r, decode_shared<M_TILES> *s)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+#pragma unroll
+    for (int i = 0; i < 2 * M_TILES; i++) {
+        float sum = quad_sum(r->weight[i / 2][i % 2]);
+        if (lane % 4 == 0)
+            s->exchange[warp][i * 8 + lane / 4] = sum;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2 * M_TILES; i++) {
+        float sum = 0;
+        for (int w = 0; w < DECODE_WARPS; w++)
+            sum += s->exchange[w][i * 8 + lane / 4];
+        r->weight[i / 2][i % 2] = sum;
+    }
+    __syncthreads();
+}
+
+// An item that lies in this block alone: divided, gated, rounded.
+template <int M_TILES>
+static __device__ void store_whole(const running<M_TILES> &r, const struct attention &op,
+                                   const cursor &at)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int group = op.heads / op.kv_heads, first = at.item / op.kv_heads * M_TILES * 16;
+#pragma unroll
+    for (int i = 0; i < 2 * M_TILES; i++) {
+        int query = first + i * 8 + lane / 4;
+        if (query >= at.view.active * group)
+            continue;
+        int64_t token = at.view.token_first + query / group;
+        int head = at.item % op.kv_heads * group + query % group;
+        int dim = warp * WARP_DIMS + lane % 4 * 2;
+        const bf16 *gate =
+            op.projected + token * op.projected_stride + (op.heads + head) * HEAD_DIM + dim;
+        bf16 *y = op.y + (token * op.heads + head) * HEAD_DIM + dim;
+        float weight = r.weight[i / 2][i % 2], inverse = weight > 0 ? 1.0f / weight : 0.0f;
+#pragma unroll
+        for (int j = 0; j < WARP_DIMS / 8; j++) {
+            const float *sum = &r.sum[i / 2][j][i % 2 * 2];
+            *reinterpret_cast<uint32_t *>(y + j * 8) =
+                bf16_pair(sum[0] * inverse * sigmoid(bf16_to_float(gate[j * 8])),
+                          sum[1] * inverse * sigmoid(bf16_to_float(gate[j * 8 + 1])));
+        }
+    }
+}
+
+template <int M_TILES>
+static __device__ void store_part(const running<M_TILES> &r, const struct attention_workspace &work,
+                                  int64_t part)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+#pragma unroll
+    for (int i = 0; i < 2 * M_TILES; i++) {
+        int64_t row = part * ATTENTION_PART_ROWS + i * 8 + lane / 4;
+        float *sums = work.sums + row * HEAD_DIM + warp * WARP_DIMS + lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < WARP_DIMS / 8; j++)
+            *reinterpret_cast<float2 *>(sums + j * 8) =
+                make_float2(r.sum[i / 2][j][i % 2 * 2], r.sum[i / 2][j][i % 2 * 2 + 1]);
+        if (warp == 0 && lane % 4 == 0)
+            reinterpret_cast<float2 *>(work.scales)[row] =
+                make_float2(r.largest[i / 2][i % 2], r.weight[i / 2][i % 2]);
+    }
+}
+
+// Says what lies across the border before this block: thread 0. item_first: the first unit of the
+// item that the block begins in.
+template <int M_TILES>
+static __device__ void store_border(const struct attention &op, const cursor &at,
+                                    int64_t item_first, const decode_shared<M_TILES> &s)
+{
+    struct border border = {};
+    int64_t shares = min(static_cast<int64_t>(gridDim.x), s.units);
+    if (s.first < s.units && item_first < s.first) {
+        int first = share_of(item_first, s.units, shares);
+        int last = share_of(item_first + at.units - 1, s.units, shares);
+        int query = at.item / op.kv_heads * M_TILES * 16, group = op.heads / op.kv_heads;
+        if (first == static_cast<int>(blockIdx.x) - 1)
+            border = {last - first + 1,
+                      first,
+                      at.view.token_first,
+                      min(at.view.active * group - query, M_TILES * 16),
+                      query,
+                      at.item % op.kv_heads,
+                      {0, 0}};
+    }
+    reinterpret_cast<struct border *>(op.workspace.borders)[blockIdx.x] = border;
+}
+
+// Tokens that do not run: a warp per head.
+static __device__ void clear_idle(const struct attention &op)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    for (int token = static_cast<int>(blockIdx.x); token < op.tables.tokens_count;
+         token += static_cast<int>(gridDim.x)) {
+        if (op.tables.token_positions[token] >= 0)
+            continue;
+        for (int head = warp; head < op.heads; head += DECODE_WARPS)
+            clear_head(op, token, head);
+    }
+}
+
+// grid: as many blocks as multiprocessors. Chained: before its wait it reads tables, block table
+// and the keys and values of earlier steps, all older than the kernel before it.
+template <int M_TILES>
+static __global__ void __launch_bounds__(DECODE_THREADS, 1) decode_kernel(struct attention op)
+{
+    extern __shared__ __align__(128) char ring[];
+    decode_shared<M_TILES> *s =
+        reinterpret_cast<decode_shared<M_TILES> *>(ring + DECODE_STAGES * STAGE_BYTES);
+    uint32_t stages = shared_address(ring);
+    find_share<M_TILES>(s, reinterpret_cast<int *>(ring), op);
+    int64_t units = s->units, shares = min(static_cast<int64_t>(gridDim.x), units);
+    int count = 0;
+    cursor ahead = {}, at;
+    if (s->first < units) {
+        count = static_cast<int>((blockIdx.x + 1) * units / shares - s->first);
+        ahead.row = s->row;
+        enter_row<M_TILES>(&ahead, op);
+        ahead.item = s->offset / ahead.units;
+        ahead.unit = s->offset % ahead.units;
+        ahead.page = read_page(op, ahead);
+    }
+    at = ahead;
+    __syncthreads(); // the scratch in the ring is read
+    int fetched = 0;
+    for (; fetched < DECODE_STAGES - 1; fetched++) {
+        if (fetched < count) {
+            fetch(stages + fetched * STAGE_BYTES, op, ahead);
+            if (fetched + 1 < count)
+                advance<M_TILES>(&ahead, op);
+        }
+        copy_async_commit();
+    }
+    pdl_wait();
+    pdl_trigger();
+    if (threadIdx.x == 0)
+        store_border<M_TILES>(op, at, s->first - at.unit, *s);
+    clear_idle(op);
+
+    running<M_TILES> r;
+    bool begun_here = at.unit == 0;
+    for (int i = 0; i < count; i++) {
+        uint32_t place = static_cast<uint32_t>(i % DECODE_STAGES * STAGE_BYTES);
+        if (i == 0 || at.unit == 0) {
+            begin(&r);
+            load_queries<M_TILES>(s, op, at);
+        }
+        copy_async_wait<DECODE_STAGES - 2>();
+        __syncthreads(); // the page has come, and the stage before it is free
+        if (fetched < count) {
+            fetch(stages + fetched % DECODE_STAGES * STAGE_BYTES, op, ahead);
+            if (++fetched < count)
+                advance<M_TILES>(&ahead, op);
+        }
+        copy_async_commit();
+        if (at.view.position + at.view.active > at.unit * PAGE_TOKENS &&
+            at.view.position < (at.unit + 1) * PAGE_TOKENS) {
+            append<M_TILES>(ring + place, s, op, at);
+            __syncthreads();
+        }
+        float scores[M_TILES][4];
+        score<M_TILES>(scores, stages + place, shared_address(s->queries), op, at);
+        weigh<M_TILES>(&r, s, scores);
+        add_values<M_TILES>(&r, stages + place + PAGE_BYTES, shared_address(s->weights));
+        bool ends = at.unit + 1 == at.units;
+        if (ends || i + 1 == count) {
+            total<M_TILES>(&r, s);
+            if (ends && begun_here)
+                store_whole<M_TILES>(r, op, at);
+            else
+                store_part<M_TILES>(r, op.workspace,
+                                    part_of(static_cast<int>(blockIdx.x), begun_here));
+            begun_here = true;
+        }
+        if (i + 1 < count)
+            advance<M_TILES>(&at, op);
+    }
+}
+
+template <int M_TILES> static void launch(struct stream *stream, const struct attention *op)
+{
+    static const int blocks = [] {
+        int device, count;
+        CUDA_CHECK(cudaGetDevice(&device));
+        CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+        CUDA_CHECK(cudaFuncSetAttribute(decode_kernel<M_TILES>,
+                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        static_cast<int>(decode_shared_bytes<M_TILES>())));
+        return count < ATTENTION_PARTS_MAX ? count : static_cast<int>(ATTENTION_PARTS_MAX);
+    }();
+    launch_chained(decode_kernel<M_TILES>, dim3(static_cast<unsigned>(blocks)),
+                   dim3(DECODE_THREADS), decode_shared_bytes<M_TILES>(), stream->handle, *op);
+    attention_merge(stream, op, blocks, M_TILES * 16);
+}
+
+void attention_decode(struct stream *stream, const struct attention *op)
+{
+    int queries = op->tables.verify * (op->heads / op->kv_heads);
+    ASSERT(op->tables.verify >= 1 && op->tables.verify <= ROW_VERIFY_MAX);
+    if (queries <= 16)
+        launch<1>(stream, op);
+    else if (queries <= 32)
+        launch<2>(stream, op);
+    else
+        launch<3>(stream, op);
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// attention_prefill.cuh -- what the kernels of prefill rows share, whatever multiplies: which tile
+// a block has, the making of its queries, causal hiding, and the gated end.
+//
+// A query is a (token, head of the group) pair, token-major: a tile has 128 / group tokens, so
+// short rows fill it, and a page is loaded once for all heads that share it.
+#pragma once
+
+#include "kernels/device/attention.cuh"
+
+enum {
+    PREFILL_WARPS = 8,
+    PREFILL_THREADS = PREFILL_WARPS * WARP_THREADS,
+    PREFILL_QUERIES = PREFILL_WARPS * 16,
+    QUERY_BYTES = PREFILL_QUERIES * HEAD_BYTES,
+};
+
+// Which tile a block has; -1: none.
+struct prefill_share {
+    int row, tile;
+};
+
+// Tiles of a row, for one KV head.
+static __device__ __forceinline__ int row_tiles(const struct attention &op, int row)
+{
+    int queries = op.tables.active_count[row] * (op.heads / op.kv_heads);
+    return (queries + PREFILL_QUERIES - 1) / PREFILL_QUERIES;
+}
+
+// The last tiles first: they have the longest way. One warp.
+static __device__ void find_tile(prefill_share *s, const struct attention &op)
+{
+    int first = op.tables.decode_rows, rows = op.tables.rows_count - first;
+    int lane = static_cast<int>(threadIdx.x), sum = 0;
+    int each = (rows + WARP_THREADS - 1) / WARP_THREADS;
+    int low = min(lane * each, rows), high = min(low + each, rows);
+    for (int row = low; row < high; row++)
+        sum += row_tiles(op, first + row);
+    int before = sum;
+    for (int step = 1; step < WARP_THREADS; step *= 2) {
+        int other = __shfl_up_sync(0xffffffffu, before, step);
+        before += lane >= step ? other : 0;
+    }
+    int wanted =
+        __shfl_sync(0xffffffffu, before, WARP_THREADS - 1) - 1 - static_cast<int>(blockIdx.x);
+    before -= sum;
+    if (lane == 0)
+        s->tile = -1;
+    __syncwarp();
+    if (wanted >= before && wanted < before + sum) {
+        int row = low;
+        for (; wanted >= before + row_tiles(op, first + row); row++)
+            before += row_tiles(op, first + row);
+        s->row = first + row;
+        s->tile = wanted - before;
+    }
+}
+
+// Norm, rotation and rounding of a tile's queries. rotation: scratch for the tile's tokens.
+// `at` places a chunk of a row.
+template <uint32_t (*AT)(int row, int chunk)>
+static __device__ void load_tile(char *queries, float2 *rotation, const struct attention &op,
+                                 const row_view &view, int first, int kv_head)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int group = op.heads / op.kv_heads, pairs = op.rotary_dim / 2, last = view.active * group - 1;
+    int token_first = first / group, token_last = min(first + PREFILL_QUERIES - 1, last) / group;
+    float scale[BF16_VECTOR];
+    load_norm(scale, op.q_norm);
+    for (int i = static_cast<int>(threadIdx.x); i < (token_last - token_first + 1) * pairs;
+         i += PREFILL_THREADS)
+        rotation[i] = rotation_of(op, view.position + token_first + i / pairs, i % pairs);
+    __syncthreads();
+#pragma unroll 4
+    for (int row = warp; row < PREFILL_QUERIES; row += PREFILL_WARPS) {
+        int query = min(first + row, last), token = query / group;
+        bf16x8 raw = projected_head(op, view.token_first + token, kv_head * group + query % group);
+        bf16x8 q = norm_rotate_head(raw, scale, op.eps, rotation + (token - token_first) * pairs,
+                                    op.rotary_dim);
+        *reinterpret_cast<uint4 *>(queries + AT(row, lane)) = q.bits;
+    }
+    __syncthreads();
+}
+
+// A warp's 16 queries: rows lane / 4 and 8 more of the products.
+struct prefill_state {
+    float largest[2], weight[2]; // weight: of this thread's keys only
+    float sum[HEAD_DIM / 8][4];
+};
+
+// Hides keys past a query's position and before position_first. key: of column 0.
+static __device__ __forceinline__ void hide(float (&scores)[PAGE_TOKENS / 8][4], int key,
+                                            const int (&position)[2], int position_first)
+{
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+#pragma unroll
+    for (int j = 0; j < PAGE_TOKENS / 8; j++) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            int at = key + j * 8 + lane % 4 * 2 + k % 2;
+            if (at > position[k / 2] || at < position_first)
+                scores[j][k] = -INFINITY;
+        }
+    }
+}
+
+// Divided, gated, rounded. query: of the thread's first row.
+static __device__ void store(prefill_state *r, const struct attention &op, const row_view &view,
+                             int query, int kv_head)
+{
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, group = op.heads / op.kv_heads;
+#pragma unroll
+    for (int h = 0; h < 2; h++, query += 8) {
+        float weight = quad_sum(r->weight[h]);
+        if (query >= view.active * group)
+            continue;
+        float inverse = weight > 0 ? 1.0f / weight : 0.0f;
+        int64_t token = view.token_first + query / group;
+        int head = kv_head * group + query % group;
+        const bf16 *gate = op.projected + token * op.projected_stride +
+                           (op.heads + head) * HEAD_DIM + lane % 4 * 2;
+        bf16 *y = op.y + (token * op.heads + head) * HEAD_DIM + lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < HEAD_DIM / 8; j++) {
+            uint32_t open = *reinterpret_cast<const uint32_t *>(gate + j * 8);
+            *reinterpret_cast<uint32_t *>(y + j * 8) = bf16_pair(
+                r->sum[j][2 * h] * inverse * sigmoid(__uint_as_float(open << 16)),
+                r->sum[j][2 * h + 1] * inverse * sigmoid(__uint_as_float(open & 0xffff0000u)));
+        }
+    }
+}
