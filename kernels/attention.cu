@@ -48,7 +48,7 @@ static __device__ int64_t key_at(const struct attention &op, int slot, int posit
 }
 
 // grid (kv heads, tokens).
-static __global__ void append_kernel(struct attention op)
+static __global__ void append_kernel(struct attention op, int keys_first)
 {
     __shared__ float k[HEAD_DIM_MAX], shared[ATTENTION_WARPS];
     int token = static_cast<int>(blockIdx.y), head = static_cast<int>(blockIdx.x);
@@ -57,7 +57,7 @@ static __global__ void append_kernel(struct attention op)
         return;
     int slot = op.tables.rows[op.tables.token_rows[token]].slot;
     const bf16 *keys = op.projected + static_cast<int64_t>(token) * op.projected_stride +
-                       (2 * op.heads + head) * op.head_dim;
+                       keys_first + head * op.head_dim;
     const bf16 *values = keys + op.kv_heads * op.head_dim;
     int64_t at = key_at(op, slot, position, head);
     norm_rotate(k, keys, op.k_norm, op, position, shared);
@@ -157,7 +157,7 @@ static void attention_general(struct stream *stream, const struct attention *op)
 {
     unsigned tokens = static_cast<unsigned>(op->tables.tokens_count);
     append_kernel<<<dim3(static_cast<unsigned>(op->kv_heads), tokens), ATTENTION_THREADS, 0,
-                    stream->handle>>>(*op);
+                    stream->handle>>>(*op, 2 * op->heads * op->head_dim);
     LAUNCH_CHECK();
     attention_kernel<<<dim3(static_cast<unsigned>(op->heads), tokens), ATTENTION_THREADS, 0,
                        stream->handle>>>(*op);
@@ -181,4 +181,15 @@ extern "C" void attention(struct stream *stream, const struct attention *op)
         attention_decode(stream, op);
     if (op->tables.decode_rows < op->tables.rows_count || op->tables.decode_rows == 0)
         attention_prefill(stream, op);
+}
+
+extern "C" void attention_append(struct stream *stream, const struct attention *op)
+{
+    ASSERT(op->head_dim <= HEAD_DIM_MAX);
+    unsigned tokens = static_cast<unsigned>(op->tables.tokens_count);
+    if (tokens == 0)
+        return;
+    append_kernel<<<dim3(static_cast<unsigned>(op->kv_heads), tokens), ATTENTION_THREADS, 0,
+                    stream->handle>>>(*op, 0);
+    LAUNCH_CHECK();
 }

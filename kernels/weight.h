@@ -20,6 +20,15 @@ struct weight {
     const void *scales; // NULL for bf16
 };
 
+// Rows first .. first + count of a bf16 weight, as a weight of their own over the same memory.
+static inline struct weight weight_rows(const struct weight *weight, int first, int count)
+{
+    struct weight rows = *weight;
+    rows.data = (const bf16 *)weight->data + (int64_t)first * weight->columns;
+    rows.rows = count;
+    return rows;
+}
+
 // The values of a weight whose format is WEIGHT_BF16.
 static inline const bf16 *weight_bf16(const struct weight *weight)
 {

@@ -29,6 +29,12 @@ void model_forward(const struct model *model, const struct step_tables *tables);
 void model_logits(const struct model *model, const struct step_tables *tables,
                   const bf16 *hidden_rows);
 
+// Queues what the multi-token-prediction head keeps of known pairs, its keys and values only: ids
+// and hidden_rows as in model_mtp; id -1 = no pair. workspace.hidden and logits stay; residual,
+// normed (hidden_rows may lie there), joined and projected do not. No collective.
+void model_mtp_known(const struct model *model, const struct step_tables *tables,
+                     const int32_t *ids, const bf16 *hidden_rows);
+
 // Queues the multi-token-prediction head over the tokens of tables: ids [tokens] are the known
 // tokens t_i, hidden_rows [tokens, hidden] the model's hidden states h_{i-1} after the final norm,
 // positions in tables are i. The head's KV row of the pair lives at position i. Afterwards

@@ -217,12 +217,11 @@ void model_logits(const struct model *model, const struct step_tables *tables,
             &model->weights->lm_head, tables->samples_count);
 }
 
-void model_mtp(const struct model *model, const struct step_tables *tables, const int32_t *ids,
-               const bf16 *hidden_rows)
+// The head's joined and projected input, into the residual stream.
+static void join_mtp(const struct model *model, int tokens, const int32_t *ids,
+                     const bf16 *hidden_rows)
 {
     const struct mtp_weights *head = &model->weights->mtp;
-    struct workspace *w = &model->state->workspace;
-    int tokens = tables->tokens_count;
     mtp_input(model->stream, &(struct mtp_input){
                                  .ids = ids,
                                  .hidden_rows = hidden_rows,
@@ -233,11 +232,49 @@ void model_mtp(const struct model *model, const struct step_tables *tables, cons
                                  .eps = (float)model->config.rms_norm_eps,
                                  .tokens = tokens,
                                  .hidden = model->config.hidden,
-                                 .joined = w->joined,
-                                 .y = w->residual,
+                                 .joined = model->state->workspace.joined,
+                                 .y = model->state->workspace.residual,
                              });
+}
+
+void model_mtp_known(const struct model *model, const struct step_tables *tables,
+                     const int32_t *ids, const bf16 *hidden_rows)
+{
+    const struct layer_weights *layer = &model->weights->mtp.layer;
+    const struct attention_weights *weights = &layer->attention;
+    const struct model_config *config = &model->config;
+    int keys_first = 2 * model->shard.heads.count * config->head_dim;
+    struct weight keys_values =
+        weight_rows(&weights->in_proj, keys_first, weights->in_proj.rows - keys_first);
+    join_mtp(model, tables->tokens_count, ids, hidden_rows);
+    norm_project(model, NULL, layer->input_norm, &keys_values, tables->tokens_count);
+    attention_append(model->stream, &(struct attention){
+                                        .tables = *tables,
+                                        .slots = model->state->slots,
+                                        .k_pages = model->state->mtp_kv.k_pages,
+                                        .v_pages = model->state->mtp_kv.v_pages,
+                                        .projected = model->state->workspace.projected,
+                                        .projected_stride = keys_values.rows,
+                                        .k_norm = weights->k_norm,
+                                        .eps = (float)config->rms_norm_eps,
+                                        .inverse_frequencies = model->state->inverse_frequencies,
+                                        .rotary_scale = (float)config->rope.attention_factor,
+                                        .heads = model->shard.heads.count,
+                                        .kv_heads = model->shard.kv_heads.count,
+                                        .head_dim = config->head_dim,
+                                        .rotary_dim = config->rope.rotary_dim,
+                                    });
+}
+
+void model_mtp(const struct model *model, const struct step_tables *tables, const int32_t *ids,
+               const bf16 *hidden_rows)
+{
+    const struct mtp_weights *head = &model->weights->mtp;
+    int tokens = tables->tokens_count;
+    join_mtp(model, tokens, ids, hidden_rows);
     norm_project(model, NULL, head->layer.input_norm, &head->layer.attention.in_proj, tokens);
     mix_attention(model, tables, &model->state->mtp_kv, &head->layer.attention, 1);
     feed_forward(model, &head->layer, tokens);
-    norm_only(model, group_exchange(model->group), head->norm, w->hidden, tokens);
+    norm_only(model, group_exchange(model->group), head->norm, model->state->workspace.hidden,
+              tokens);
 }

@@ -80,14 +80,13 @@ static size_t page_at(const struct attention *op, int slot, int position, int kv
            (size_t)op->head_dim;
 }
 
-// Writes k (normalised, rotated, rounded) and v of one token to its page.
-static void append(const struct attention *op, int slot, int token)
+// Writes k (normalised, rotated, rounded) and v of one token to its page; keys: its [k | v].
+static void append(const struct attention *op, int slot, int token, const bf16 *keys)
 {
     double k[HEAD_DIM_MAX];
     struct rotation rotation;
     int position = op->tables.token_positions[token];
     size_t head_dim = (size_t)op->head_dim;
-    const bf16 *keys = projected_row(op, token) + 2 * (size_t)op->heads * head_dim;
     const bf16 *values = keys + (size_t)op->kv_heads * head_dim;
     make_rotation(&rotation, op, position);
     for (int head = 0; head < op->kv_heads; head++) {
@@ -236,9 +235,12 @@ static void run_row(const struct attention *op, const struct step_row *row, int 
 {
     struct tile tile;
     int queries = tokens * (op->heads / op->kv_heads);
+    size_t keys_first = 2 * (size_t)op->heads * (size_t)op->head_dim;
     ASSERT(row->slot >= 0 && row->slot < op->slots.slots_count);
-    for (int i = 0; i < tokens; i++)
-        append(op, row->slot, row->token_first + i);
+    for (int i = 0; i < tokens; i++) {
+        int token = row->token_first + i;
+        append(op, row->slot, token, projected_row(op, token) + keys_first);
+    }
     for (tile.kv_head = 0; tile.kv_head < op->kv_heads; tile.kv_head++) {
         for (int first = 0; first < queries; first += QUERIES) {
             tile.count = queries - first < QUERIES ? queries - first : QUERIES;
@@ -270,15 +272,40 @@ static void run(const void *arguments)
     attention_twin(NULL, arguments);
 }
 
-void attention(struct stream *stream, const struct attention *op)
+// What both ops need of their arguments.
+static void check(const struct attention *op)
 {
     ASSERT(op->kv_heads > 0 && op->heads > 0 && op->heads % op->kv_heads == 0);
     ASSERT(op->head_dim > 0 && op->head_dim <= HEAD_DIM_MAX);
     ASSERT(op->rotary_dim >= 0 && op->rotary_dim % 2 == 0 && op->rotary_dim <= op->head_dim);
-    ASSERT(op->position_first >= 0);
-    ASSERT(op->projected_stride >= 2 * (op->heads + op->kv_heads) * op->head_dim);
     ASSERT(op->k_pages != NULL && op->v_pages != NULL && op->projected != NULL);
-    ASSERT(op->q_norm != NULL && op->k_norm != NULL && op->inverse_frequencies != NULL);
-    ASSERT(op->y != NULL && op->slots.block_table != NULL && op->slots.pages_per_sequence > 0);
+    ASSERT(op->k_norm != NULL && op->inverse_frequencies != NULL);
+    ASSERT(op->slots.block_table != NULL && op->slots.pages_per_sequence > 0);
+}
+
+void attention(struct stream *stream, const struct attention *op)
+{
+    check(op);
+    ASSERT(op->position_first >= 0 && op->q_norm != NULL && op->y != NULL);
+    ASSERT(op->projected_stride >= 2 * (op->heads + op->kv_heads) * op->head_dim);
     stream_run(stream, run, op, sizeof *op);
+}
+
+static void run_append(const void *arguments)
+{
+    const struct attention *op = arguments;
+    for (int i = 0; i < op->tables.rows_count; i++) {
+        const struct step_row *row = &op->tables.rows[i];
+        for (int t = 0; t < op->tables.active_count[i]; t++) {
+            int token = row->token_first + t;
+            append(op, row->slot, token, projected_row(op, token));
+        }
+    }
+}
+
+void attention_append(struct stream *stream, const struct attention *op)
+{
+    check(op);
+    ASSERT(op->projected_stride >= 2 * op->kv_heads * op->head_dim);
+    stream_run(stream, run_append, op, sizeof *op);
 }

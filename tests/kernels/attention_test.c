@@ -399,6 +399,36 @@ static void inert_rows_append_nothing(void **state)
     close_world(&w);
 }
 
+// Appending alone leaves the bytes that attending would have appended.
+static void append_appends_as_attention_does(void **state)
+{
+    (void)state;
+    struct world whole, w;
+    open_world(&whole, &bits_shape, 42);
+    open_world(&w, &bits_shape, 42);
+    run_alone(&whole, 0, (struct piece){90, 0});
+    int dim = w.op.head_dim, width = 2 * w.op.kv_heads * dim;
+    size_t keys_first = 2 * (size_t)w.op.heads * (size_t)dim;
+    bf16 *narrow = ops_alloc(&w.ops, 90 * (size_t)width * sizeof *narrow);
+    for (int i = 0; i < 90; i++)
+        memcpy(narrow + i * width, raw_row(&w, 0, i) + keys_first, (size_t)width * sizeof(bf16));
+    steps_clear(&w.steps);
+    steps_add_prefill(&w.steps, 0, NULL, 90, -1);
+    steps_begin(&w.steps);
+    w.op.tables = w.steps.tables;
+    w.op.slots = w.steps.slots;
+    w.op.projected = narrow;
+    w.op.projected_stride = width;
+    w.op.q_norm = NULL;
+    w.op.y = NULL;
+    attention_append(w.ops.streams[0], &w.op);
+    ops_wait(&w.ops);
+    assert_memory_equal(w.op.k_pages, whole.op.k_pages, w.kv_values * sizeof(bf16));
+    assert_memory_equal(w.op.v_pages, whole.op.v_pages, w.kv_values * sizeof(bf16));
+    close_world(&w);
+    close_world(&whole);
+}
+
 static void twin_is_y_before_rounding(void **state)
 {
     (void)state;
@@ -470,6 +500,7 @@ int main(void)
         cmocka_unit_test(prefill_cut_anywhere_is_whole),
         cmocka_unit_test(any_mix_of_rows_is_whole),
         cmocka_unit_test(inert_rows_append_nothing),
+        cmocka_unit_test(append_appends_as_attention_does),
         cmocka_unit_test(twin_is_y_before_rounding),
         cmocka_unit_test(the_longest_context_works),
     };
