@@ -29,6 +29,7 @@ struct coord_options {
     struct memory_wishes wishes; // bytes_free and mtp are filled in from the workers' HELLOs
     int groups, ranks;
     int vocab_real;                  // number of real token ids
+    int drafts_max;                  // speculative tokens a sequence and step, 0 = none
     int queued_max;                  // requests waiting for a slot
     int64_t pool_tokens;             // prompt tokens of all unfinished requests together
     char build[WIRE_NAME_BYTES_MAX]; // what a worker's HELLO must say

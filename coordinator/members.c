@@ -129,6 +129,7 @@ static void place_all(struct coord *coord, int32_t g, struct coord_actions *out)
             .pages_per_sequence = memory->pages_per_sequence,
             .checkpoints = memory->checkpoints,
             .vocab_real = coord->options.vocab_real,
+            .drafts_max = coord->options.drafts_max,
         };
         make_id(place->id, coord->options.entropy, group->epoch);
         struct worker *worker = &coord->workers[group->workers[r]];

@@ -151,7 +151,6 @@ static void carve_prefix(struct rank_state *state, struct carver *carver,
     prefix->layers_dev = (struct state_checkpoint_layer *)carve(
         carver, (uint64_t)prefix->layers_count, sizeof *prefix->layers_dev);
     prefix->checkpoint_hidden = (bf16 *)carve(carver, count * hidden, sizeof(bf16));
-    prefix->slot_hidden = (bf16 *)carve(carver, (uint64_t)plan->sequences * hidden, sizeof(bf16));
     prefix->page_tokens =
         (int32_t *)carve(carver, (uint64_t)plan->pages * TOKENS_PER_PAGE, sizeof(int32_t));
 }
@@ -175,6 +174,8 @@ static void carve_all(struct rank_state *state, struct carver *carver,
     }
     if (mtp)
         carve_kv(&state->mtp_kv, carver, config, shard, plan->pages);
+    state->slot_hidden =
+        (bf16 *)carve(carver, (uint64_t)plan->sequences * (uint64_t)config->hidden, sizeof(bf16));
     carve_prefix(state, carver, config, shard, plan);
     state->inverse_frequencies =
         (float *)carve(carver, (uint64_t)config->rope.rotary_dim / 2, sizeof(float));

@@ -45,7 +45,6 @@ struct prefix_state {
     struct state_checkpoint_layer *layers_dev;        // the same on the device
     int layers_count;
     bf16 *checkpoint_hidden; // [checkpoints, hidden]
-    bf16 *slot_hidden;       // [sequences, hidden] h_{P-1} of a slot opened at P > 0
     int32_t *page_tokens;    // [pages, 64], kernels/sample_penalty.h
 };
 
@@ -55,6 +54,7 @@ struct rank_state {
     struct gdn_state gdn[LAYERS_MAX]; // GDN layers only
     struct kv_layer mtp_kv;
     struct prefix_state prefix;
+    bf16 *slot_hidden; // [sequences, hidden] h of each slot's last committed token, for the head
     struct workspace workspace;
     float *inverse_frequencies; // [rotary_dim / 2]
     uint16_t *drawn_counts;     // [sequences, vocab own], kernels/sample_penalty.h

@@ -43,6 +43,30 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
     down->results = (struct row_result *)carve(carver, STEP_ROWS_MAX, sizeof *down->results);
 }
 
+static int32_t *carve_ids(struct carver *carver)
+{
+    return (int32_t *)carve(carver, STEP_ROWS_MAX, sizeof(int32_t));
+}
+
+static void carve_drafts(struct step_engine *engine, struct carver *carver)
+{
+    struct step_tables *t = &engine->drafts_dev;
+    engine->draft_rows_dev =
+        (struct step_row *)carve(carver, STEP_ROWS_MAX, sizeof(struct step_row));
+    t->rows = engine->draft_rows_dev;
+    t->active_count = carve_ids(carver);
+    t->token_ids = carve_ids(carver);
+    t->token_positions = carve_ids(carver);
+    t->token_rows = carve_ids(carver);
+    t->sample_tokens = carve_ids(carver);
+    t->sample_positions = carve_ids(carver);
+    t->sample_slots = carve_ids(carver);
+    engine->draft_picks_dev = carve_ids(carver);
+    engine->draft_hash_dev = (uint64_t *)carve(carver, 1, sizeof(uint64_t));
+    engine->pair_ids_dev =
+        (int32_t *)carve(carver, (size_t)engine->options.memory.step_tokens, sizeof(int32_t));
+}
+
 static void carve_device(struct step_engine *engine, struct carver *carver)
 {
     struct step_tables *t = &engine->tables_dev;
@@ -74,6 +98,8 @@ static void carve_device(struct step_engine *engine, struct carver *carver)
     if (ranks > 1)
         engine->gathered_bins_dev = (double *)carve(carver, ranks * bins, sizeof(double));
     engine->cuts_dev = (float *)carve(carver, samples, sizeof(float));
+    if (engine->options.drafts_max > 0)
+        carve_drafts(engine, carver);
 }
 
 static enum status open_staging(struct step_engine *engine, struct error *error)
@@ -219,7 +245,7 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
 }
 
 void step_queue_rows(const struct step_engine *engine, const struct sampling_plan *sampling,
-                     const struct prefix_moves *moves)
+                     const struct prefix_moves *moves, int drafts)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
@@ -231,6 +257,8 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
             sample_penalty_prompt(model->stream, &penalty);
         model_forward(model, tables);
         step_queue_saves(engine, moves);
+        if (engine->options.drafts_max > 0)
+            step_queue_known_pairs(engine);
     }
     step_queue_sampling(engine, sampling);
     if (tables->rows_count > 0) {
@@ -238,6 +266,8 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
                   engine->download_dev.results);
         if (sampling->counts)
             sample_penalty_drawn(model->stream, &penalty, engine->download_dev.results);
+        if (engine->options.drafts_max > 0)
+            step_queue_drafts(engine, drafts);
     }
 }
 
@@ -246,7 +276,7 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
                        const struct step_plan *plan)
 {
     struct stream *stream = engine->options.model->stream;
-    struct graph *graph = step_graphs_find(engine, &staging->upload, sampling);
+    struct graph *graph = step_graphs_find(engine, &staging->upload, sampling, plan->draft);
     queue_upload(engine, &staging->upload, plan);
     copy_up(stream, engine->upload_dev.cut_rows, staging->upload.cut_rows, sampling->cut_count,
             sizeof(int32_t));
@@ -260,7 +290,7 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
     if (graph != NULL)
         graph_launch(graph, stream);
     else
-        step_queue_rows(engine, sampling, moves);
+        step_queue_rows(engine, sampling, moves, plan->draft);
     const struct download *down = &staging->download;
     const uint8_t *end = (const uint8_t *)(down->results + plan->rows_count);
     stream_copy_to_host(stream, down->hash, engine->download_dev.hash,
@@ -283,7 +313,8 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
                                .epoch = engine->options.epoch,
                                .step_next = begun + 1,
                                .vocab = engine->options.model->config.vocab,
-                               .samples_max = engine->samples_max};
+                               .samples_max = engine->samples_max,
+                               .drafts_max = engine->options.drafts_max};
     TRY(step_check(&check, plan, error));
     struct staging *staging = staging_of(engine, plan->step);
     staging->step = plan->step;

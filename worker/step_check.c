@@ -122,8 +122,7 @@ enum status step_check(const struct step_check *check, const struct step_plan *p
                     (int64_t)check->epoch));
     TRY(check_range(error, "step", (int64_t)plan->step, next, next));
     TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
-    // Drafting is decided by the coordinator; this version of it never asks for drafts.
-    TRY(check_range(error, "draft", plan->draft, 0, 0));
+    TRY(check_range(error, "draft", plan->draft, 0, check->drafts_max));
     TRY(check_range(error, "copies", plan->copies_count, 0,
                     memory->checkpoints > 0 ? memory->sequences : 0));
     for (int i = 0; i < plan->closes_count; i++)

@@ -13,6 +13,7 @@ struct step_check {
     uint64_t epoch, step_next;
     int vocab;       // rows of the embedding
     int samples_max; // sampled rows of a step
+    int drafts_max;  // drafts of a step
 };
 
 // E_MALFORMED names the field, its value and the range: a step out of order, a slot, page or count

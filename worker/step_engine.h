@@ -44,12 +44,13 @@ struct staging {
 
 enum { STEP_GRAPHS_MAX = 24 };
 
-// Decode steps recorded at start, by count of rows, ascending.
+// Decode steps recorded at start, by drafts that a row verifies and makes, and by count of rows,
+// ascending.
 struct step_graphs {
-    int count;
     uint64_t launched; // steps that came from a graph
-    int rows[STEP_GRAPHS_MAX];
-    struct graph *decode[STEP_GRAPHS_MAX];
+    int counts[STEP_VERIFY_MAX];
+    int rows[STEP_VERIFY_MAX][STEP_GRAPHS_MAX];
+    struct graph *decode[STEP_VERIFY_MAX][STEP_GRAPHS_MAX];
 };
 
 struct step_engine {
@@ -68,6 +69,12 @@ struct step_engine {
     double *gathered_bins_dev;               // [ranks, SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
     float *cuts_dev;                         // [samples]
     struct slot_sampling *sampling;          // [sequences] of the slots, as opened
+    // Drafting, with drafts_max > 0.
+    struct step_tables drafts_dev;   // a token per row; counts are set per step
+    struct step_row *draft_rows_dev; // [STEP_ROWS_MAX] of drafts_dev
+    int32_t *pair_ids_dev;           // [step_tokens]
+    int32_t *draft_picks_dev;        // [STEP_ROWS_MAX]
+    uint64_t *draft_hash_dev; // [1] of the picks, told to nobody: the next step's tokens tell
     void *memory_dev;
     struct stream *notifier;   // waits for steps and tells the host; the model's own on the CPU
     struct step_graphs graphs; // none when options.graphs is off
@@ -126,18 +133,32 @@ void step_queue_sampling(const struct step_engine *engine, const struct sampling
 
 // ---- step.c ----
 
-// Queues the step that lies in the device's upload area, from slots_begin to slots_end, with the
-// counts of tables_dev.
+// Queues the step that lies in the device's upload area, from slots_begin to slots_end and the
+// drafts for the next, with the counts of tables_dev.
 void step_queue_rows(const struct step_engine *engine, const struct sampling_plan *sampling,
-                     const struct prefix_moves *moves);
+                     const struct prefix_moves *moves, int drafts);
 
 // ---- step_graphs.c: decode steps recorded at start and launched ----
 
 // Open records them: none of a step's memory may move afterwards. E_SYSTEM when memory is short.
 enum status step_graphs_open(struct step_engine *engine, struct error *error) MUST_CHECK;
 void step_graphs_close(struct step_engine *engine);
-// The recorded step that can run these rows, or NULL: some row is no decode row, is sampled with
-// cuts or penalties, or there are more than the largest graph has. Fills the staged rows up to the
+// The recorded step that can run these rows and make so many drafts, or NULL: some row is no decode
+// row, is sampled with cuts or penalties, or verifies another number of drafts than it makes, or
+// there are more than the largest graph has. Fills the staged rows up to the
 // graph's count.
 struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
-                               const struct sampling_plan *sampling);
+                               const struct sampling_plan *sampling, int drafts);
+
+// One pass over this shard's logits for the samples of tables: its best of every row, gathered from
+// all ranks. cuts_dev [samples] or NULL.
+void step_queue_candidates(const struct step_engine *engine, const struct step_tables *tables,
+                           const float *cuts_dev);
+
+// ---- step_draft.c: the multi-token-prediction head; only with drafts_max > 0 ----
+
+// After the forward pass, before sampling: the head's keys and values of the step's known pairs.
+void step_queue_known_pairs(const struct step_engine *engine);
+// After slots_end: keeps the last hidden rows and makes `count` drafts for every row that drew.
+// Overwrites workspace.hidden and logits.
+void step_queue_drafts(const struct step_engine *engine, int count);

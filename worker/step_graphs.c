@@ -7,77 +7,91 @@
 static const int counts[] = {1,  2,  3,  4,   6,   8,   12,  16,  24,  32,
                              48, 64, 96, 128, 192, 256, 384, 512, 768, 1024};
 
-static void set_counts(struct step_tables *tables, int rows)
+static void set_counts(struct step_tables *tables, int rows, int verify)
 {
     tables->rows_count = rows;
-    tables->tokens_count = rows;
-    tables->samples_count = rows;
+    tables->tokens_count = rows * verify;
+    tables->samples_count = rows * verify;
     tables->decode_rows = rows;
-    tables->verify = 1;
+    tables->verify = verify;
 }
 
-static enum status record(struct step_engine *engine, int rows, struct error *error)
+static enum status record(struct step_engine *engine, int rows, int drafts, struct error *error)
 {
     struct step_graphs *graphs = &engine->graphs;
     struct stream *stream = engine->options.model->stream;
     struct sampling_plan plain = {.cut_count = 0};
     struct prefix_moves none = {.loads = 0};
-    set_counts(&engine->tables_dev, rows);
+    int *count = &graphs->counts[drafts];
+    set_counts(&engine->tables_dev, rows, 1 + drafts);
     stream_capture_begin(stream);
-    step_queue_rows(engine, &plain, &none);
-    TRY(stream_capture_end(stream, &graphs->decode[graphs->count], error));
-    graphs->rows[graphs->count++] = rows;
+    step_queue_rows(engine, &plain, &none, drafts);
+    TRY(stream_capture_end(stream, &graphs->decode[drafts][*count], error));
+    graphs->rows[drafts][(*count)++] = rows;
     return OK;
+}
+
+// The last graph holds as many sequences as a step can verify.
+static enum status record_all(struct step_engine *engine, int drafts, struct error *error)
+{
+    int most = engine->options.memory.step_tokens / (1 + drafts);
+    int sampled = engine->samples_max / (1 + drafts);
+    most = engine->options.memory.sequences < most ? engine->options.memory.sequences : most;
+    most = sampled < most ? sampled : most;
+    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] < most; i++)
+        TRY(record(engine, counts[i], drafts, error));
+    return record(engine, most, drafts, error);
 }
 
 enum status step_graphs_open(struct step_engine *engine, struct error *error)
 {
-    int most = engine->options.memory.sequences; // the last graph holds them all
-    most = most < engine->options.memory.step_tokens ? most : engine->options.memory.step_tokens;
-    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] < most; i++)
-        TRY(record(engine, counts[i], error));
-    return record(engine, most, error);
+    for (int drafts = 0; drafts <= engine->options.drafts_max; drafts++)
+        TRY(record_all(engine, drafts, error));
+    return OK;
 }
 
 void step_graphs_close(struct step_engine *engine)
 {
-    for (int i = 0; i < engine->graphs.count; i++)
-        graph_close(engine->graphs.decode[i]);
-    engine->graphs.count = 0;
+    for (int drafts = 0; drafts < STEP_VERIFY_MAX; drafts++) {
+        for (int i = 0; i < engine->graphs.counts[drafts]; i++)
+            graph_close(engine->graphs.decode[drafts][i]);
+        engine->graphs.counts[drafts] = 0;
+    }
 }
 
 // Rows of no sequence from the staged ones up to `rows`.
-static void fill_up(const struct step_engine *engine, struct upload *up, int rows)
+static void fill_up(const struct step_engine *engine, struct upload *up, int rows, int verify)
 {
     for (int i = engine->tables_dev.rows_count; i < rows; i++) {
         up->rows[i] = (struct step_row){
             .slot = engine->options.model->state->slots.slots_count - 1,
             .kind = ROW_NONE,
-            .token_first = i,
-            .token_count = 1,
+            .token_first = i * verify,
+            .token_count = verify,
             .token_next = -1,
-            .sample = 1,
-            .sample_first = i,
+            .sample = verify,
+            .sample_first = i * verify,
         };
     }
 }
 
 struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
-                               const struct sampling_plan *sampling)
+                               const struct sampling_plan *sampling, int drafts)
 {
     struct step_graphs *graphs = &engine->graphs;
     struct step_tables *tables = &engine->tables_dev;
     bool plain = sampling->cut_count == 0 && sampling->penalty_count == 0 && !sampling->counts;
     if (!plain || tables->rows_count == 0 || tables->decode_rows < tables->rows_count ||
-        tables->verify != 1)
+        tables->verify != 1 + drafts)
         return NULL;
-    for (int i = 0; i < graphs->count; i++) {
-        if (graphs->rows[i] < tables->rows_count)
+    for (int i = 0; i < graphs->counts[drafts]; i++) {
+        int rows = graphs->rows[drafts][i];
+        if (rows < tables->rows_count)
             continue;
-        fill_up(engine, up, graphs->rows[i]);
-        set_counts(tables, graphs->rows[i]);
+        fill_up(engine, up, rows, 1 + drafts);
+        set_counts(tables, rows, 1 + drafts);
         graphs->launched++;
-        return graphs->decode[i];
+        return graphs->decode[drafts][i];
     }
     return NULL;
 }

@@ -18,11 +18,10 @@ struct sample_penalty step_penalty_op(const struct step_engine *engine, int rows
     };
 }
 
-// One pass over the logits: this shard's best of every row, gathered from all ranks.
-static void queue_candidates(const struct step_engine *engine, const float *cuts_dev)
+void step_queue_candidates(const struct step_engine *engine, const struct step_tables *tables,
+                           const float *cuts_dev)
 {
     const struct model *model = engine->options.model;
-    const struct step_tables *tables = &engine->tables_dev;
     sample_shard(model->stream, &(struct sample_shard){
                                     .tables = *tables,
                                     .slots = model->state->slots,
@@ -95,11 +94,11 @@ void step_queue_sampling(const struct step_engine *engine, const struct sampling
         model_logits(model, tables, model->state->workspace.hidden);
         if (sampling->penalty_count > 0)
             sample_penalty(model->stream, &penalty);
-        queue_candidates(engine, NULL);
+        step_queue_candidates(engine, tables, NULL);
     }
     if (sampling->cut_count > 0) {
         queue_cuts(engine, sampling);
-        queue_candidates(engine, engine->cuts_dev);
+        step_queue_candidates(engine, tables, engine->cuts_dev);
     }
     sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
                 model->shard.ranks, tables, engine->upload_dev.step);

@@ -62,6 +62,7 @@ static const struct field place_message_fields[] = {
     INT(place_message, pages_per_sequence, "width", 1, INT32_MAX),
     INT(place_message, checkpoints, "checks", 0, INT32_MAX),
     INT(place_message, vocab_real, "vocab", 1, INT32_MAX),
+    INT(place_message, drafts_max, "drafts", 0, STEP_VERIFY_MAX - 1),
 };
 
 static const struct field ready_fields[] = {

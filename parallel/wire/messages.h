@@ -79,6 +79,7 @@ struct place_message {
     int32_t pages_per_sequence;         // "width"
     int32_t checkpoints;                // "checks"
     int32_t vocab_real;                 // "vocab" real token ids; rows above are padding
+    int32_t drafts_max;                 // "drafts" of a step, 0: the MTP head is never run
 };
 
 struct ready {

@@ -60,7 +60,7 @@ static void buffers_do_not_overlap(void **unused)
         {prefix->layers[0].checkpoint_state, checkpoints},
         {prefix->layers[2].checkpoint_state, checkpoints},
         {prefix->checkpoint_hidden, row * (size_t)o.plan.checkpoints},
-        {prefix->slot_hidden, row * (size_t)o.plan.sequences},
+        {o.state.slot_hidden, row * (size_t)o.plan.sequences},
         {prefix->page_tokens, (size_t)o.plan.pages * TOKENS_PER_PAGE * sizeof(int32_t)},
         {o.state.workspace.residual, hidden},
         {o.state.workspace.normed, hidden},

@@ -39,7 +39,8 @@ static struct place_message place_message = {.group = 1,
                                              .pages = 777,
                                              .pages_per_sequence = 64,
                                              .checkpoints = 0,
-                                             .vocab_real = 248077};
+                                             .vocab_real = 248077,
+                                             .drafts_max = 5};
 static struct ready ready = {.group = 3, .rank = 7, .epoch = 2, .load_ns = 123456789012};
 static struct refuse refuse = {.text = "the group is full"};
 static struct end_message end_message = {.epoch = 0, .failed = 1, .text = "rank 1 died"};
@@ -139,11 +140,11 @@ static void cut_or_changed_frames_never_pass_for_others(void **state)
 static void every_key_has_to_be_known(void **state)
 {
     (void)state;
-    static const char *const keys[FLAT_COUNT][13] = {
+    static const char *const keys[FLAT_COUNT][14] = {
         {"v", "build", "backend", "host", "device", "local", "pid", "free", "config", "mtp",
          "nccl"},
         {"group", "rank", "ranks", "epoch", "id", "seqs", "len", "step", "pages", "width", "checks",
-         "vocab"},
+         "vocab", "drafts"},
         {"group", "rank", "epoch", "load_ns"},
         {"text"},
         {"epoch", "failed", "text"},
@@ -199,17 +200,29 @@ static void every_number_has_its_limits(void **state)
         const char *key;
         int64_t below, above;
     } cases[] = {
-        {0, "v", -1, 1LL << 31},           {0, "local", -2, WIRE_RANKS_MAX},
-        {0, "pid", -1, 1LL << 31},         {0, "mtp", -1, 2},
-        {0, "nccl", -1, 1LL << 31},        {1, "group", -1, WIRE_GROUPS_MAX},
-        {1, "rank", -1, WIRE_RANKS_MAX},   {1, "ranks", 0, WIRE_RANKS_MAX + 1},
-        {1, "seqs", 0, STEP_ROWS_MAX + 1}, {1, "len", 0, 1LL << 31},
-        {1, "step", 0, 1LL << 31},         {1, "pages", 0, 1LL << 31},
-        {1, "width", 0, 1LL << 31},        {1, "checks", -1, 1LL << 31},
-        {1, "vocab", 0, 1LL << 31},        {2, "group", -1, WIRE_GROUPS_MAX},
-        {2, "rank", -1, WIRE_RANKS_MAX},   {4, "failed", -1, 2},
-        {5, "group", -2, WIRE_GROUPS_MAX}, {5, "rank", -2, WIRE_RANKS_MAX},
-        {6, "group", -1, WIRE_GROUPS_MAX}, {6, "rank", -1, WIRE_RANKS_MAX},
+        {0, "v", -1, 1LL << 31},
+        {0, "local", -2, WIRE_RANKS_MAX},
+        {0, "pid", -1, 1LL << 31},
+        {0, "mtp", -1, 2},
+        {0, "nccl", -1, 1LL << 31},
+        {1, "group", -1, WIRE_GROUPS_MAX},
+        {1, "rank", -1, WIRE_RANKS_MAX},
+        {1, "ranks", 0, WIRE_RANKS_MAX + 1},
+        {1, "seqs", 0, STEP_ROWS_MAX + 1},
+        {1, "len", 0, 1LL << 31},
+        {1, "step", 0, 1LL << 31},
+        {1, "pages", 0, 1LL << 31},
+        {1, "width", 0, 1LL << 31},
+        {1, "checks", -1, 1LL << 31},
+        {1, "vocab", 0, 1LL << 31},
+        {1, "drafts", -1, 6},
+        {2, "group", -1, WIRE_GROUPS_MAX},
+        {2, "rank", -1, WIRE_RANKS_MAX},
+        {4, "failed", -1, 2},
+        {5, "group", -2, WIRE_GROUPS_MAX},
+        {5, "rank", -2, WIRE_RANKS_MAX},
+        {6, "group", -1, WIRE_GROUPS_MAX},
+        {6, "rank", -1, WIRE_RANKS_MAX},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         refused_int(cases[i].row, cases[i].key, cases[i].below);

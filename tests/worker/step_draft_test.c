@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+// step_draft_test.c -- speculation changes no token: the demo model with the head trained with it,
+// on one rank and on two, with as many drafts as a seed says from step to step, against the same
+// sequences without drafts: greedy, sampled, filtered and penalised, with stops inside accepted
+// runs, prompts in chunks, and rows that run ahead of their ends.
+#include "worker/step.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "parallel/base/clock.h"
+#include "tests/fixtures/team.h"
+
+enum {
+    SEQUENCES = 4,
+    OUTPUT = 48,
+    PROMPT_MAX = 150,
+    PAGES = 4,
+    DRAFTS_MAX = STEP_VERIFY_MAX - 1,
+    REAL_IDS = 1000, // of the demo's vocabulary; all are trained
+};
+
+static const char *const model_dir = SOURCE_DIR "/deploy/demo/model";
+
+struct run {
+    struct team *team;
+    struct step_engine *engines[EXCHANGE_RANKS_MAX];
+    int fds[EXCHANGE_RANKS_MAX];
+    int ranks;
+    struct step_plan plan;
+    int32_t tokens[SEQUENCES][OUTPUT + STEP_VERIFY_MAX];
+    int counts[SEQUENCES], ends[SEQUENCES];
+    int steps, verified, accepted; // decode rows that drew; drafts they could have taken, and took
+    int widths[STEP_VERIFY_MAX + 1]; // rows that drew so many tokens
+};
+
+static const int prompts[SEQUENCES] = {9, 150, 64, 33};
+
+static void open_run(struct run *run, int ranks, int drafts_max)
+{
+    struct error error = {.text = ""};
+    struct team_options options = {.model_dir = model_dir,
+                                   .load_format = LOAD_AUTO,
+                                   .ranks = ranks,
+                                   .sequences = SEQUENCES,
+                                   .sequence_tokens = PAGES * 64,
+                                   .step_tokens = 256};
+    memset(run, 0, sizeof *run);
+    run->ranks = ranks;
+    run->team = (struct team *)calloc(1, sizeof *run->team);
+    team_open(run->team, &options);
+    for (int r = 0; r < ranks; r++) {
+        run->fds[r] = eventfd(0, EFD_NONBLOCK);
+        struct step_options step = {.model = &run->team->ranks[r].model,
+                                    .memory = run->team->ranks[r].plan,
+                                    .epoch = 1,
+                                    .vocab_real = REAL_IDS,
+                                    .drafts_max = drafts_max,
+                                    .notify_fd = run->fds[r],
+                                    .poison = true};
+        if (step_engine_open(&run->engines[r], &step, &error) != OK)
+            fail_msg("%s", error.text);
+    }
+    assert_int_equal(step_plan_open(&run->plan, &error), OK);
+}
+
+static void close_run(struct run *run)
+{
+    step_plan_close(&run->plan);
+    for (int r = 0; r < run->ranks; r++) {
+        step_engine_close(run->engines[r]);
+        close(run->fds[r]);
+    }
+    team_close(run->team);
+    free(run->team);
+}
+
+// Sequence s has its way of sampling; 3 is greedy with a stop id when there is one.
+static void add_open(struct run *run, int s, int32_t stop_id)
+{
+    struct step_plan *plan = &run->plan;
+    struct step_open *open = &plan->opens[plan->opens_count++];
+    *open = (struct step_open){
+        .slot = s, .prompt_tokens = prompts[s], .tokens_end = prompts[s] + OUTPUT, .seed = 77};
+    if (s == 1)
+        *open = (struct step_open){.slot = s,
+                                   .prompt_tokens = prompts[s],
+                                   .tokens_end = prompts[s] + OUTPUT,
+                                   .seed = 5,
+                                   .temperature = 0.9f,
+                                   .top_k = 40,
+                                   .top_p = 0.95f};
+    if (s == 2)
+        *open = (struct step_open){.slot = s,
+                                   .prompt_tokens = prompts[s],
+                                   .tokens_end = prompts[s] + OUTPUT,
+                                   .seed = 9,
+                                   .temperature = 0.7f,
+                                   .repetition = 1.2f,
+                                   .frequency = 0.3f,
+                                   .presence = 0.2f};
+    if (s == 3 && stop_id >= 0) {
+        open->stop_count = 1;
+        open->stop_ids[0] = stop_id;
+    }
+    plan->pages[plan->pages_count++] =
+        (struct step_pages){.slot = s, .count = PAGES, .ids_first = plan->page_ids_count};
+    for (int i = 0; i < PAGES; i++)
+        plan->page_ids[plan->page_ids_count++] = i * SEQUENCES + s;
+}
+
+static int32_t prompt_token(int s, int i)
+{
+    return (s * 131 + i * 17 + i * i % 13) % REAL_IDS;
+}
+
+static void add_prefill(struct run *run, int s, int first, int count)
+{
+    struct step_plan *plan = &run->plan;
+    bool last = first + count == prompts[s];
+    plan->rows[plan->rows_count++] =
+        (struct step_plan_row){.slot = s,
+                               .kind = STEP_ROW_PREFILL,
+                               .tokens_first = plan->tokens_count,
+                               .tokens_count = count,
+                               .token_next = last ? -1 : prompt_token(s, first + count),
+                               .sample = last,
+                               .checkpoint = -1};
+    for (int i = first; i < first + count; i++)
+        plan->tokens[plan->tokens_count++] = prompt_token(s, i);
+}
+
+// Sequences come one after another; 1 in two chunks.
+static void make_plan(struct run *run, uint64_t step, int verify, int draft, int32_t stop_id)
+{
+    struct step_plan *plan = &run->plan;
+    step_plan_clear(plan);
+    plan->step = step;
+    plan->epoch = 1;
+    plan->verify = verify;
+    plan->draft = draft;
+    for (int s = 0; s < SEQUENCES; s++) {
+        if (step > (s == 1 ? 3u : (unsigned)s + 1u))
+            plan->rows[plan->rows_count++] =
+                (struct step_plan_row){.slot = s, .kind = STEP_ROW_DECODE, .checkpoint = -1};
+    }
+    for (int s = 0; s < SEQUENCES; s++) {
+        if (step == (unsigned)s + 1u)
+            add_open(run, s, stop_id);
+        if (s == 1 && (step == 2 || step == 3))
+            add_prefill(run, s, step == 2 ? 0 : 128, step == 2 ? 128 : prompts[1] - 128);
+        else if (s != 1 && step == (unsigned)s + 1u)
+            add_prefill(run, s, 0, prompts[s]);
+    }
+}
+
+static void take_row(struct run *run, const struct step_result *row)
+{
+    int verify = run->plan.verify;
+    if (run->ends[row->slot] != 0)
+        assert_int_equal(row->count, 0); // inert after its end
+    for (int i = 0; i < row->count; i++)
+        run->tokens[row->slot][run->counts[row->slot]++] = row->tokens[i];
+    assert_in_range(run->counts[row->slot], 0, OUTPUT);
+    run->widths[row->count]++;
+    if (row->count > 0 && verify > 1) {
+        run->verified += verify - 1;
+        run->accepted += row->count - 1;
+    }
+    if (run->ends[row->slot] == 0)
+        run->ends[row->slot] = row->end;
+}
+
+static void take_reports(struct run *run)
+{
+    struct step_result rows[STEP_ROWS_MAX];
+    uint64_t hash = 0;
+    for (int r = 0; r < run->ranks; r++) {
+        struct report report = {.rows = rows};
+        uint64_t limit_ns = clock_now_ns() + 60ull * CLOCK_NS_PER_S;
+        while (!step_next_report(run->engines[r], &report)) {
+            assert_true(clock_now_ns() < limit_ns);
+            clock_sleep_ns(50 * CLOCK_NS_PER_US);
+        }
+        hash = r == 0 ? report.hash : hash;
+        assert_true(report.hash == hash);
+        for (int i = 0; i < report.rows_count; i++)
+            take_row(run, &rows[i]);
+    }
+}
+
+static bool all_ended(const struct run *run)
+{
+    for (int s = 0; s < SEQUENCES; s++) {
+        if (run->ends[s] == 0)
+            return false;
+    }
+    return true;
+}
+
+// drafts: of every step; -1: drawn anew for each.
+static void run_all(struct run *run, int ranks, int drafts, int32_t stop_id)
+{
+    uint32_t dice = 12345;
+    int verify = 1;
+    struct error error = {.text = ""};
+    open_run(run, ranks, drafts == 0 ? 0 : DRAFTS_MAX);
+    for (uint64_t step = 1; !all_ended(run); step++) {
+        assert_true(step < 200);
+        dice = dice * 1664525u + 1013904223u;
+        int draft = drafts >= 0 ? drafts : (int)((dice >> 16) % (DRAFTS_MAX + 1));
+        make_plan(run, step, verify, draft, stop_id);
+        for (int r = 0; r < ranks; r++) {
+            if (step_submit(run->engines[r], &run->plan, &error) != OK)
+                fail_msg("%s", error.text);
+        }
+        take_reports(run);
+        verify = 1 + draft;
+        run->steps++;
+    }
+    close_run(run);
+}
+
+static void assert_same_tokens(const struct run *plain, const struct run *run)
+{
+    for (int s = 0; s < SEQUENCES; s++) {
+        assert_int_equal(run->counts[s], plain->counts[s]);
+        assert_int_equal(run->ends[s], plain->ends[s]);
+        assert_memory_equal(run->tokens[s], plain->tokens[s],
+                            (size_t)plain->counts[s] * sizeof(int32_t));
+    }
+}
+
+static void drafts_change_no_token(void **state)
+{
+    struct run *plain = (struct run *)calloc(1, sizeof *plain);
+    struct run *run = (struct run *)calloc(1, sizeof *run);
+    (void)state;
+    for (int ranks = 1; ranks <= 2; ranks++) {
+        run_all(plain, ranks, 0, -1);
+        for (int drafts = -1; drafts <= DRAFTS_MAX; drafts += drafts == -1 ? 2 : 2) {
+            run_all(run, ranks, drafts, -1);
+            assert_same_tokens(plain, run);
+            print_message("tp %d, drafts %d: %d steps for %d, %d of %d drafts taken\n", ranks,
+                          drafts, run->steps, plain->steps, run->accepted, run->verified);
+            assert_true(run->accepted > 0 && run->accepted < run->verified);
+            assert_true(run->steps < plain->steps);
+        }
+    }
+    free(plain);
+    free(run);
+}
+
+// Every token of the greedy sequence in turn becomes its stop id: stops fall on the known token, on
+// each draft and on the sample after the last.
+static void a_stop_may_fall_anywhere(void **state)
+{
+    struct run *plain = (struct run *)calloc(1, sizeof *plain);
+    struct run *run = (struct run *)calloc(1, sizeof *run);
+    (void)state;
+    run_all(plain, 1, 0, -1);
+    for (int at = 0; at < 12; at++) {
+        int until = 0;
+        while (plain->tokens[3][until] != plain->tokens[3][at])
+            until++;
+        run_all(run, 1, 4, plain->tokens[3][at]);
+        assert_int_equal(run->counts[3], until + 1);
+        assert_int_equal(run->ends[3], SLOT_STOP);
+        assert_memory_equal(run->tokens[3], plain->tokens[3],
+                            (size_t)(until + 1) * sizeof(int32_t));
+    }
+    free(plain);
+    free(run);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(drafts_change_no_token),
+        cmocka_unit_test(a_stop_may_fall_anywhere),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
