@@ -415,14 +415,18 @@ static void run_drafts(struct mtp_run *run, const json_t *prompt, int length, bf
     const json_t *drafts = json_object_get(prompt, "drafts");
     int32_t id = (int32_t)golden_number(prompt, "next_token");
     int real_ids = (int)golden_number(run->golden->root, "real_ids");
+    size_t row_bytes = (size_t)team->config.hidden * sizeof(bf16);
+    bf16 *hidden_in = (bf16 *)malloc(row_bytes); // one rank may write while another still reads
     for (int k = 0; k < 5; k++) {
-        struct team_pairs pair = {0, length + k, 1, &id, last_hidden};
+        memcpy(hidden_in, last_hidden, row_bytes);
+        struct team_pairs pair = {0, length + k, 1, &id, hidden_in};
         team_mtp(team, &pair, logits, last_hidden);
         add(&run->difference, logits, expected + (size_t)k * vocab, vocab);
         id = (int32_t)json_integer_value(json_array_get(drafts, (size_t)k));
         run->drafts++;
         run->wrong += best_of(logits, real_ids, NULL) != id;
     }
+    free(hidden_in);
     free(logits);
 }
 
