@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // speculation.h -- how many tokens a group drafts per sequence and step: a fixed number, or the one
-// that measured acceptance and step times say gives most tokens per time; none is among the choices.
+// that measured acceptance and step times say gives most tokens per time; 0 is a choice, too.
 // Pure; one per group.
 #pragma once
 

@@ -316,7 +316,7 @@ static void the_head_goes_on_behind_a_hit(void **state)
     add_open(w, 2, 128, 0, 0);
     add_prefill(w, 2, 128, PROMPT, -1);
     run(w);
-    memcpy(rows, rank->state.slot_hidden + 2 * hidden, hidden * sizeof *rows);
+    memcpy(rows, rank->slot_hidden + 2 * hidden, hidden * sizeof *rows);
     memcpy(rows + hidden, rank->workspace.hidden, (PROMPT - 129) * hidden * sizeof *rows);
     run_head(w, 2, 128, rows, behind);
     same_keys(w, &rank->mtp_kv, 0, 2, 128, PROMPT);
