@@ -64,6 +64,7 @@ static void open_run(struct run *run, int ranks, int drafts_max)
                                     .epoch = 1,
                                     .vocab_real = REAL_IDS,
                                     .drafts_max = drafts_max,
+                                    .graphs = drafts_max > 0,
                                     .notify_fd = run->fds[r],
                                     .poison = true};
         if (step_engine_open(&run->engines[r], &step, &error) != OK)
