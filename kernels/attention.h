@@ -62,6 +62,6 @@ struct attention {
 
 void attention(struct stream *stream, const struct attention *op);
 
-// Appends only: projected is [k | v], nothing is attended, y is not written. On the CPU the bits are
-// attention's; a kernel may round a key's norm from another order of its sum.
+// Appends only: projected is [k | v], nothing is attended, y is not written. On the CPU bits are as
+// attention's; a kernel may add up a key's norm in another order.
 void attention_append(struct stream *stream, const struct attention *op);
