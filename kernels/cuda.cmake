@@ -14,7 +14,9 @@ file(GLOB cuda_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} kernels/*.
 add_library(kernels_cuda STATIC ${cuda_sources})
 target_compile_options(kernels_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Werror=all-warnings -Xptxas=--warn-on-spills>)
-target_link_libraries(kernels_cuda PUBLIC base)
+find_library(CUBLASLT cublasLt HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} /usr/local/cuda/lib64
+             REQUIRED)
+target_link_libraries(kernels_cuda PUBLIC base ${CUBLASLT})
 find_library(CUDART cudart_static HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} REQUIRED)
 
 library(group_cuda GLOBS parallel/group_nccl.c LINKS kernels_cuda model base)

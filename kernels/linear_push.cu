@@ -2,27 +2,74 @@
 // linear_push.cu -- the gated norm of GDN where there is a gate, then the product into the lane.
 #include "kernels/device/lane.cuh"
 #include "kernels/device/linear.cuh"
+#include "kernels/device/linear_few.cuh"
 
 extern "C" {
 #include "kernels/linear_push.h"
 }
 
-enum { GATE_THREADS = 128 }; // one value dimension each
+enum {
+    GATE_WARPS = 8,
+    GATE_FOLDED_TOKENS_MAX = 2, // beyond, what every block repeats costs more than a kernel
+};
 
-// grid (heads, tokens): gated = norm(o) * w * silu(z) of one head, rounded once.
-static __global__ void gated_norm_kernel(bf16 *gated, const bf16 *o, const bf16 *gate,
-                                         const float *norm, int64_t o_stride, int64_t gate_stride,
-                                         float eps)
+struct gate_arguments {
+    bf16 *gated; // [tokens, heads, GATE_DIM]
+    const bf16 *o, *gate;
+    const float *norm;
+    int64_t o_stride, gate_stride, units; // of a head and token
+    float eps;
+    int heads;
+};
+
+// A warp per head and token, four values a lane: gated = norm(o) * w * silu(z), rounded once.
+static __global__ void __launch_bounds__(GATE_WARPS *WARP_THREADS)
+    gated_norm_kernel(const gate_arguments a)
 {
-    __shared__ float shared[GATE_THREADS / WARP_THREADS];
-    int64_t token = blockIdx.y;
-    int64_t at = static_cast<int64_t>(blockIdx.x) * GATE_THREADS + threadIdx.x;
-    float value = bf16_to_float(o[token * o_stride + at]);
-    float z = bf16_to_float(gate[token * gate_stride + at]);
-    float squares = block_sum<GATE_THREADS>(value * value, shared);
-    float scale = rsqrtf(squares / GATE_THREADS + eps);
-    float result = value * scale * norm[threadIdx.x] * (z / (1.0f + expf(-z)));
-    gated[token * gridDim.x * GATE_THREADS + at] = bf16_from_float(result);
+    int64_t unit = static_cast<int64_t>(blockIdx.x) * GATE_WARPS + threadIdx.x / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    float4 norm = reinterpret_cast<const float4 *>(a.norm)[lane];
+    pdl_wait();
+    pdl_trigger();
+    if (unit >= a.units)
+        return;
+    int64_t token = unit / a.heads, at = unit % a.heads * FEW_GATE_DIM + 4 * lane;
+    uint2 o = *reinterpret_cast<const uint2 *>(a.o + token * a.o_stride + at);
+    uint2 z = few_load_pairs(a.gate + token * a.gate_stride + at);
+    *reinterpret_cast<uint2 *>(a.gated + token * a.heads * FEW_GATE_DIM + at) =
+        few_gate(o, z, norm, a.eps);
+}
+
+static void gate_rows(cudaStream_t stream, const struct linear_push *op)
+{
+    gate_arguments a = {op->gated,
+                        op->x,
+                        op->gate,
+                        op->norm,
+                        op->x_stride,
+                        op->gate_stride,
+                        static_cast<int64_t>(op->tokens) * op->heads,
+                        op->eps,
+                        op->heads};
+    dim3 grid(static_cast<unsigned>((a.units + GATE_WARPS - 1) / GATE_WARPS));
+    launch_chained(gated_norm_kernel, grid, dim3(GATE_WARPS * WARP_THREADS), 0, stream, a);
+}
+
+static void gate_folded(cudaStream_t stream, const struct linear_push *op, bf16 *lane)
+{
+    few_arguments a = {};
+    a.w = weight_bf16(&op->weight);
+    a.rows = op->weight.rows;
+    a.columns = op->weight.columns;
+    a.tokens = op->tokens;
+    a.y = lane;
+    a.x = op->x;
+    a.x_stride = op->x_stride;
+    a.gate = op->gate;
+    a.gate_stride = op->gate_stride;
+    a.norm = op->norm;
+    a.eps = op->eps;
+    few_launch<FEW_GATED>(stream, a);
 }
 
 extern "C" void linear_push(struct stream *stream, const struct linear_push *op)
@@ -35,11 +82,12 @@ extern "C" void linear_push(struct stream *stream, const struct linear_push *op)
     const bf16 *x = op->x;
     int64_t x_stride = op->x_stride;
     if (op->gate != NULL) {
-        ASSERT(op->dim == GATE_THREADS);
-        dim3 grid(static_cast<unsigned>(op->heads), static_cast<unsigned>(op->tokens));
-        gated_norm_kernel<<<grid, GATE_THREADS, 0, stream->handle>>>(
-            op->gated, op->x, op->gate, op->norm, op->x_stride, op->gate_stride, op->eps);
-        LAUNCH_CHECK();
+        ASSERT(op->dim == FEW_GATE_DIM && op->heads * op->dim == op->weight.columns);
+        if (op->tokens <= GATE_FOLDED_TOKENS_MAX && few_serves(op->weight.columns, op->tokens)) {
+            gate_folded(stream->handle, op, lane);
+            return;
+        }
+        gate_rows(stream->handle, op);
         x = op->gated;
         x_stride = op->weight.columns;
     }

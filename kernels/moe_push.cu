@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// moe_push.cu -- gate and up of every (token, pick) and of the shared expert, then down with the
-// combine as one sum per output, in the order of the picks. General kernels: a warp per output.
+// moe_push.cu -- which kernels serve how many tokens: one to four add their experts in registers
+// (experts_down.cuh); up to some hundred stream each expert's weights once (experts_few.cuh) and
+// add a token's products in the order of its picks; odd shapes take a warp per column.
 #include "kernels/device/dot.cuh"
+#include "kernels/device/experts_down.cuh"
+#include "kernels/device/experts_few.cuh"
 #include "kernels/device/lane.cuh"
-#include "kernels/device/launch.cuh"
 
 extern "C" {
 #include "kernels/moe_push.h"
@@ -14,11 +16,6 @@ enum { MOE_WARPS = 4 };
 static __device__ __forceinline__ const bf16x8 *row_of(const bf16 *matrix, int64_t row, int columns)
 {
     return reinterpret_cast<const bf16x8 *>(matrix + row * columns);
-}
-
-static __device__ __forceinline__ float silu_of(float value)
-{
-    return value / (1.0f + expf(-value));
 }
 
 struct moe_arguments {
@@ -51,7 +48,7 @@ static __global__ void moe_middle_kernel(moe_arguments a)
     float g = warp_dot(x, row_of(matrix, gate, a.hidden), a.hidden);
     float u = warp_dot(x, row_of(matrix, up, a.hidden), a.hidden);
     if (threadIdx.x % WARP_THREADS == 0)
-        a.middle[token * columns + column] = bf16_from_float(silu_of(g) * u);
+        a.middle[token * columns + column] = bf16_from_float(silu(g) * u);
 }
 
 // grid (hidden / MOE_WARPS, tokens): one output, experts in the order of their picks.
@@ -77,13 +74,9 @@ static __global__ void moe_down_kernel(moe_arguments a)
         a.lane[token * a.hidden + row] = bf16_from_float(sum);
 }
 
-extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
+// The shape without a kernel of its own.
+static void moe_general(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
 {
-    ASSERT(op->width % BF16_VECTOR == 0 && op->shared_width % BF16_VECTOR == 0);
-    ASSERT(op->hidden % BF16_VECTOR == 0 && op->gate_up.format == WEIGHT_BF16);
-    if (op->tokens == 0)
-        return;
-    size_t bytes = static_cast<size_t>(op->tokens) * static_cast<size_t>(op->hidden) * 2;
     moe_arguments a = {op->x,
                        weight_bf16(&op->gate_up),
                        weight_bf16(&op->down),
@@ -93,7 +86,7 @@ extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
                        op->expert_weights,
                        op->shared_weights,
                        op->middle,
-                       exchange_lane(op->push, bytes),
+                       lane,
                        op->hidden,
                        op->picks,
                        op->width,
@@ -102,8 +95,148 @@ extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
     int columns = op->picks * op->width + op->shared_width;
     dim3 middle(static_cast<unsigned>((columns + MOE_WARPS - 1) / MOE_WARPS), tokens);
     dim3 down(static_cast<unsigned>((op->hidden + MOE_WARPS - 1) / MOE_WARPS), tokens);
-    moe_middle_kernel<<<middle, MOE_WARPS * WARP_THREADS, 0, stream->handle>>>(a);
+    moe_middle_kernel<<<middle, MOE_WARPS * WARP_THREADS, 0, stream>>>(a);
     LAUNCH_CHECK();
-    moe_down_kernel<<<down, MOE_WARPS * WARP_THREADS, 0, stream->handle>>>(a);
+    moe_down_kernel<<<down, MOE_WARPS * WARP_THREADS, 0, stream>>>(a);
     LAUNCH_CHECK();
+}
+
+enum { COMBINE_THREADS = 256 };
+
+struct combine_arguments {
+    const void *products; // [tokens, picks + 1, hidden]
+    const float *weights, *shared_weights;
+    bf16 *y; // [tokens, hidden]
+    int picks, hidden;
+};
+
+static __device__ __forceinline__ void load_four(float (&to)[4], const float *from)
+{
+    float4 values = *reinterpret_cast<const float4 *>(from);
+    to[0] = values.x;
+    to[1] = values.y;
+    to[2] = values.z;
+    to[3] = values.w;
+}
+
+// grid (tokens, hidden / 4 / COMBINE_THREADS): four outputs a thread, picks in order. PRODUCT: the
+// type of products.
+template <typename PRODUCT> static __global__ void moe_combine_kernel(const combine_arguments a)
+{
+    int64_t token = blockIdx.x;
+    int at = static_cast<int>(blockIdx.y * COMBINE_THREADS + threadIdx.x) * 4;
+    pdl_wait();
+    pdl_trigger();
+    if (at >= a.hidden)
+        return;
+    float sums[4] = {};
+    for (int pick = 0; pick <= a.picks; pick++) {
+        float weight = pick < a.picks ? a.weights[token * a.picks + pick] : a.shared_weights[token];
+        float product[4];
+        load_four(product, static_cast<const PRODUCT *>(a.products) +
+                               (token * (a.picks + 1) + pick) * a.hidden + at);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sums[i] += weight * product[i];
+    }
+    bf16 *y = a.y + token * a.hidden + at;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        y[i] = bf16_from_float(sums[i]);
+}
+
+template <typename PRODUCT>
+static void moe_combine(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
+{
+    combine_arguments a = {op->products, op->expert_weights, op->shared_weights,
+                           lane,         op->picks,          op->hidden};
+    int vectors = op->hidden / 4;
+    dim3 grid(static_cast<unsigned>(op->tokens),
+              static_cast<unsigned>((vectors + COMBINE_THREADS - 1) / COMBINE_THREADS));
+    launch_chained(moe_combine_kernel<PRODUCT>, grid, dim3(COMBINE_THREADS), 0, stream, a);
+}
+
+// The first product, x to middle, and the second one, middle to products.
+static experts_arguments moe_few_arguments(const struct moe_push *op, bool gated)
+{
+    int64_t middle_stride = static_cast<int64_t>(op->picks) * op->width + op->shared_width;
+    experts_arguments a = {};
+    a.x = gated ? op->x : op->middle;
+    a.token_stride = gated ? op->hidden : middle_stride;
+    a.pick_stride = gated ? 0 : op->width;
+    a.w = weight_bf16(gated ? &op->gate_up : &op->down);
+    a.shared_w = weight_bf16(gated ? &op->shared_gate_up : &op->shared_down);
+    a.ids = op->expert_ids;
+    a.tokens = op->tokens;
+    a.picks = op->picks;
+    a.experts = op->experts;
+    a.columns = gated ? op->hidden : op->width;
+    a.shared_columns = gated ? op->hidden : op->shared_width;
+    a.rows = gated ? op->width : op->hidden;
+    a.shared_rows = gated ? op->shared_width : op->hidden;
+    a.sorted = op->tokens > DOWN_TOKENS_MAX;
+    a.middle = op->middle;
+    a.middle_stride = middle_stride;
+    a.products = static_cast<float *>(op->products);
+    return a;
+}
+
+// Down for one to four tokens; false when the shape is not served.
+static bool moe_down_few(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
+{
+    down_arguments a = {};
+    a.w = weight_bf16(&op->down);
+    a.shared_w = weight_bf16(&op->shared_down);
+    a.ids = op->expert_ids;
+    a.weights = op->expert_weights;
+    a.shared_weights = op->shared_weights;
+    a.middle = op->middle;
+    a.y = lane;
+    a.tokens = op->tokens;
+    a.hidden = op->hidden;
+    a.picks = op->picks;
+    a.width = op->width;
+    a.shared_width = op->shared_width;
+    if (!down_serves(a))
+        return false;
+    down_launch(stream, a);
+    return true;
+}
+
+static void moe_few(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
+{
+    experts_arguments gate_up = moe_few_arguments(op, true), down = moe_few_arguments(op, false);
+    if (op->tokens <= 64)
+        experts_launch<true, 2, 1, 2, 16>(stream, gate_up);
+    else if (op->tokens <= 256)
+        experts_launch<true, 2, 2, 3, 8>(stream, gate_up);
+    else
+        experts_launch<true, 2, 4, 2, 8>(stream, gate_up);
+    if (moe_down_few(stream, op, lane))
+        return;
+    if (op->tokens <= 64)
+        experts_launch<false, 2, 1, 2, 16>(stream, down);
+    else if (op->tokens <= 256)
+        experts_launch<false, 2, 2, 3, 8>(stream, down);
+    else
+        experts_launch<false, 2, 4, 2, 8>(stream, down);
+    moe_combine<float>(stream, op, lane);
+}
+
+extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
+{
+    ASSERT(op->width % BF16_VECTOR == 0 && op->shared_width % BF16_VECTOR == 0);
+    ASSERT(op->hidden % BF16_VECTOR == 0 && op->gate_up.format == WEIGHT_BF16);
+    if (op->tokens == 0)
+        return;
+    size_t bytes = static_cast<size_t>(op->tokens) * static_cast<size_t>(op->hidden) * 2;
+    bf16 *lane = exchange_lane(op->push, bytes);
+    bool tiles = op->hidden % CHUNK == 0 && op->width % CHUNK == 0 && op->shared_width % CHUNK == 0;
+    bool few = op->tokens <= MOE_FLOAT_TOKENS_MAX && op->experts <= EXPERTS_MAX &&
+               op->tokens * op->picks <= EXPERT_SLOTS_MAX;
+    if (tiles && few) {
+        moe_few(stream->handle, op, lane);
+    } else {
+        moe_general(stream->handle, op, lane);
+    }
 }

@@ -5,7 +5,8 @@
 //           hidden, width]; shared_gate_up [2 * shared_width, hidden]; shared_down [hidden,
 //           shared_width]; ids and weights as moe_route gives them
 //   needs   tokens * hidden * 2 <= the exchange's lane_bytes
-//   launch  a warp per middle column of a token, then a warp per output
+//   launch  to 4 tokens two persistent kernels; beyond, experts' slots are grouped, each expert's
+//           weights are streamed once, and a third kernel adds a token's products
 //   moves   weights of the distinct experts picked + tokens * hidden * (1 + ranks) * 2 bytes
 //   limit   HBM at one token: 8 experts of [2048, 512] move 50.3 MB, 10.9 us at 4.6 TB/s
 //   error   silu(gate) * up is rounded to bf16; a token's sum over its experts runs in the order of
@@ -16,6 +17,25 @@
 #include "kernels/exchange.h"
 #include "kernels/runtime.h"
 #include "kernels/weight.h"
+
+// The products of an expert stay apart before they are combined: f32 in steps of up to so many
+// tokens, bf16 in longer ones.
+enum { MOE_FLOAT_TOKENS_MAX = 768 };
+
+// Bytes of `products` for steps of up to `tokens` tokens.
+static inline uint64_t moe_products_bytes(int tokens, int picks, int hidden)
+{
+    uint64_t rows = (uint64_t)(picks + 1) * (uint64_t)hidden, as_bf16 = (uint64_t)tokens * rows * 2;
+    uint64_t as_float =
+        (uint64_t)(tokens < MOE_FLOAT_TOKENS_MAX ? tokens : MOE_FLOAT_TOKENS_MAX) * rows * 4;
+    return as_bf16 > as_float ? as_bf16 : as_float;
+}
+
+// Values of `lists`: slots by expert, offsets and tiles.
+static inline uint64_t moe_lists_count(int tokens, int picks, int experts)
+{
+    return (uint64_t)tokens * (uint64_t)picks + 2 * ((uint64_t)experts + 1);
+}
 
 struct moe_push {
     struct exchange *push;
@@ -28,8 +48,11 @@ struct moe_push {
     int width; // expert_intermediate of this rank
     struct weight shared_gate_up, shared_down;
     int shared_width;
-    bf16 *partial; // [tokens, hidden] workspace
-    bf16 *middle;  // [tokens, picks * width + shared_width] workspace
+    bf16 *partial;  // [tokens, hidden] workspace
+    bf16 *middle;   // [tokens, picks * width + shared_width] workspace
+    void *products; // moe_products_bytes: [tokens, picks + 1, hidden]; CUDA only
+    int32_t *lists; // moe_lists_count: slots sorted by expert, offsets, tiles; CUDA only
 };
 
+// Queues the op.
 void moe_push(struct stream *stream, const struct moe_push *op);

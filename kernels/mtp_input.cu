@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // mtp_input.cu -- both halves normalised by a block per (half, token), then the product.
 #include "kernels/device/linear.cuh"
+#include "kernels/device/reduce.cuh"
 
 extern "C" {
 #include "kernels/mtp_input.h"

@@ -168,6 +168,18 @@ static uint64_t attention_parts_bytes(const struct model_config *config)
            aligned(ATTENTION_PARTS * ATTENTION_PART_BORDER_BYTES);
 }
 
+// What the experts' products and lists take: moe_products_bytes and moe_lists_count of kernels.
+static uint64_t expert_bytes(const struct model_config *config, uint64_t tokens)
+{
+    uint64_t picks = (uint64_t)config->experts_per_token, experts = (uint64_t)config->experts;
+    uint64_t row = (picks + 1) * (uint64_t)config->hidden;
+    uint64_t tokens_float = tokens < EXPERT_FLOAT_TOKENS_MAX ? tokens : EXPERT_FLOAT_TOKENS_MAX;
+    if (experts == 0)
+        return 0;
+    return largest((int64_t)(tokens * row * 2), (int64_t)(tokens_float * row * 4)) +
+           (tokens * picks + 2 * (experts + 1)) * 4;
+}
+
 // Everything that grows with the size of a step, and the tables.
 static uint64_t workspace_bytes(const struct model_config *config, const struct shard *shard,
                                 const struct memory_plan *plan)
@@ -177,6 +189,7 @@ static uint64_t workspace_bytes(const struct model_config *config, const struct 
     uint64_t samples = sequences * VERIFY_ROWS_MAX < tokens ? sequences * VERIFY_ROWS_MAX : tokens;
     uint64_t bytes = TABLE_BYTES + tokens * token_bytes(config, shard);
     bytes += attention_parts_bytes(config);
+    bytes += expert_bytes(config, tokens);
     bytes += samples * ((uint64_t)shard->vocab.count * 4 + (1 + 3 * ranks) * CANDIDATE_BYTES);
     bytes += sequences * (TABLE_BYTES_PER_SEQUENCE + 4 * (uint64_t)plan->pages_per_sequence);
     bytes += sequences * 2 * (uint64_t)shard->vocab.count; // how often each token was drawn

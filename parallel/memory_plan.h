@@ -24,6 +24,7 @@ enum {
     ATTENTION_PART_QUERIES = 48,
     ATTENTION_PART_BORDER_BYTES = 16,
     ATTENTION_PART_HEAD_DIM = 256,
+    EXPERT_FLOAT_TOKENS_MAX = 768, // steps that keep experts' products in f32
 };
 
 // What the operator asked for; 0 = choose.

@@ -177,6 +177,8 @@ static void feed_forward_moe(const struct model *model, const struct layer_weigh
                                 .shared_width = model->shard.shared_intermediate.count,
                                 .partial = w->partial,
                                 .middle = w->middle,
+                                .products = w->expert_products,
+                                .lists = w->expert_lists,
                             });
 }
 

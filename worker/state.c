@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "kernels/moe_push.h"
 #include "kernels/runtime.h"
 
 _Static_assert((int)ROW_VERIFY_MAX == (int)VERIFY_ROWS_MAX,
@@ -13,6 +14,8 @@ _Static_assert(2 * (int)ATTENTION_PARTS_MAX == (int)ATTENTION_PARTS &&
                    (int)ATTENTION_PART_ROWS == (int)ATTENTION_PART_QUERIES &&
                    (int)ATTENTION_BORDER_BYTES == 2 * (int)ATTENTION_PART_BORDER_BYTES,
                "attention's parts");
+_Static_assert((int)MOE_FLOAT_TOKENS_MAX == (int)EXPERT_FLOAT_TOKENS_MAX,
+               "kernels and memory plan agree on experts' products");
 
 enum { CARVE_ALIGN_BYTES = 256 };
 
@@ -114,6 +117,12 @@ static void carve_workspace(struct workspace *w, struct carver *carver,
         w->expert_ids = (int32_t *)carve(carver, picks, sizeof(int32_t));
         w->expert_weights = (float *)carve(carver, picks, sizeof(float));
         w->shared_weights = (float *)carve(carver, tokens, sizeof(float));
+        w->expert_products = carve(
+            carver,
+            moe_products_bytes(plan->step_tokens, config->experts_per_token, config->hidden), 1);
+        w->expert_lists = (int32_t *)carve(
+            carver, moe_lists_count(plan->step_tokens, config->experts_per_token, config->experts),
+            sizeof(int32_t));
     }
     if (config->head_dim == ATTENTION_PART_HEAD_DIM) {
         uint64_t queries = (uint64_t)ATTENTION_PARTS * ATTENTION_PART_ROWS;

@@ -35,6 +35,8 @@ struct workspace {
     int32_t *expert_ids;   // [tokens, picks]
     float *expert_weights; // [tokens, picks]
     float *shared_weights; // [tokens]
+    void *expert_products; // moe_products_bytes of kernels/moe_push.h
+    int32_t *expert_lists; // moe_lists_count
     float *logits;         // [samples, vocab own]
     struct attention_workspace attention;
 };

@@ -6,6 +6,10 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
+extern "C" {
+#include "kernels/types.h"
+}
+
 enum { BF16_VECTOR = 8 };
 
 // Eight consecutive values; the address is 16-byte aligned.
@@ -34,4 +38,16 @@ static __device__ __forceinline__ bf16x8 bf16x8_from_float(const float in[BF16_V
         words[i] = *reinterpret_cast<uint32_t *>(&pair);
     }
     return {make_uint4(words[0], words[1], words[2], words[3])};
+}
+
+// COUNT values as one access where they are eight; both addresses are aligned to that.
+template <int COUNT> static __device__ __forceinline__ void copy_values(bf16 *to, const bf16 *from)
+{
+    if (COUNT == BF16_VECTOR) {
+        *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+            to[i] = from[i];
+    }
 }

@@ -75,3 +75,15 @@ static void launch_chained(void (*kernel)(Parameters...), dim3 grid, dim3 block,
     config.numAttrs = pdl_enabled() ? 1 : 0;
     CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
+
+// Of the device that this process opened.
+static inline int multiprocessors()
+{
+    static int count = 0;
+    int device;
+    if (count > 0)
+        return count;
+    CUDA_CHECK(cudaGetDevice(&device));
+    CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    return count;
+}

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// linear.cuh -- y = x W^T for the ops that end in a product. One general kernel: a warp per row of
-// W and up to LINEAR_TOKENS tokens, W read once for them. Not yet the one that prefill deserves.
+// linear.cuh -- y = x W^T for the ops that end in a product: which kernel serves how many tokens is
+// decided in linear.cu.
 #pragma once
 
-#include "kernels/device/dot.cuh"
 #include "kernels/device/launch.cuh"
 
 extern "C" {
 #include "kernels/weight.h"
 }
-
-enum { LINEAR_TOKENS = 8, LINEAR_WARPS = 4 };
 
 struct linear_shape {
     const bf16 *x;         // row t at x + gather(t) * x_stride
@@ -22,64 +19,6 @@ struct linear_shape {
     float *y_float; // [tokens, rows], or NULL
 };
 
-// Rounds once to the output's type.
-static __device__ __forceinline__ void linear_store(const linear_shape &shape, int token, int row,
-                                                    float sum)
-{
-    int64_t at = static_cast<int64_t>(token) * shape.rows + row;
-    if (shape.y != NULL)
-        shape.y[at] = bf16_from_float(sum);
-    else
-        shape.y_float[at] = sum;
-}
-
-// grid (rows / LINEAR_WARPS, tokens / LINEAR_TOKENS); block LINEAR_WARPS warps; one warp per row.
-static __global__ void linear_kernel(linear_shape shape)
-{
-    int row =
-        static_cast<int>(blockIdx.x) * LINEAR_WARPS + static_cast<int>(threadIdx.x) / WARP_THREADS;
-    int first = static_cast<int>(blockIdx.y) * LINEAR_TOKENS;
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    if (row >= shape.rows)
-        return;
-    const bf16x8 *w =
-        reinterpret_cast<const bf16x8 *>(shape.w + static_cast<int64_t>(row) * shape.columns);
-    const bf16x8 *x[LINEAR_TOKENS];
-    float sums[LINEAR_TOKENS];
-#pragma unroll
-    for (int t = 0; t < LINEAR_TOKENS; t++) {
-        int token = first + t < shape.tokens ? first + t : shape.tokens - 1;
-        int64_t source = shape.gather != NULL ? shape.gather[token] : token;
-        x[t] = reinterpret_cast<const bf16x8 *>(shape.x + source * shape.x_stride);
-        sums[t] = 0;
-    }
-    for (int i = lane; i < shape.columns / BF16_VECTOR; i += WARP_THREADS) {
-        float a[BF16_VECTOR], b[BF16_VECTOR];
-        bf16x8_to_float(b, w[i]);
-#pragma unroll
-        for (int t = 0; t < LINEAR_TOKENS; t++) {
-            bf16x8_to_float(a, x[t][i]);
-#pragma unroll
-            for (int k = 0; k < BF16_VECTOR; k++)
-                sums[t] += a[k] * b[k];
-        }
-    }
-#pragma unroll
-    for (int t = 0; t < LINEAR_TOKENS; t++) {
-        float sum = warp_sum(sums[t]);
-        if (lane == 0 && first + t < shape.tokens)
-            linear_store(shape, first + t, row, sum);
-    }
-}
-
-// Queues the product. columns % 8 == 0, rows of x and W 16-byte aligned.
-static inline void linear_launch(cudaStream_t stream, const linear_shape &shape)
-{
-    if (shape.tokens == 0 || shape.rows == 0)
-        return;
-    ASSERT(shape.columns % BF16_VECTOR == 0 && shape.x_stride % BF16_VECTOR == 0);
-    dim3 grid(static_cast<unsigned>((shape.rows + LINEAR_WARPS - 1) / LINEAR_WARPS),
-              static_cast<unsigned>((shape.tokens + LINEAR_TOKENS - 1) / LINEAR_TOKENS));
-    linear_kernel<<<grid, LINEAR_WARPS * WARP_THREADS, 0, stream>>>(shape);
-    LAUNCH_CHECK();
-}
+// Queues the product, rounded once to the output's type. columns % 8 == 0, rows of x and W 16-byte
+// aligned.
+void linear_launch(cudaStream_t stream, const linear_shape &shape);

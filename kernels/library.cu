@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// library.cu -- cuBLASLt behind library.cuh: one handle a process, a table of chosen algorithms.
+#include <cublasLt.h>
+
+#include "kernels/device/library.cuh"
+
+enum { LIBRARY_SHAPES_MAX = 4096 };
+
+#define LIBRARY_CHECK(call)                                                                        \
+    do {                                                                                           \
+        cublasStatus_t status_ = (call);                                                           \
+        if (status_ != CUBLAS_STATUS_SUCCESS)                                                      \
+            DIE("%s: %s", #call, cublasLtGetStatusString(status_));                                \
+    } while (0)
+
+struct library_key {
+    int tokens, rows, columns, as_float;
+    int64_t x_stride;
+};
+
+// Column-major as the library sees it: y' [rows, tokens] = W' ^T x'.
+struct library_product {
+    library_key key;
+    cublasLtMatmulDesc_t operation;
+    cublasLtMatrixLayout_t w, x, y;
+    cublasLtMatmulAlgo_t algorithm;
+};
+
+static library_product library_products[LIBRARY_SHAPES_MAX];
+static int library_count, library_next;
+
+static cublasLtHandle_t library_handle()
+{
+    static cublasLtHandle_t handle = NULL;
+    if (handle == NULL)
+        LIBRARY_CHECK(cublasLtCreate(&handle));
+    return handle;
+}
+
+static void library_choose(library_product *product, const library_key &key)
+{
+    cublasOperation_t transposed = CUBLAS_OP_T;
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t result;
+    size_t workspace_bytes = 0;
+    int found = 0;
+    uint64_t rows = static_cast<uint64_t>(key.rows), columns = static_cast<uint64_t>(key.columns);
+    uint64_t tokens = static_cast<uint64_t>(key.tokens);
+    LIBRARY_CHECK(cublasLtMatmulDescCreate(&product->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    LIBRARY_CHECK(cublasLtMatmulDescSetAttribute(product->operation, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                 &transposed, sizeof transposed));
+    LIBRARY_CHECK(cublasLtMatrixLayoutCreate(&product->w, CUDA_R_16BF, columns, rows, key.columns));
+    LIBRARY_CHECK(
+        cublasLtMatrixLayoutCreate(&product->x, CUDA_R_16BF, columns, tokens, key.x_stride));
+    LIBRARY_CHECK(cublasLtMatrixLayoutCreate(&product->y, key.as_float ? CUDA_R_32F : CUDA_R_16BF,
+                                             rows, tokens, key.rows));
+    LIBRARY_CHECK(cublasLtMatmulPreferenceCreate(&preference));
+    LIBRARY_CHECK(cublasLtMatmulPreferenceSetAttribute(preference,
+                                                       CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                       &workspace_bytes, sizeof workspace_bytes));
+    LIBRARY_CHECK(cublasLtMatmulAlgoGetHeuristic(library_handle(), product->operation, product->w,
+                                                 product->x, product->y, product->y, preference, 1,
+                                                 &result, &found));
+    LIBRARY_CHECK(cublasLtMatmulPreferenceDestroy(preference));
+    if (found == 0)
+        DIE("cuBLASLt has no algorithm for %d tokens, %d x %d", key.tokens, key.rows, key.columns);
+    product->algorithm = result.algo;
+    product->key = key;
+}
+
+// The oldest shape makes room when the table is full: eager steps have any number of tokens.
+static const library_product *library_find(const library_key &key)
+{
+    for (int i = 0; i < library_count; i++) {
+        if (memcmp(&library_products[i].key, &key, sizeof key) == 0)
+            return &library_products[i];
+    }
+    library_product *product = &library_products[library_next];
+    if (library_count == LIBRARY_SHAPES_MAX) {
+        LIBRARY_CHECK(cublasLtMatrixLayoutDestroy(product->w));
+        LIBRARY_CHECK(cublasLtMatrixLayoutDestroy(product->x));
+        LIBRARY_CHECK(cublasLtMatrixLayoutDestroy(product->y));
+        LIBRARY_CHECK(cublasLtMatmulDescDestroy(product->operation));
+    } else {
+        library_count++;
+    }
+    library_next = (library_next + 1) % LIBRARY_SHAPES_MAX;
+    library_choose(product, key);
+    return product;
+}
+
+bool library_serves(const linear_shape &shape)
+{
+    return shape.columns % 8 == 0 && shape.x_stride % 8 == 0;
+}
+
+void library_linear(cudaStream_t stream, const linear_shape &shape)
+{
+    library_key key;
+    memset(&key, 0, sizeof key);
+    key.tokens = shape.tokens;
+    key.rows = shape.rows;
+    key.columns = shape.columns;
+    key.as_float = shape.y == NULL;
+    key.x_stride = shape.x_stride;
+    const library_product *product = library_find(key);
+    const float one = 1, zero = 0;
+    void *y = shape.y != NULL ? static_cast<void *>(shape.y) : static_cast<void *>(shape.y_float);
+    LIBRARY_CHECK(cublasLtMatmul(library_handle(), product->operation, &one, shape.w, product->w,
+                                 shape.x, product->x, &zero, y, product->y, y, product->y,
+                                 &product->algorithm, NULL, 0, stream));
+}
