@@ -53,6 +53,7 @@ struct group_state {
     struct memory_plan memory;
     struct state_slots slots;
     struct kv_pages pages;
+    struct prefix_cache prefix;
     int32_t *block_tables;                   // [slots, tables_width] page ids
     int32_t tables_width;                    // pages of the longest sequence
     struct request_list running;             // everybody with a slot, most senior first
@@ -88,11 +89,14 @@ struct coord {
     int32_t prompt_blocks_free; // of the pool's share that prompts may take
     void *memory_pages;         // [groups] x kv_pages_bytes(COORD_PAGES_MAX)
     int32_t *memory_tables;     // [groups] x the largest block tables
+    void *memory_prefix;        // [groups] x coord_prefix_bytes
 };
 
 enum {
     // 64 Mi tokens of KV: more than any host of today holds; larger plans are clamped to it.
     COORD_PAGES_MAX = 1 << 20,
+    // 8 Mi tokens of cached prompts: 33 MB of the coordinator's memory, touched as it is used.
+    COORD_PREFIX_PAGES_MAX = 1 << 17,
     // While so many preempted requests wait, no new one is given a slot: what has been drawn for
     // unfinished requests is kept, so their number must be bounded.
     COORD_PREEMPTED_MAX = 256,
@@ -136,6 +140,11 @@ void members_end_all(struct coord *coord, struct coord_actions *out);
 // Page ids of the block tables of a group at most.
 size_t coord_tables_ids(const struct coord_options *options);
 
+// Pages that a group's prefix cache may hold, checkpoints, and bytes of memory for both, at most.
+int32_t coord_prefix_pages(const struct coord_options *options);
+int32_t coord_prefix_checkpoints(const struct coord_options *options);
+size_t coord_prefix_bytes(const struct coord_options *options);
+
 // The row of the block tables of a request that has a slot: [tables_width] page ids.
 int32_t *coord_pages(const struct group_state *group, const struct request *request);
 
@@ -170,6 +179,34 @@ void scheduler_drop_queued(struct coord *coord, int32_t index);
 
 // Gives slots and pages to those who wait, most senior first, as far as there are any.
 void scheduler_admit(struct coord *coord, int32_t group, struct coord_actions *out);
+
+// ---- scheduler_prefix.c: what requests take from the prefix cache and leave there ----
+
+// Takes pages, of the cache where not enough are free. False, and nothing taken, when there are not
+// enough.
+bool scheduler_take_pages(struct group_state *group, int32_t count, int32_t *page_ids);
+
+// The hit that a request which gets a slot in the next step would have.
+struct prefix_hit scheduler_find_prefix(const struct coord *coord, const struct group_state *group,
+                                        const struct request *request);
+
+// The request, which has just got its slot, takes the hit's pages.
+void scheduler_take_prefix(struct group_state *group, struct request *request,
+                           const struct prefix_hit *hit);
+
+// The request leaves its slot: what it held of the cache is let go.
+void scheduler_leave_prefix(struct group_state *group, struct request *request);
+
+// Adds the copy of the request's checkpoint, when it has one, to the plan that opens its slot.
+void scheduler_copy_prefix(struct group_state *group, struct request *request);
+
+// Where, on its way to `end`, the request's next chunk should stop for a checkpoint; 0 = nowhere.
+int32_t scheduler_checkpoint_place(const struct coord *coord, const struct group_state *group,
+                                   const struct request *request, int32_t end);
+
+// The checkpoint that a chunk which ends at `position` saves, PREFIX_NONE when there is none.
+int32_t scheduler_save_prefix(struct coord *coord, struct group_state *group,
+                              struct request *request, int32_t position);
 
 // ---- scheduler_plan.c: which rows the next step of a group runs ----
 

@@ -42,6 +42,27 @@ size_t coord_tables_ids(const struct coord_options *options)
            (size_t)kv_pages_for_tokens(sequence_tokens_max(options));
 }
 
+int32_t coord_prefix_checkpoints(const struct coord_options *options)
+{
+    int32_t wished = options->wishes.checkpoints;
+    return wished < 0 ? 0 : wished > 0 && wished < CHECKPOINTS_MAX ? wished : CHECKPOINTS_MAX;
+}
+
+int32_t coord_prefix_pages(const struct coord_options *options)
+{
+    // More than the memory plan gives to sequences and checkpoints can never be cached.
+    int64_t holders = sequences_max(options) + (int64_t)coord_prefix_checkpoints(options);
+    int64_t pages = holders * kv_pages_for_tokens(sequence_tokens_max(options));
+    if (coord_prefix_checkpoints(options) == 0)
+        return 0;
+    return pages < COORD_PREFIX_PAGES_MAX ? (int32_t)pages : COORD_PREFIX_PAGES_MAX;
+}
+
+size_t coord_prefix_bytes(const struct coord_options *options)
+{
+    return prefix_cache_bytes(coord_prefix_pages(options), coord_prefix_checkpoints(options));
+}
+
 // The pool holds pool_tokens of prompts and what is drawn for those who run or have run: their
 // number is bounded (COORD_PREEMPTED_MAX), each has at most a context. Most of it is never touched.
 static int64_t pool_tokens_all(const struct coord_options *options)
@@ -69,7 +90,8 @@ size_t coord_bytes(const struct coord_options *options)
     size_t groups = (size_t)options->groups;
     return align_up(sizeof(struct coord)) + align_up(groups * sizeof(struct group_state)) +
            align_up(groups * kv_pages_bytes(COORD_PAGES_MAX)) +
-           align_up(groups * coord_tables_ids(options) * sizeof(int32_t)) + groups * plan_bytes() +
+           align_up(groups * coord_tables_ids(options) * sizeof(int32_t)) +
+           align_up(groups * coord_prefix_bytes(options)) + groups * plan_bytes() +
            align_up(requests_bytes(request_capacity(options))) +
            align_up(token_pool_bytes(pool_tokens_all(options)));
 }
@@ -112,6 +134,7 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
     coord->groups = (struct group_state *)place(&at, groups_bytes);
     memset(coord->groups, 0, groups_bytes);
     coord->memory_pages = place(&at, (size_t)options->groups * kv_pages_bytes(COORD_PAGES_MAX));
+    coord->memory_prefix = place(&at, (size_t)options->groups * coord_prefix_bytes(options));
     coord->memory_tables = (int32_t *)place(&at, (size_t)options->groups *
                                                      coord_tables_ids(options) * sizeof(int32_t));
     for (int32_t g = 0; g < options->groups; g++) {
@@ -264,6 +287,8 @@ static void submit(struct coord *coord, const struct coord_event *event, struct 
     request->prompt_tokens = tokens;
     request->arrival = coord->arrivals++;
     request_times_begin(&request->times, event->submit.arrived_ns, coord->now_ns);
+    request->turns_count = event->submit.turns_count;
+    memcpy(request->turns, event->submit.turns, sizeof request->turns);
     request->sampling = event->submit.sampling;
     int32_t rest = limit - tokens;
     int32_t wanted = request->sampling.max_tokens;
@@ -377,7 +402,16 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         out->slots += group->slots.slots;
         out->slots_free += group->slots.slots_free;
         out->pages += group->pages.pages;
-        out->pages_free += group->pages.pages_free;
+        int32_t cached = prefix_cache_evictable(&group->prefix, PREFIX_NONE);
+        out->pages_free += group->pages.pages_free + cached;
+        out->pages_cached += cached;
+        out->checkpoints += group->prefix.checkpoints_max;
+        out->checkpoints_free += group->prefix.checkpoints_max - group->prefix.checkpoints_used;
+        out->prefix_queries += group->prefix.counts.query_tokens;
+        out->prefix_hits += group->prefix.counts.hit_tokens;
+        out->prefix_pages_evicted += group->prefix.counts.pages_evicted;
+        out->prefix_checkpoints_saved += group->prefix.counts.checkpoints_saved;
+        out->prefix_checkpoints_evicted += group->prefix.counts.checkpoints_evicted;
     }
 }
 

@@ -19,6 +19,7 @@
 enum {
     COORD_WORKERS_MAX = GROUPS_MAX * RANKS_MAX, // connections that may hold a place
     COORD_QUEUED_MAX_DEFAULT = 1024,
+    COORD_TURNS_MAX = 4,  // ends of turns that a request may name
     COORD_FLIGHT_MAX = 2, // steps sent and not reported: one runs, one waits on the device
     COORD_ACTIONS_MAX = 2 * STEP_ROWS_MAX + COORD_WORKERS_MAX + 64,
 };
@@ -80,6 +81,11 @@ struct coord_event {
             const int32_t *prompt;
             int32_t prompt_tokens; // >= 1
             uint64_t arrived_ns;   // at the door, by the same clock; 0 = now
+            // Where later prompts are likely to part from this one, ascending, in the prompt: the
+            // ends of its first turns and of the last one before the answer. Beyond
+            // COORD_TURNS_MAX the first ones are dropped by the door.
+            int32_t turns[COORD_TURNS_MAX];
+            int32_t turns_count;
             struct coord_sampling sampling;
         } submit;
         struct {
@@ -148,6 +154,10 @@ struct coord_status {
     int preempted; // of queued: have run before, beyond queued_max
     int slots_free, slots, pages_free, pages;
     int64_t pool_tokens_free, pool_tokens;
+    int pages_cached;                     // of the free ones: still of use to later prompts
+    int checkpoints_free, checkpoints;    // of prefix reuse
+    uint64_t prefix_queries, prefix_hits; // tokens of prompts looked up, and found
+    uint64_t prefix_pages_evicted, prefix_checkpoints_saved, prefix_checkpoints_evicted;
     uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out, preemptions;
     uint64_t epochs; // begun so far, over all groups
     bool draining, failed;

@@ -46,6 +46,10 @@ static const char *count_holders(const struct coord *coord, const struct group_s
             pages->counted[page]++;
         }
     }
+    for (int32_t i = 0; i < group->prefix.nodes_fresh; i++) {
+        if (group->prefix.nodes[i].page != KV_PAGE_NONE)
+            pages->counted[group->prefix.nodes[i].page]++;
+    }
     return NULL;
 }
 
@@ -169,6 +173,8 @@ const char *coord_check(const struct coord *coord)
         broken = check_slots(coord, group);
         if (broken == NULL)
             broken = check_pages(coord, group);
+        if (broken == NULL)
+            broken = prefix_cache_check(&group->prefix, &group->pages);
         if (broken == NULL)
             broken = check_flights(coord, group);
     }

@@ -143,6 +143,14 @@ static void place_all(struct coord *coord, int32_t g, struct coord_actions *out)
     }
 }
 
+// The prefix cache's secret, of the operator's entropy.
+static uint64_t prefix_key(const struct coord *coord)
+{
+    uint64_t words[4];
+    memcpy(words, coord->options.entropy, sizeof words);
+    return words[0] ^ words[1] * 0x9E3779B97F4A7C15u ^ words[2] ^ words[3];
+}
+
 static void init_group_pools(struct coord *coord, int32_t g)
 {
     struct group_state *group = &coord->groups[g];
@@ -152,6 +160,12 @@ static void init_group_pools(struct coord *coord, int32_t g)
     state_slots_init(&group->slots, group->memory.sequences);
     kv_pages_init(&group->pages, memory + (size_t)g * kv_pages_bytes(COORD_PAGES_MAX),
                   group->memory.pages);
+    int32_t cached = coord_prefix_pages(&coord->options);
+    prefix_cache_init(&group->prefix,
+                      (uint8_t *)coord->memory_prefix +
+                          (size_t)g * coord_prefix_bytes(&coord->options),
+                      group->memory.pages < cached ? group->memory.pages : cached,
+                      group->memory.checkpoints, prefix_key(coord));
     group->block_tables = coord->memory_tables + (size_t)g * coord_tables_ids(&coord->options);
     group->tables_width = group->memory.pages_per_sequence;
     ASSERT((size_t)group->memory.sequences * (size_t)group->tables_width <=

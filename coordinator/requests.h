@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "coordinator/core.h"
+#include "coordinator/prefix_cache.h"
 #include "coordinator/requests_times.h"
 #include "coordinator/token_pool.h"
 
@@ -19,6 +20,14 @@ enum request_phase {
     PHASE_RUNNING,   // has a slot
     PHASE_PREEMPTED, // gets no more rows; goes back to the queue after its steps in flight
     PHASE_CLOSING,   // its end was told; steps in flight still name its slot
+};
+
+// What a request with a slot has of the prefix cache.
+struct request_prefix {
+    int32_t node;       // the path that it holds
+    int32_t checkpoint; // pinned until a plan copies it, PREFIX_NONE = none
+    int32_t position;   // where its slot starts
+    int32_t parts_at;   // how far its text was known when it got the slot
 };
 
 struct request {
@@ -46,6 +55,10 @@ struct request {
     int32_t next, previous;   // in the queue, the running list of its group, or the free list
     int32_t target_steps, preemptions;
     struct request_times times;
+    struct request_prefix prefix;
+    int32_t cached_tokens; // of the prompt, not run when it got its first slot
+    int32_t turns_count;
+    int32_t turns[COORD_TURNS_MAX]; // where turns of the conversation end
 };
 
 // A doubly linked list of requests through next and previous.

@@ -28,6 +28,7 @@ static void report_usage(struct coord_action *action, const struct request *requ
     action->usage = (struct coord_usage){
         .prompt_tokens = request->prompt_tokens,
         .completion_tokens = request->outputs,
+        .cached_tokens = request->cached_tokens,
         .target_steps = request->target_steps,
     };
 }
@@ -60,6 +61,7 @@ static void leave_slot(struct coord *coord, int32_t index)
     if (request->opened)
         group->closes[group->closes_count++] = request->slot;
     kv_pages_give_back(&group->pages, coord_pages(group, request), request->pages_count);
+    scheduler_leave_prefix(group, request);
     state_slots_give_back(&group->slots, request->slot);
     request_list_remove(&group->running, &coord->requests, index);
     request->opened = false;

@@ -80,18 +80,24 @@ static bool admit(struct coord *coord, int32_t g, int32_t index)
     struct request *request = request_at(coord, index);
     int32_t pages = pages_at_first(request);
     bool is_new = !request->ran;
-    if (group->slots.slots_free == 0 || pages + pages_spare(group) > group->pages.pages_free ||
+    if (group->slots.slots_free == 0 ||
         (is_new && coord->requests.preempted >= COORD_PREEMPTED_MAX))
+        return false;
+    struct prefix_hit hit = scheduler_find_prefix(coord, group, request);
+    int32_t shared = hit.position / TOKENS_PER_PAGE;
+    if (pages - shared + pages_spare(group) >
+        group->pages.pages_free + prefix_cache_evictable(&group->prefix, hit.node))
         return false;
     request->slot = state_slots_take(&group->slots, index);
     request->group = g;
-    request->ran = true;
     request_times_admit(&request->times, coord->now_ns);
     request->phase = PHASE_RUNNING;
     request->prefill_end = request->tokens.tokens;
-    request->prefill_given = 0;
-    bool taken = kv_pages_take(&group->pages, pages, coord_pages(group, request));
+    request->prefill_given = hit.position;
+    scheduler_take_prefix(group, request, &hit);
+    bool taken = scheduler_take_pages(group, pages - shared, coord_pages(group, request) + shared);
     ASSERT(taken);
+    request->ran = true;
     request->pages_count = pages;
     request_list_remove(&coord->requests.queued, &coord->requests, index);
     coord->requests.preempted -= !is_new;

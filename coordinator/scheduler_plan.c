@@ -45,7 +45,7 @@ static int32_t pages_missing(struct group_state *group, struct request *request,
     int32_t missing = pages_to_decode(request, verify) - request->pages_count;
     if (missing <= 0)
         return 0;
-    if (!kv_pages_take(&group->pages, missing, coord_pages(group, request) + request->pages_count))
+    if (!scheduler_take_pages(group, missing, coord_pages(group, request) + request->pages_count))
         return missing;
     request->pages_count += missing;
     return 0;
@@ -117,7 +117,7 @@ static void tell_open(struct step_plan *plan, struct request *request)
     struct step_open *open = &plan->opens[plan->opens_count++];
     *open = (struct step_open){
         .slot = request->slot,
-        .position = 0,
+        .position = request->prefix.position,
         .prompt_tokens = request->prompt_tokens,
         .tokens_end = request->tokens_end,
         .page_limit = kv_pages_for_tokens(request->tokens_end),
@@ -145,8 +145,10 @@ static bool tell_slot(struct group_state *group, struct request *request)
     int32_t count = request->pages_count - request->pages_told;
     if (count > STEP_PAGE_IDS_MAX - plan->page_ids_count)
         return false;
-    if (!request->opened)
+    if (!request->opened) {
+        scheduler_copy_prefix(group, request);
         tell_open(plan, request);
+    }
     if (count == 0)
         return true;
     plan->pages[plan->pages_count++] = (struct step_pages){.slot = request->slot,
@@ -212,6 +214,11 @@ static int32_t plan_chunk(struct coord *coord, struct group_state *group, struct
     if (count == 0 || !tell_slot(group, request))
         return 0;
     int32_t end = request->prefill_given + count;
+    int32_t place = scheduler_checkpoint_place(coord, group, request, end);
+    if (place != 0) {
+        end = place;
+        count = end - request->prefill_given;
+    }
     bool last = end == request->prefill_end;
     struct step_plan_row *row = &plan->rows[plan->rows_count++];
     *row = (struct step_plan_row){
@@ -221,7 +228,7 @@ static int32_t plan_chunk(struct coord *coord, struct group_state *group, struct
         .tokens_count = count,
         .token_next = -1,
         .sample = last,
-        .checkpoint = -1,
+        .checkpoint = place != 0 ? scheduler_save_prefix(coord, group, request, place) : -1,
     };
     token_pool_read(&coord->pool, &request->tokens, request->prefill_given, count,
                     plan->tokens + plan->tokens_count);

@@ -166,7 +166,7 @@ static void test_memory_of_the_smallest_rank(void **state)
     struct place_message all = place_with("cuda", "host", much, much);
     struct place_message first = place_with("cuda", "host", little, much);
     struct place_message second = place_with("cuda", "host", much, little);
-    assert_int_equal(all.pages, 192); // 4 sequences and 8 checkpoints of 1024 tokens
+    assert_int_equal(all.pages, 64); // 4 sequences of 1024 tokens
     assert_true(first.pages < all.pages);
     assert_int_equal(second.pages, first.pages);
     // CPU ranks of one host share what each of them sees.

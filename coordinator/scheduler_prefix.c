@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// scheduler_prefix.c -- what a request takes from its group's prefix cache when it gets a slot, and
+// what it leaves there: checkpoints where others are likely to go on. All of it is known when a
+// plan is made: prefill runs what the coordinator knows, and steps run in order, so a checkpoint
+// can be used by every step after the one that saves it.
+#include "coordinator/coord.h"
+
+#include <string.h>
+
+enum {
+    // A long prompt leaves a checkpoint every N x 1024 tokens: prompts that part from it anywhere
+    // run at most as many again. N is at least 4 (on Qwen3.5-35B-A3B their KV is 1.3 times as large
+    // as a checkpoint), and more when one prompt would take more than a quarter of all checkpoints.
+    INTERVAL_UNIT_TOKENS = 1024,
+    INTERVAL_UNITS_MIN = 4,
+    INTERVAL_SHARE = 4,
+    // The end of an early turn is worth a checkpoint, and a step that ends there, when it spares as
+    // much; a step of fewer tokens costs no less on a GPU, which reads the weights all the same.
+    TURN_TOKENS_MIN = 256,
+};
+
+static struct prefix_text text_of(const struct coord *coord, const struct request *request)
+{
+    return (struct prefix_text){.pool = &coord->pool, .chain = &request->tokens};
+}
+
+static int32_t floor_to_page(int32_t tokens)
+{
+    return tokens / TOKENS_PER_PAGE * TOKENS_PER_PAGE;
+}
+
+bool scheduler_take_pages(struct group_state *group, int32_t count, int32_t *page_ids)
+{
+    prefix_cache_make_room(&group->prefix, &group->pages, count);
+    return kv_pages_take(&group->pages, count, page_ids);
+}
+
+struct prefix_hit scheduler_find_prefix(const struct coord *coord, const struct group_state *group,
+                                        const struct request *request)
+{
+    return prefix_cache_find(&group->prefix, text_of(coord, request), request->tokens.tokens - 1,
+                             group->step_sent + 1);
+}
+
+void scheduler_take_prefix(struct group_state *group, struct request *request,
+                           const struct prefix_hit *hit)
+{
+    prefix_cache_take(&group->prefix, &group->pages, hit, request->tokens.tokens,
+                      coord_pages(group, request));
+    request->prefix = (struct request_prefix){.node = hit->node,
+                                              .checkpoint = hit->checkpoint,
+                                              .position = hit->position,
+                                              .parts_at = hit->known};
+    if (!request->ran)
+        request->cached_tokens = hit->position;
+}
+
+void scheduler_leave_prefix(struct group_state *group, struct request *request)
+{
+    struct request_prefix *prefix = &request->prefix;
+    if (prefix->checkpoint != PREFIX_NONE)
+        prefix_cache_unpin(&group->prefix, prefix->checkpoint, 0);
+    prefix_cache_leave(&group->prefix, &group->pages, prefix->node);
+    prefix->node = PREFIX_NONE;
+    prefix->checkpoint = PREFIX_NONE;
+}
+
+void scheduler_copy_prefix(struct group_state *group, struct request *request)
+{
+    struct request_prefix *prefix = &request->prefix;
+    struct step_plan *plan = &group->plan;
+    if (prefix->checkpoint == PREFIX_NONE)
+        return;
+    plan->copies[plan->copies_count++] =
+        (struct step_copy){.checkpoint = prefix->checkpoint, .slot = request->slot};
+    prefix_cache_unpin(&group->prefix, prefix->checkpoint, group->step_sent + 1);
+    prefix->checkpoint = PREFIX_NONE;
+}
+
+// ---- where checkpoints are made ----
+
+static int32_t interval_tokens(const struct group_state *group, const struct request *request)
+{
+    int64_t unit = INTERVAL_UNIT_TOKENS, most = group->prefix.checkpoints_max;
+    int64_t units = (request->prefill_end * (int64_t)INTERVAL_SHARE + most * unit - 1) /
+                    (most > 0 ? most * unit : 1);
+    return (int32_t)(units < INTERVAL_UNITS_MIN ? INTERVAL_UNITS_MIN : units) *
+           INTERVAL_UNIT_TOKENS;
+}
+
+// The nearest place after `after` where one would be of use, 0 = none: where this prompt parts from
+// another's, at intervals, at the end of turns, at the last turn's, which is the end of the prompt
+// where no turns are known. The last token is never part of it: it has to be run.
+static int32_t next_place(const struct group_state *group, const struct request *request,
+                          int32_t after)
+{
+    int32_t last = floor_to_page(request->prefill_end - 1), nearest = 0;
+    int32_t turns = request->turns_count, interval = interval_tokens(group, request);
+    bool has_outputs = request->prefill_end > request->prompt_tokens;
+    int32_t places[COORD_TURNS_MAX + 3];
+    int count = 0;
+    for (int32_t i = 0; i < turns; i++) {
+        int32_t place = floor_to_page(request->turns[i]);
+        if (i == turns - 1 || place >= request->prefix.position + TURN_TOKENS_MIN)
+            places[count++] = place;
+    }
+    places[count++] = request->prefix.parts_at;
+    places[count++] = (after / interval + 1) * interval;
+    if (turns == 0 || has_outputs || floor_to_page(request->turns[turns - 1]) > last)
+        places[count++] = last;
+    for (int i = 0; i < count; i++) {
+        if (places[i] > after && places[i] <= last && (nearest == 0 || places[i] < nearest))
+            nearest = places[i];
+    }
+    return nearest;
+}
+
+int32_t scheduler_checkpoint_place(const struct coord *coord, const struct group_state *group,
+                                   const struct request *request, int32_t end)
+{
+    int32_t place = next_place(group, request, request->prefill_given);
+    if (!prefix_cache_can_save(&group->prefix, group->step_done))
+        return 0;
+    while (place != 0 && place <= end) {
+        if (!prefix_cache_has(&group->prefix, text_of(coord, request), request->prefix.node, place))
+            return place;
+        place = next_place(group, request, place);
+    }
+    return 0;
+}
+
+int32_t scheduler_save_prefix(struct coord *coord, struct group_state *group,
+                              struct request *request, int32_t position)
+{
+    const struct prefix_save save = {.text = text_of(coord, request),
+                                     .node = request->prefix.node,
+                                     .position = position,
+                                     .page_ids = coord_pages(group, request),
+                                     .step = group->step_sent + 1,
+                                     .step_done = group->step_done};
+    return prefix_cache_save(&group->prefix, &group->pages, &save, &request->prefix.node);
+}
