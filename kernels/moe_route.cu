@@ -79,13 +79,16 @@ static __global__ void __launch_bounds__(ROUTE_WARPS *WARP_THREADS)
 
 extern "C" void moe_route(struct stream *stream, const struct moe_route *op)
 {
-    ASSERT(op->router.format == WEIGHT_BF16 && op->picks <= MOE_PICKS_MAX);
+    ASSERT(op->router.format == WEIGHT_NONE || op->router.format == WEIGHT_BF16);
+    ASSERT(op->picks <= MOE_PICKS_MAX);
     if (op->tokens == 0)
         return;
-    linear_shape shape = {
-        op->x,      NULL, op->hidden, weight_bf16(&op->router), op->tokens, op->experts + 1,
-        op->hidden, NULL, op->logits};
-    linear_launch(stream->handle, shape);
+    if (op->router.format == WEIGHT_BF16) {
+        linear_shape shape = {
+            op->x,      NULL, op->hidden, weight_bf16(&op->router), op->tokens, op->experts + 1,
+            op->hidden, NULL, op->logits};
+        linear_launch(stream->handle, shape);
+    }
     route_arguments arguments = {op->logits, op->expert_ids, op->expert_weights, op->shared_weights,
                                  op->tokens, op->experts,    op->picks};
     dim3 grid(static_cast<unsigned>((op->tokens + ROUTE_WARPS - 1) / ROUTE_WARPS));

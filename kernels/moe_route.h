@@ -2,10 +2,11 @@
 // moe_route.h -- op: router of a mixture of experts over already normalised rows
 //
 //   shape   x [tokens, hidden] bf16; router [experts + 1, hidden], last row = shared expert's gate;
-//           logits [tokens, experts + 1] f32 workspace; expert_ids, expert_weights [tokens, picks];
-//           shared_weights [tokens]
+//           logits [tokens, experts + 1] f32 workspace; or the product itself when router is
+//           WEIGHT_NONE: norm_linear_pull made it on the way; expert_ids, expert_weights [tokens,
+//           picks]; shared_weights [tokens]
 //   needs   picks <= 16, experts <= 1024
-//   launch  the product; then a warp per token
+//   launch  the product of device/linear.cuh; then a warp per token
 //   moves   (experts + 1) * hidden * 2 + tokens * hidden * 2 bytes
 //   limit   latency: [257, 2048] moves 1.05 MB, 0.23 us at 4.6 TB/s
 //   error   logits f32; weights: softmax over the picked logits, f32; ties go to the lowest id,
@@ -21,7 +22,7 @@ enum { MOE_PICKS_MAX = 16 };
 
 struct moe_route {
     const bf16 *x;
-    struct weight router;
+    struct weight router; // WEIGHT_NONE: logits are there, x is not read
     int tokens, hidden, experts, picks;
     float *logits;
     int32_t *expert_ids; // sorted by weight, largest first

@@ -59,18 +59,22 @@ static void run(const void *arguments)
         .rows = op->experts + 1,
         .columns = op->hidden,
     };
-    linear_rows_float(op->logits, &linear);
+    if (op->router.format != WEIGHT_NONE)
+        linear_rows_float(op->logits, &linear);
     for (int token = 0; token < op->tokens; token++)
         route_token(op, token);
 }
 
 void moe_route(struct stream *stream, const struct moe_route *op)
 {
-    ASSERT(op->x != NULL && op->logits != NULL && op->expert_ids != NULL);
+    ASSERT(op->logits != NULL && op->expert_ids != NULL);
     ASSERT(op->expert_weights != NULL && op->shared_weights != NULL && op->tokens >= 0);
     ASSERT(op->experts > 0 && op->experts <= EXPERTS_MAX);
     ASSERT(op->picks > 0 && op->picks <= MOE_PICKS_MAX && op->picks <= op->experts);
-    ASSERT(op->router.format == WEIGHT_BF16 && op->router.rows == op->experts + 1);
-    ASSERT(op->router.columns == op->hidden && op->hidden > 0);
+    ASSERT(op->router.format == WEIGHT_NONE || op->router.format == WEIGHT_BF16);
+    if (op->router.format == WEIGHT_BF16) {
+        ASSERT(op->x != NULL && op->router.rows == op->experts + 1);
+        ASSERT(op->router.columns == op->hidden && op->hidden > 0);
+    }
     stream_run(stream, run, op, sizeof *op);
 }

@@ -91,6 +91,28 @@ static void routes_like_the_plain_form(void **state)
     }
 }
 
+// Without a router the logits are taken as they are, and x is not looked at.
+static void logits_may_be_given(void **state)
+{
+    (void)state;
+    struct ops ops;
+    ops_open(&ops, 1, 256, 40);
+    struct moe_route op = make_op(&ops, 7, 64, 16, 4);
+    moe_route(ops.streams[0], &op);
+    ops_wait(&ops);
+    int32_t *ids = ops_copy(&ops, op.expert_ids, 7 * 4 * sizeof *ids);
+    float *logits = op.logits;
+    for (int i = 0; i < 7 * 17; i++)
+        logits[i] = -logits[i]; // the other end of the order
+    op.x = NULL;
+    op.router = (struct weight){.format = WEIGHT_NONE};
+    moe_route(ops.streams[0], &op);
+    ops_wait(&ops);
+    check_picks(&op);
+    assert_memory_not_equal(ids, op.expert_ids, 7 * 4 * sizeof *ids);
+    ops_close(&ops);
+}
+
 // Equal router rows give equal logits: the lower id comes first, at the cut as well.
 static void ties_go_to_the_lowest_id(void **state)
 {
@@ -166,9 +188,8 @@ static void alone_is_together(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(routes_like_the_plain_form),
-        cmocka_unit_test(ties_go_to_the_lowest_id),
-        cmocka_unit_test(nan_leaves_ids_valid),
+        cmocka_unit_test(routes_like_the_plain_form), cmocka_unit_test(logits_may_be_given),
+        cmocka_unit_test(ties_go_to_the_lowest_id),   cmocka_unit_test(nan_leaves_ids_valid),
         cmocka_unit_test(alone_is_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
