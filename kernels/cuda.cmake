@@ -19,7 +19,25 @@ find_library(CUBLASLT cublasLt HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} /us
 target_link_libraries(kernels_cuda PUBLIC base ${CUBLASLT})
 find_library(CUDART cudart_static HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} REQUIRED)
 
-library(group_cuda GLOBS parallel/group_nccl.c LINKS kernels_cuda model base)
+# NCCL's headers say whether groups of several GPUs are built; the library is loaded by whoever is
+# in such a group. From the toolkit, the system, or the Python package nvidia-nccl.
+execute_process(COMMAND python3 -c "import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])"
+  OUTPUT_VARIABLE NCCL_PYTHON OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+find_path(NCCL_INCLUDE nccl_device.h
+  HINTS ${NCCL_PYTHON}/include ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+find_file(NCCL_LIBRARY libnccl.so.2
+  HINTS ${NCCL_PYTHON}/lib ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} /usr/lib/x86_64-linux-gnu)
+library(group_cuda GLOBS parallel/group_nccl.c parallel/exchange_host.c kernels/exchange_cpu.c
+        LINKS kernels_cuda model base rt ${CMAKE_DL_LIBS})
+if(NCCL_INCLUDE)
+  file(GLOB exchange_cuda CONFIGURE_DEPENDS parallel/exchange_cuda.c)
+  target_sources(group_cuda PRIVATE ${exchange_cuda})
+  foreach(target group_cuda kernels_cuda)
+    target_compile_definitions(${target} PRIVATE DELTAMESH_NCCL="${NCCL_LIBRARY}")
+    target_include_directories(${target} SYSTEM PRIVATE
+      ${NCCL_INCLUDE} ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  endforeach()
+endif()
 library(worker_cuda GLOBS worker/*.c EXCEPT "worker/main.c"
         LINKS group_cuda kernels_cuda model wire base)
 program(deltamesh-worker-cuda worker/main.c worker_cuda)

@@ -33,6 +33,8 @@ struct exchange_mark {
     alignas(64) uint64_t epoch; // of the last push that is complete in this lane
 };
 
+struct exchange_cuda; // kernels/exchange_cuda.h
+
 struct exchange {
     int rank, ranks;
     size_t lane_bytes;                               // capacity of one push
@@ -44,6 +46,9 @@ struct exchange {
     uint64_t wait_ns_max;                            // bound of one wait
     uint32_t failed;                                 // sticky: a wait ended without the data
     uint32_t missing; // bit r: rank r's data had not come when this rank's wait ran out of time
+    // CUDA: inboxes[0] is the lane of this rank, nothing above but ranks and sizes is used, and
+    // this is what a push adds the lanes of several ranks with; NULL in a group of one.
+    const struct exchange_cuda *cuda;
 };
 
 // This rank's push e + 1: copies bytes (0..lane_bytes) into lane `rank` of every inbox and marks

@@ -85,6 +85,7 @@ extern "C" void linear_push(struct stream *stream, const struct linear_push *op)
         ASSERT(op->dim == FEW_GATE_DIM && op->heads * op->dim == op->weight.columns);
         if (op->tokens <= GATE_FOLDED_TOKENS_MAX && few_serves(op->weight.columns, op->tokens)) {
             gate_folded(stream->handle, op, lane);
+            exchange_sent(stream, op->push, bytes);
             return;
         }
         gate_rows(stream->handle, op);
@@ -101,4 +102,5 @@ extern "C" void linear_push(struct stream *stream, const struct linear_push *op)
                           lane,
                           NULL};
     linear_launch(stream->handle, shape);
+    exchange_sent(stream, op->push, bytes);
 }

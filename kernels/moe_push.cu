@@ -239,4 +239,5 @@ extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
     } else {
         moe_general(stream->handle, op, lane);
     }
+    exchange_sent(stream, op->push, bytes);
 }

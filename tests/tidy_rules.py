@@ -31,6 +31,7 @@ EXCEPTIONS = {
 COVERED_BY = {
     # Needs a GPU.
     "parallel/group_nccl.c": "tests/gpu.sh",
+    "parallel/exchange_cuda.c": "tests/gpu.sh",
     # Programs and their outermost loops: real processes, end to end.
     "coordinator/main.c": "tests/e2e/serve_test.py",
     "coordinator/shell.c": "tests/e2e/serve_test.py",
