@@ -3,6 +3,7 @@
 // do not synchronise with the default stream, events without timing.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <unistd.h>
 
 #include "kernels/device/launch.cuh"
@@ -17,19 +18,46 @@ struct event {
 
 static char device_name[160] = "no CUDA device opened";
 
+// From now on this process sees that device alone, as device 0, in all of its threads: the current
+// device belongs to a thread, and new ones begin with device 0. Before the driver is asked
+// anything.
+static enum status see_only(int device, struct error *error)
+{
+    const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    char one[128];
+    snprintf(one, sizeof one, "%d", device);
+    if (list != NULL) {
+        const char *item = list;
+        for (int i = 0; i < device && item != NULL; i++) {
+            item = strchr(item, ',');
+            item = item != NULL ? item + 1 : NULL;
+        }
+        if (item == NULL || *item == '\0')
+            return error_set(error, E_SYSTEM, "CUDA device %d: CUDA_VISIBLE_DEVICES=%s has no such",
+                             device, list);
+        snprintf(one, sizeof one, "%.*s", static_cast<int>(strcspn(item, ",")), item);
+    }
+    if (setenv("CUDA_VISIBLE_DEVICES", one, 1) != 0)
+        return error_set(error, E_SYSTEM, "no memory for the environment");
+    return OK;
+}
+
 extern "C" enum status runtime_open(int device, struct error *error)
 {
     int count = 0;
     cudaDeviceProp properties;
+    enum status status = see_only(device, error);
+    if (status != OK)
+        return status;
     // All kernels at start, none in the middle of a capture or of serving.
     setenv("CUDA_MODULE_LOADING", "EAGER", 0);
     cudaError_t found = cudaGetDeviceCount(&count);
-    if (found != cudaSuccess || device < 0 || device >= count) {
-        return error_set(error, E_SYSTEM, "CUDA device %d: %s; %d devices are visible", device,
-                         found != cudaSuccess ? cudaGetErrorString(found) : "there is none", count);
+    if (found != cudaSuccess || count == 0) {
+        return error_set(error, E_SYSTEM, "CUDA device %d: %s", device,
+                         found != cudaSuccess ? cudaGetErrorString(found) : "there is none");
     }
-    CUDA_CHECK(cudaSetDevice(device));
-    CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+    CUDA_CHECK(cudaSetDevice(0));
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
     const unsigned char *id = reinterpret_cast<const unsigned char *>(properties.uuid.bytes);
     snprintf(device_name, sizeof device_name, "%.100s GPU-%02x%02x%02x%02x", properties.name, id[0],
              id[1], id[2], id[3]);
