@@ -6,7 +6,7 @@
 //
 // The queries of a KV head (group x tokens) are the rows of the product, so every key and value is
 // read once for all of them. Lengths are read on the device: the grid is the same for all steps.
-#include "kernels/device/attention.cuh"
+#include "kernels/device/attention_share.cuh"
 
 enum {
     DECODE_WARPS = 8,
@@ -23,113 +23,12 @@ template <int M_TILES> struct decode_shared {
     bf16 weights[M_TILES * 16 * WEIGHT_PITCH];
     float exchange[DECODE_WARPS][M_TILES * 16]; // of maxima, then of sums
     float2 rotation[ROW_VERIFY_MAX][ROTARY_PAIRS_MAX];
-    int64_t units, first; // in all; of this block
-    int row, offset;      // where the block's share begins
+    struct share share;
 };
 
 template <int M_TILES> static constexpr size_t decode_shared_bytes()
 {
     return DECODE_STAGES * STAGE_BYTES + sizeof(decode_shared<M_TILES>);
-}
-
-// A place in the list of units. The page's id is read a step ahead of its use.
-struct cursor {
-    row_view view;
-    int row, item, unit; // item: block * kv_heads + kv head
-    int items, units;    // of the row, of an item
-    int page;
-};
-
-static __device__ __forceinline__ int row_units(const row_view &view)
-{
-    return (view.position + view.active + PAGE_TOKENS - 1) / PAGE_TOKENS;
-}
-
-template <int M_TILES>
-static __device__ __forceinline__ int row_items(const struct attention &op, const row_view &view)
-{
-    int queries = view.active * (op.heads / op.kv_heads);
-    return (queries + M_TILES * 16 - 1) / (M_TILES * 16) * op.kv_heads;
-}
-
-static __device__ __forceinline__ int read_page(const struct attention &op, const cursor &at)
-{
-    return op.slots
-        .block_table[static_cast<int64_t>(at.view.slot) * op.slots.pages_per_sequence + at.unit];
-}
-
-template <int M_TILES>
-static __device__ __forceinline__ void enter_row(cursor *at, const struct attention &op)
-{
-    at->view = view_row(op, at->row);
-    at->units = row_units(at->view);
-    at->items = row_items<M_TILES>(op, at->view);
-    at->item = 0;
-    at->unit = 0;
-}
-
-// To the next unit, over rows that do not run. There has to be one.
-template <int M_TILES>
-static __device__ __forceinline__ void advance(cursor *at, const struct attention &op)
-{
-    if (++at->unit == at->units) {
-        at->unit = 0;
-        if (++at->item == at->items) {
-            do {
-                at->row++;
-                enter_row<M_TILES>(at, op);
-            } while (at->view.active == 0);
-        }
-    }
-    at->page = read_page(op, *at);
-}
-
-// Which share holds unit u when `shares` of them divide `units` evenly: share c begins at
-// floor(c * units / shares).
-static __device__ __forceinline__ int share_of(int64_t unit, int64_t units, int64_t shares)
-{
-    return static_cast<int>(((unit + 1) * shares - 1) / units);
-}
-
-// Counts units, finds this block's share and where it begins. scratch [decode_rows] shared.
-template <int M_TILES>
-static __device__ void find_share(decode_shared<M_TILES> *s, int *scratch,
-                                  const struct attention &op)
-{
-    int rows = op.tables.decode_rows, lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    for (int row = static_cast<int>(threadIdx.x); row < rows; row += DECODE_THREADS) {
-        row_view view = view_row(op, row);
-        scratch[row] = view.active > 0 ? row_units(view) * row_items<M_TILES>(op, view) : 0;
-    }
-    __syncthreads();
-    if (threadIdx.x < WARP_THREADS) {
-        int each = (rows + WARP_THREADS - 1) / WARP_THREADS;
-        int low = min(lane * each, rows), high = min(low + each, rows);
-        int64_t sum = 0, before, units;
-        for (int row = low; row < high; row++)
-            sum += scratch[row];
-        before = sum;
-        for (int step = 1; step < WARP_THREADS; step *= 2) {
-            int64_t other = __shfl_up_sync(0xffffffffu, before, step);
-            before += lane >= step ? other : 0;
-        }
-        units = __shfl_sync(0xffffffffu, before, WARP_THREADS - 1);
-        before -= sum;
-        int64_t shares = min(static_cast<int64_t>(gridDim.x), units);
-        int64_t first = blockIdx.x < shares ? blockIdx.x * units / shares : units;
-        if (lane == 0) {
-            s->units = units;
-            s->first = first;
-        }
-        if (first >= before && first < before + sum) {
-            int row = low;
-            while (first >= before + scratch[row])
-                before += scratch[row++];
-            s->row = row;
-            s->offset = static_cast<int>(first - before);
-        }
-    }
-    __syncthreads();
 }
 
 // Queues the copies of a page's keys and values that lie before the row's new tokens; zeros after.
@@ -237,10 +136,10 @@ template <int M_TILES> static __device__ __forceinline__ void begin(running<M_TI
 }
 
 // Scores of eight keys a warp, in units of log2, -inf where a query may not see the key.
-template <int M_TILES>
-static __device__ __forceinline__ void score(float (&scores)[M_TILES][4], uint32_t stage,
-                                             uint32_t queries, const struct attention &op,
-                                             const cursor &at)
+template <int M_TILES, int HELD>
+static __device__ __forceinline__ void
+score(float (&scores)[M_TILES][4], uint32_t stage, const uint32_t (&held)[HEAD_DIM / 16][4],
+      uint32_t queries, const struct attention &op, const cursor &at)
 {
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
@@ -253,10 +152,15 @@ static __device__ __forceinline__ void score(float (&scores)[M_TILES][4], uint32
         for (int half = 0; half < 2; half++) {
 #pragma unroll
             for (int m = 0; m < M_TILES; m++) {
-                uint32_t q[4];
-                load_matrices(
-                    q, queries + tile_at(m * 16 + lane % 16, (step * 2 + half) * 2 + lane / 16));
-                multiply_add(sums[half][m], q, keys[2 * half], keys[2 * half + 1]);
+                if (m < HELD) {
+                    multiply_add(sums[half][m], held[step * 2 + half], keys[2 * half],
+                                 keys[2 * half + 1]);
+                } else {
+                    uint32_t q[4];
+                    load_matrices(q, queries + tile_at(m * 16 + lane % 16,
+                                                       (step * 2 + half) * 2 + lane / 16));
+                    multiply_add(sums[half][m], q, keys[2 * half], keys[2 * half + 1]);
+                }
             }
         }
     }
@@ -302,8 +206,9 @@ static __device__ __forceinline__ void weigh(running<M_TILES> *r, decode_shared<
             for (int w = 0; w < DECODE_WARPS; w++)
                 top = fmaxf(top, s->exchange[w][row]);
             float base = top == -INFINITY ? 0.0f : top; // nothing seen yet
-            float keep = exp2f(r->largest[m][h] - base);
-            float low = exp2f(scores[m][2 * h] - base), high = exp2f(scores[m][2 * h + 1] - base);
+            float keep = power_of_2(r->largest[m][h] - base);
+            float low = power_of_2(scores[m][2 * h] - base),
+                  high = power_of_2(scores[m][2 * h + 1] - base);
             r->largest[m][h] = top;
             r->weight[m][h] = r->weight[m][h] * keep + (low + high);
 #pragma unroll
@@ -368,7 +273,8 @@ template <int M_TILES> static __device__ void total(running<M_TILES> *r, decode_
     __syncthreads();
 }
 
-// An item that lies in this block alone: divided, gated, rounded.
+// An item that lies in this block alone: divided, gated, rounded. All gates are read first: a store
+// holds back the loads after it.
 template <int M_TILES>
 static __device__ void store_whole(const running<M_TILES> &r, const struct attention &op,
                                    const cursor &at)
@@ -376,24 +282,37 @@ static __device__ void store_whole(const running<M_TILES> &r, const struct atten
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     int group = op.heads / op.kv_heads, first = at.item / op.kv_heads * M_TILES * 16;
+    int last = at.view.active * group - 1, dim = warp * WARP_DIMS + lane % 4 * 2;
+    uint32_t gates[2 * M_TILES][WARP_DIMS / 8];
+#pragma unroll
+    for (int i = 0; i < 2 * M_TILES; i++) {
+        int query = min(first + i * 8 + lane / 4, last);
+        int head = at.item % op.kv_heads * group + query % group;
+        const bf16 *gate =
+            op.projected +
+            static_cast<int64_t>(at.view.token_first + query / group) * op.projected_stride +
+            (op.heads + head) * HEAD_DIM + dim;
+#pragma unroll
+        for (int j = 0; j < WARP_DIMS / 8; j++)
+            gates[i][j] = *reinterpret_cast<const uint32_t *>(gate + j * 8);
+    }
 #pragma unroll
     for (int i = 0; i < 2 * M_TILES; i++) {
         int query = first + i * 8 + lane / 4;
-        if (query >= at.view.active * group)
+        if (query > last)
             continue;
-        int64_t token = at.view.token_first + query / group;
         int head = at.item % op.kv_heads * group + query % group;
-        int dim = warp * WARP_DIMS + lane % 4 * 2;
-        const bf16 *gate =
-            op.projected + token * op.projected_stride + (op.heads + head) * HEAD_DIM + dim;
-        bf16 *y = op.y + (token * op.heads + head) * HEAD_DIM + dim;
+        bf16 *y = op.y +
+                  (static_cast<int64_t>(at.view.token_first + query / group) * op.heads + head) *
+                      HEAD_DIM +
+                  dim;
         float weight = r.weight[i / 2][i % 2], inverse = weight > 0 ? 1.0f / weight : 0.0f;
 #pragma unroll
         for (int j = 0; j < WARP_DIMS / 8; j++) {
             const float *sum = &r.sum[i / 2][j][i % 2 * 2];
             *reinterpret_cast<uint32_t *>(y + j * 8) =
-                bf16_pair(sum[0] * inverse * sigmoid(bf16_to_float(gate[j * 8])),
-                          sum[1] * inverse * sigmoid(bf16_to_float(gate[j * 8 + 1])));
+                bf16_pair(sum[0] * inverse * sigmoid(__uint_as_float(gates[i][j] << 16)),
+                          sum[1] * inverse * sigmoid(__uint_as_float(gates[i][j] & 0xffff0000u)));
         }
     }
 }
@@ -418,30 +337,6 @@ static __device__ void store_part(const running<M_TILES> &r, const struct attent
     }
 }
 
-// Says what lies across the border before this block: thread 0. item_first: the first unit of the
-// item that the block begins in.
-template <int M_TILES>
-static __device__ void store_border(const struct attention &op, const cursor &at,
-                                    int64_t item_first, const decode_shared<M_TILES> &s)
-{
-    struct border border = {};
-    int64_t shares = min(static_cast<int64_t>(gridDim.x), s.units);
-    if (s.first < s.units && item_first < s.first) {
-        int first = share_of(item_first, s.units, shares);
-        int last = share_of(item_first + at.units - 1, s.units, shares);
-        int query = at.item / op.kv_heads * M_TILES * 16, group = op.heads / op.kv_heads;
-        if (first == static_cast<int>(blockIdx.x) - 1)
-            border = {last - first + 1,
-                      first,
-                      at.view.token_first,
-                      min(at.view.active * group - query, M_TILES * 16),
-                      query,
-                      at.item % op.kv_heads,
-                      {0, 0}};
-    }
-    reinterpret_cast<struct border *>(op.workspace.borders)[blockIdx.x] = border;
-}
-
 // Tokens that do not run: a warp per head.
 static __device__ void clear_idle(const struct attention &op)
 {
@@ -455,28 +350,44 @@ static __device__ void clear_idle(const struct attention &op)
     }
 }
 
+// The first 16 queries of the item as left factors of all products of scores.
+static __device__ __forceinline__ void hold_queries(uint32_t (&held)[HEAD_DIM / 16][4],
+                                                    uint32_t queries)
+{
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+#pragma unroll
+    for (int step = 0; step < HEAD_DIM / 16; step++)
+        load_matrices(held[step], queries + tile_at(lane % 16, step * 2 + lane / 16));
+}
+
 // grid: as many blocks as multiprocessors. Chained: before its wait it reads tables, block table
-// and the keys and values of earlier steps, all older than the kernel before it.
+// and the keys and values of earlier steps, all older than the kernel before it. each: most items
+// of a row.
 template <int M_TILES>
-static __global__ void __launch_bounds__(DECODE_THREADS, 1) decode_kernel(struct attention op)
+static __global__ void __launch_bounds__(DECODE_THREADS, 1)
+    decode_kernel(struct attention op, int each)
 {
     extern __shared__ __align__(128) char ring[];
+    constexpr int held_tiles = M_TILES <= 2 ? 1 : 0; // what registers suffice for
     decode_shared<M_TILES> *s =
         reinterpret_cast<decode_shared<M_TILES> *>(ring + DECODE_STAGES * STAGE_BYTES);
-    uint32_t stages = shared_address(ring);
-    find_share<M_TILES>(s, reinterpret_cast<int *>(ring), op);
-    int64_t units = s->units, shares = min(static_cast<int64_t>(gridDim.x), units);
-    int count = 0;
+    uint32_t stages = shared_address(ring), held[HEAD_DIM / 16][4];
+    find_share<M_TILES, DECODE_THREADS>(&s->share, reinterpret_cast<int *>(ring), op);
+    int count =
+        share_begin(static_cast<int>(blockIdx.x) + 1, s->share.units, shares_of(s->share.units)) -
+        s->share.first;
     cursor ahead = {}, at;
-    if (s->first < units) {
-        count = static_cast<int>((blockIdx.x + 1) * units / shares - s->first);
-        ahead.row = s->row;
+    struct border border = {};
+    if (count > 0) {
+        ahead.row = s->share.row;
         enter_row<M_TILES>(&ahead, op);
-        ahead.item = s->offset / ahead.units;
-        ahead.unit = s->offset % ahead.units;
+        ahead.item = s->share.offset / ahead.units;
+        ahead.unit = s->share.offset % ahead.units;
         ahead.page = read_page(op, ahead);
     }
     at = ahead;
+    if (threadIdx.x == 0)
+        border = find_border<M_TILES>(s->share, reinterpret_cast<int *>(ring), op, at, each);
     __syncthreads(); // the scratch in the ring is read
     int fetched = 0;
     for (; fetched < DECODE_STAGES - 1; fetched++) {
@@ -490,8 +401,7 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1) decode_kernel(struct
     pdl_wait();
     pdl_trigger();
     if (threadIdx.x == 0)
-        store_border<M_TILES>(op, at, s->first - at.unit, *s);
-    clear_idle(op);
+        reinterpret_cast<struct border *>(op.workspace.borders)[blockIdx.x] = border;
 
     running<M_TILES> r;
     bool begun_here = at.unit == 0;
@@ -500,6 +410,8 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1) decode_kernel(struct
         if (i == 0 || at.unit == 0) {
             begin(&r);
             load_queries<M_TILES>(s, op, at);
+            if constexpr (held_tiles > 0)
+                hold_queries(held, shared_address(s->queries));
         }
         copy_async_wait<DECODE_STAGES - 2>();
         __syncthreads(); // the page has come, and the stage before it is free
@@ -515,7 +427,8 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1) decode_kernel(struct
             __syncthreads();
         }
         float scores[M_TILES][4];
-        score<M_TILES>(scores, stages + place, shared_address(s->queries), op, at);
+        score<M_TILES, held_tiles>(scores, stages + place, held, shared_address(s->queries), op,
+                                   at);
         weigh<M_TILES>(&r, s, scores);
         add_values<M_TILES>(&r, stages + place + PAGE_BYTES, shared_address(s->weights));
         bool ends = at.unit + 1 == at.units;
@@ -531,6 +444,7 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1) decode_kernel(struct
         if (i + 1 < count)
             advance<M_TILES>(&at, op);
     }
+    clear_idle(op);
 }
 
 template <int M_TILES> static void launch(struct stream *stream, const struct attention *op)
@@ -544,9 +458,12 @@ template <int M_TILES> static void launch(struct stream *stream, const struct at
                                         static_cast<int>(decode_shared_bytes<M_TILES>())));
         return count < ATTENTION_PARTS_MAX ? count : static_cast<int>(ATTENTION_PARTS_MAX);
     }();
+    int queries = op->tables.verify * (op->heads / op->kv_heads);
+    int each = (queries + M_TILES * 16 - 1) / (M_TILES * 16) * op->kv_heads;
+    int items = op->tables.decode_rows * each;
     launch_chained(decode_kernel<M_TILES>, dim3(static_cast<unsigned>(blocks)),
-                   dim3(DECODE_THREADS), decode_shared_bytes<M_TILES>(), stream->handle, *op);
-    attention_merge(stream, op, blocks, M_TILES * 16);
+                   dim3(DECODE_THREADS), decode_shared_bytes<M_TILES>(), stream->handle, *op, each);
+    attention_merge(stream, op, items < blocks ? items : blocks, M_TILES * 16);
 }
 
 void attention_decode(struct stream *stream, const struct attention *op)

@@ -109,7 +109,7 @@ static __device__ __forceinline__ void weigh(uint32_t (&weights)[PAGE_TOKENS / 1
             top = fmaxf(top, fmaxf(scores[j][2 * h], scores[j][2 * h + 1]));
         top = quad_max(top);
         base[h] = top == -INFINITY ? 0.0f : top * scale; // nothing seen yet
-        float keep = exp2f(r->largest[h] * scale - base[h]);
+        float keep = power_of_2(r->largest[h] * scale - base[h]);
         r->largest[h] = top;
         r->weight[h] *= keep;
 #pragma unroll
@@ -123,7 +123,7 @@ static __device__ __forceinline__ void weigh(uint32_t (&weights)[PAGE_TOKENS / 1
         float w[4];
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            w[k] = exp2f(fmaf(scores[j][k], scale, -base[k / 2]));
+            w[k] = power_of_2(fmaf(scores[j][k], scale, -base[k / 2]));
         r->weight[0] += w[0] + w[1];
         r->weight[1] += w[2] + w[3];
         weights[j / 2][j % 2 * 2] = bf16_pair(w[0], w[1]);
@@ -198,7 +198,8 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1) prefill_kernel(stru
         weigh(weights, &r, scores);
         add_values(&r, stage + PAGE_BYTES, weights);
     }
-    store(&r, op, view, query, kv_head);
+    __syncthreads(); // all values are read
+    store(&r, ring + warp * 16 * HEAD_DIM * 4, op, view, first + warp * 16, kv_head);
 }
 
 void attention_prefill(struct stream *stream, const struct attention *op)
@@ -222,6 +223,8 @@ void attention_prefill(struct stream *stream, const struct attention *op)
         return;
     // Every row rounds up to one tile more at most.
     unsigned tiles = static_cast<unsigned>(queries / PREFILL_QUERIES + rows);
-    launch_chained(prefill_kernel, dim3(tiles, kv_heads), dim3(PREFILL_THREADS), PREFILL_BYTES,
-                   stream->handle, *op);
+    dim3 grid(tiles, kv_heads);
+    if (!attention_prefill_sm90(stream, op, grid))
+        launch_chained(prefill_kernel, grid, dim3(PREFILL_THREADS), PREFILL_BYTES, stream->handle,
+                       *op);
 }

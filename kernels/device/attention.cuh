@@ -88,6 +88,14 @@ static __device__ __forceinline__ uint32_t bf16_pair(float low, float high)
     return *reinterpret_cast<uint32_t *>(&pair);
 }
 
+// 2^value to 2 ulp; tiny results are 0.
+static __device__ __forceinline__ float power_of_2(float value)
+{
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(value));
+    return power;
+}
+
 // 1 / (1 + e^-value), f32.
 static __device__ __forceinline__ float sigmoid(float value)
 {
@@ -191,9 +199,10 @@ static __device__ __forceinline__ void clear_head(const struct attention &op, in
     reinterpret_cast<uint4 *>(y)[lane] = make_uint4(0, 0, 0, 0);
 }
 
-// What attention_merge needs to know of the item across the border before a block.
+// An item (row, KV head, block of queries) that lies in several blocks, as attention_merge needs
+// it.
 struct border {
-    int count, first; // blocks that share the item, 0: none to merge here; the first of them
+    int count, first; // blocks that share the item, 0: nothing to merge; the first of them
     int token_first, queries, query_first, kv_head;
     int pad[2];
 };
@@ -210,5 +219,5 @@ static __device__ __forceinline__ int64_t part_of(int block, int begun_here)
 void attention_decode(struct stream *stream, const struct attention *op);
 void attention_prefill(struct stream *stream, const struct attention *op);
 
-// After a decode kernel of `blocks` blocks with up to `queries` queries a part.
-void attention_merge(struct stream *stream, const struct attention *op, int blocks, int queries);
+// After a decode kernel that wrote `borders` of them, of up to `queries` queries each.
+void attention_merge(struct stream *stream, const struct attention *op, int borders, int queries);

@@ -72,7 +72,7 @@ static __device__ void load_tile(char *queries, float2 *rotation, const struct a
          i += PREFILL_THREADS)
         rotation[i] = rotation_of(op, view.position + token_first + i / pairs, i % pairs);
     __syncthreads();
-#pragma unroll 4
+#pragma unroll 8 // so many loads are under way
     for (int row = warp; row < PREFILL_QUERIES; row += PREFILL_WARPS) {
         int query = min(first + row, last), token = query / group;
         bf16x8 raw = projected_head(op, view.token_first + token, kv_head * group + query % group);
@@ -105,28 +105,60 @@ static __device__ __forceinline__ void hide(float (&scores)[PAGE_TOKENS / 8][4],
     }
 }
 
-// Divided, gated, rounded. query: of the thread's first row.
-static __device__ void store(prefill_state *r, const struct attention &op, const row_view &view,
-                             int query, int kv_head)
+// Divided, gated, rounded: by way of shared memory, so that a warp reads gates and writes y a head
+// at a time. stage: 16 rows of f32 of this warp; query: of the warp's first row.
+static __device__ void store(prefill_state *r, char *stage, const struct attention &op,
+                             const row_view &view, int query, int kv_head)
 {
+    enum { ROW_BYTES = HEAD_DIM * 4, BATCH = 4 };
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, group = op.heads / op.kv_heads;
 #pragma unroll
-    for (int h = 0; h < 2; h++, query += 8) {
-        float weight = quad_sum(r->weight[h]);
-        if (query >= view.active * group)
-            continue;
-        float inverse = weight > 0 ? 1.0f / weight : 0.0f;
-        int64_t token = view.token_first + query / group;
-        int head = kv_head * group + query % group;
-        const bf16 *gate = op.projected + token * op.projected_stride +
-                           (op.heads + head) * HEAD_DIM + lane % 4 * 2;
-        bf16 *y = op.y + (token * op.heads + head) * HEAD_DIM + lane % 4 * 2;
+    for (int h = 0; h < 2; h++) {
+        int row = lane / 4 + 8 * h;
+        float weight = quad_sum(r->weight[h]), inverse = weight > 0 ? 1.0f / weight : 0.0f;
 #pragma unroll
         for (int j = 0; j < HEAD_DIM / 8; j++) {
-            uint32_t open = *reinterpret_cast<const uint32_t *>(gate + j * 8);
-            *reinterpret_cast<uint32_t *>(y + j * 8) = bf16_pair(
-                r->sum[j][2 * h] * inverse * sigmoid(__uint_as_float(open << 16)),
-                r->sum[j][2 * h + 1] * inverse * sigmoid(__uint_as_float(open & 0xffff0000u)));
+            int chunk = (2 * j + lane % 4 / 2) ^ (row & 7);
+            *reinterpret_cast<float2 *>(stage + row * ROW_BYTES + chunk * 16 + lane % 2 * 8) =
+                make_float2(r->sum[j][2 * h] * inverse, r->sum[j][2 * h + 1] * inverse);
+        }
+    }
+    __syncwarp();
+    int rows = min(16, view.active * group - query);
+    for (int first = 0; first < rows; first += BATCH) {
+        bf16x8 gates[BATCH];
+        int64_t at[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int own = query + min(first + i, rows - 1), head = kv_head * group + own % group;
+            int64_t token = view.token_first + own / group;
+            gates[i] = projected_head(op, static_cast<int>(token), op.heads + head);
+            at[i] = (token * op.heads + head) * (HEAD_DIM / BF16_VECTOR) + lane;
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int row = first + i;
+            float gate[BF16_VECTOR], y[BF16_VECTOR];
+            if (row >= rows)
+                break;
+            bf16x8_to_float(gate, gates[i]);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float4 sum = *reinterpret_cast<const float4 *>(
+                    stage + row * ROW_BYTES + ((2 * lane + half) ^ (row & 7)) * 16);
+                y[4 * half] = sum.x;
+                y[4 * half + 1] = sum.y;
+                y[4 * half + 2] = sum.z;
+                y[4 * half + 3] = sum.w;
+            }
+#pragma unroll
+            for (int k = 0; k < BF16_VECTOR; k++)
+                y[k] *= sigmoid(gate[k]);
+            reinterpret_cast<uint4 *>(op.y)[at[i]] = bf16x8_from_float(y).bits;
         }
     }
 }
+
+// The tiles of all prefill rows by Hopper's products, after the append; false on other devices,
+// where nothing was queued.
+bool attention_prefill_sm90(struct stream *stream, const struct attention *op, dim3 grid);
