@@ -75,7 +75,7 @@ void door_http_generate_cut_off(struct http_exchange *exchange, const char *why)
 {
     if (exchange->phase == HTTP_GONE)
         return;
-    log_info("request %s: %s; its work stops", exchange->id, why);
+    log_request(LOG_INFO, exchange->id, "%s; its work stops", why);
     stop_work(exchange);
     exchange->phase = HTTP_GONE;
     door_http_wake(exchange);
@@ -114,7 +114,7 @@ static void fail(struct http_exchange *exchange, const struct openai_error *erro
         if (status == OK)
             status = openai_reply_done(&exchange->answer);
         exchange->phase = status == OK ? HTTP_ENDED : HTTP_GONE;
-        log_warning("request %s: %s", exchange->id, error->error.text);
+        log_request(LOG_WARNING, exchange->id, "%s", error->error.text);
     }
     door_http_wake(exchange);
 }

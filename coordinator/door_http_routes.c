@@ -31,10 +31,8 @@ void door_http_routes_fail(struct http_exchange *exchange, const struct openai_e
         exchange->answer.count = 0; // no memory: the code has to say it all
     door_http_routes_answer(exchange, code, application_json);
     exchange->door->metrics.http_errors++;
-    if (code >= 500)
-        log_warning("request %s: %d: %s", exchange->id, code, error->error.text);
-    else
-        log_debug("request %s: %d: %s", exchange->id, code, error->error.text);
+    log_request(code >= 500 ? LOG_WARNING : LOG_DEBUG, exchange->id, "%d: %s", code,
+                error->error.text);
 }
 
 // Ends a handler: what was written is the answer, unless it could not be.

@@ -60,7 +60,7 @@ static enum status send_reply(struct door_rpc *door, const struct socket_peer *p
     struct error error;
     enum status status = reply_encode(door->frame, REPLY_BYTES_MAX, &bytes, reply);
     if (status != OK) {
-        log_error("a reply to request '%s' does not fit %d bytes", reply->id, REPLY_BYTES_MAX);
+        log_request(LOG_ERROR, reply->id, "a reply does not fit %d bytes", REPLY_BYTES_MAX);
         return status;
     }
     return socket_send(door->socket, peer, door->frame, bytes, &error);
@@ -73,6 +73,8 @@ static void send_error(struct door_rpc *door, const struct socket_peer *peer, co
     snprintf(reply.id, sizeof reply.id, "%s", id);
     reply.text = error->text;
     reply.text_bytes = strlen(error->text);
+    log_request(error->status == E_SYSTEM ? LOG_WARNING : LOG_DEBUG, id, "%s: %s", reply.error,
+                error->text);
     (void)!send_reply(door, peer, &reply); // who is gone needs no error
 }
 
@@ -82,7 +84,7 @@ static void send_error(struct door_rpc *door, const struct socket_peer *peer, co
 static void stop_work(struct door_rpc *door, const struct door_request *request, const char *why)
 {
     struct link_order order = {.type = ORDER_FINISH, .request = request->number, .reason = "abort"};
-    log_info("request '%s': %s; its work stops", request->id, why);
+    log_request(LOG_INFO, request->id, "%s; its work stops", why);
     while (!link_order(door->options.link, &order)) { // the core empties its ring every 50 ms
         link_wake_core(door->options.link);
         clock_sleep_ns(MS_NS);
@@ -400,6 +402,8 @@ static void tell_error(struct door_rpc *door, struct door_request *request,
 {
     struct reply reply = {.type = REPLY_ERROR, .error = status_name(news->status)};
     reply.text = news->text != NULL ? news->text : reply.error;
+    log_request(news->status == E_FAILED || news->status == E_SYSTEM ? LOG_WARNING : LOG_DEBUG,
+                request->id, "%s: %s", reply.error, reply.text);
     reply.text_bytes = strlen(reply.text);
     reply_last(door, request, &reply);
 }

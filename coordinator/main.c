@@ -21,7 +21,8 @@
 enum { POOL_TOKENS = 4 << 20, LINE_BYTES = 512 };
 
 struct arguments {
-    const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir;
+    const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir,
+        *log_format;
     int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s;
     double utilization, gibibytes_free;
     uint64_t seed;
@@ -74,6 +75,8 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "CURVE keys of RPC clients and workers; see deltamesh keys", NULL},
         {"--insecure", NULL, OPTION_FLAG, &a->insecure, 0, 0, NULL,
          "allow endpoints that are not on the loopback without keys", NULL},
+        {"--log-format", NULL, OPTION_CHOICE, &a->log_format, 0, 0, "text|json",
+         "how lines on stderr look", NULL},
         {"--dry-run", NULL, OPTION_FLAG, &a->dry_run, 0, 0, NULL,
          "check the model, print the memory plan", NULL},
         {"--gib-free", NULL, OPTION_REAL, &a->gibibytes_free, 0.001, 1 << 20, "F",
@@ -319,6 +322,7 @@ int main(int argc, char **argv)
                       .rpc = "tcp://127.0.0.1:5570",
                       .http = "127.0.0.1:8000",
                       .load_format = "auto",
+                      .log_format = "text",
                       .tp = 1,
                       .dp = 1,
                       .queued_max = COORD_QUEUED_MAX_DEFAULT,
@@ -328,6 +332,8 @@ int main(int argc, char **argv)
     struct error error = {.status = OK};
     log_set_name("deltamesh-coordinator", -1);
     enum status status = parse(&deployment.arguments, argc, argv, &error);
+    if (status == OK && strcmp(deployment.arguments.log_format, "json") == 0)
+        log_set_format(LOG_JSON);
     if (status == OK && !deployment.arguments.help) {
         if (deployment.arguments.version)
             printf("deltamesh-coordinator %s\n", version_build());

@@ -247,12 +247,24 @@ static void tell_all_doors(struct shell *shell, const struct link_news *news)
 
 // ---- actions ----
 
+// As it is for a person; a line of the log for each of its lines for a program.
+static void print_table(char *table)
+{
+    char *rest = table;
+    if (log_format() == LOG_TEXT)
+        fprintf(stderr, "%s", table);
+    for (char *line; log_format() == LOG_JSON && (line = strsep(&rest, "\n")) != NULL;) {
+        if (line[0] != '\0')
+            log_info("%s", line);
+    }
+}
+
 static void on_group_ready(struct shell *shell, const struct coord_action *action)
 {
     char table[2048];
     struct link_news news = {.type = NEWS_READY, .context = action->memory->sequence_tokens};
     memory_plan_print(table, sizeof table, action->memory);
-    fprintf(stderr, "%s", table);
+    print_table(table);
     log_info("group %d is ready: %d ranks", action->group, shell->options.core.ranks);
     tell_all_doors(shell, &news);
     if (++shell->groups_ready == shell->options.core.groups) {

@@ -11,7 +11,7 @@
 #include "worker/loop.h"
 
 struct arguments {
-    const char *coordinator, *model, *load_format, *curve_dir;
+    const char *coordinator, *model, *load_format, *curve_dir, *log_format;
     int32_t local_rank, device;
     bool insecure, version, help;
 };
@@ -31,6 +31,8 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "CURVE keys of a worker; see deltamesh keys", NULL},
         {"--insecure", NULL, OPTION_FLAG, &a->insecure, 0, 0, NULL,
          "allow a coordinator that is not on the loopback", NULL},
+        {"--log-format", NULL, OPTION_CHOICE, &a->log_format, 0, 0, "text|json",
+         "how lines on stderr look", NULL},
         {"--version", NULL, OPTION_FLAG, &a->version, 0, 0, NULL, "print the version", NULL},
         {"--help", "-h", OPTION_FLAG, &a->help, 0, 0, NULL, "print this help", NULL},
     };
@@ -66,10 +68,12 @@ static enum status serve(const struct arguments *a, struct error *error)
 
 int main(int argc, char **argv)
 {
-    struct arguments arguments = {.load_format = "auto", .local_rank = -1};
+    struct arguments arguments = {.load_format = "auto", .log_format = "text", .local_rank = -1};
     struct error error = {.status = OK};
     log_set_name("deltamesh-worker", -1);
     enum status status = parse(&arguments, argc, argv, &error);
+    if (status == OK && strcmp(arguments.log_format, "json") == 0)
+        log_set_format(LOG_JSON);
     if (status == OK && !arguments.help) {
         if (arguments.version)
             printf("deltamesh-worker-%s %s\n", runtime_backend(), version_build());

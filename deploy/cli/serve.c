@@ -95,17 +95,30 @@ static enum status start_workers(struct serve *serve, const char *endpoint, stru
     for (int32_t rank = 0; rank < serve->options.ranks; rank++) {
         struct child *worker = &serve->workers[rank];
         char local_rank[16], coordinator[LINE_BYTES_MAX], model[CHILDREN_PATH_BYTES_MAX];
-        char load_format[16], curve_dir[CHILDREN_PATH_BYTES_MAX];
+        char load_format[16], log_format[16], curve_dir[CHILDREN_PATH_BYTES_MAX];
+        snprintf(log_format, sizeof log_format, "%s", serve->options.log_format);
         snprintf(local_rank, sizeof local_rank, "%d", (int)rank);
         snprintf(coordinator, sizeof coordinator, "%s", endpoint);
         snprintf(model, sizeof model, "%s", serve->options.model);
         snprintf(load_format, sizeof load_format, "%s", serve->options.load_format);
         char *curve = serve->options.curve_dir != NULL ? "--curve-dir" : NULL;
         snprintf(curve_dir, sizeof curve_dir, "%s", curve != NULL ? serve->options.curve_dir : "");
-        char *words[] = {
-            serve->worker_path, "--coordinator", coordinator,    "--model",  model,
-            "--load-format",    load_format,     "--local-rank", local_rank, "--device",
-            local_rank,         curve,           curve_dir,      NULL};
+        char *words[] = {serve->worker_path,
+                         "--coordinator",
+                         coordinator,
+                         "--model",
+                         model,
+                         "--load-format",
+                         load_format,
+                         "--local-rank",
+                         local_rank,
+                         "--device",
+                         local_rank,
+                         "--log-format",
+                         log_format,
+                         curve,
+                         curve_dir,
+                         NULL};
         snprintf(worker->name, sizeof worker->name, "rank %d", (int)rank);
         TRY(children_start(worker, words, SIGKILL, false, error));
         serve->workers_count++;
@@ -331,6 +344,8 @@ enum status serve_run(int count, char *const *words, struct error *error)
     TRY(find_worker(&serve, error));
     TRY(open_signals(&serve, error));
     log_set_name("deltamesh serve", -1);
+    if (strcmp(serve.options.log_format, "json") == 0)
+        log_set_format(LOG_JSON);
     TRY(start_coordinator(&serve, error));
     while (serve.phase != ENDING)
         wait_once(&serve);

@@ -14,7 +14,7 @@
 // Values of forwarded options are checked by the coordinator; these only hold the words.
 static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
-        *seed, *name, *curve_dir;
+        *seed, *name, *curve_dir, *log_format;
     int32_t groups;
     bool insecure;
 } words;
@@ -50,6 +50,8 @@ static struct option table[] = {
      "longest drain, in seconds (30)", NULL},
     TEXT("--curve-dir", NULL, &words.curve_dir, "DIR",
          "CURVE keys of RPC clients and workers; see deltamesh keys"),
+    {"--log-format", NULL, OPTION_CHOICE, &words.log_format, 0, 0, "text|json",
+     "how lines on stderr look (text)", NULL},
     {"--insecure", NULL, OPTION_FLAG, &words.insecure, 0, 0, NULL,
      "allow endpoints that are not on the loopback", NULL},
     // From here on: not the coordinator's.
@@ -70,7 +72,7 @@ static struct option table[] = {
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 16, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 17, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)
@@ -111,7 +113,7 @@ enum status serve_options_parse(struct serve_options *out, int count, char *cons
     parsed = (struct serve_options){
         .backend = "auto", .load_format = "auto", .ranks = 1, .drain_timeout_s = 30};
     words.groups = 1;
-    words.curve_dir = NULL;
+    words.curve_dir = words.log_format = NULL;
     for (int i = 0; i < OPTIONS_COUNT; i++)
         table[i].given = NULL;
     TRY(options_parse(table, OPTIONS_COUNT, count, arguments, error));
@@ -122,6 +124,7 @@ enum status serve_options_parse(struct serve_options *out, int count, char *cons
         forward();
     }
     parsed.curve_dir = words.curve_dir;
+    parsed.log_format = words.log_format != NULL ? words.log_format : "text";
     *out = parsed;
     return OK;
 }

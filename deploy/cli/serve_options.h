@@ -15,7 +15,8 @@ enum {
 
 struct serve_options {
     const char *model, *backend, *load_format;
-    const char *curve_dir;   // of its workers; NULL: none
+    const char *curve_dir; // of its workers; NULL: none
+    const char *log_format;
     int32_t ranks;           // --tp
     int32_t drain_timeout_s; // of the coordinator; `serve` adds its own grace
     bool dry_run, help;

@@ -9,7 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NAME_BYTES_MAX = 64 };
+#include "parallel/base/utf8.h"
+
+enum { NAME_BYTES_MAX = 64, ID_BYTES_MAX = 80, JSON_BYTES_MAX = 2 * LOG_LINE_BYTES_MAX + 512 };
 
 static const char *const level_names[LOG_LEVELS] = {
     [LOG_DEBUG] = "debug",
@@ -19,16 +21,16 @@ static const char *const level_names[LOG_LEVELS] = {
 };
 
 static atomic_int level_least = LOG_INFO;
+static atomic_int line_format = LOG_TEXT;
 static pthread_mutex_t name_mutex = PTHREAD_MUTEX_INITIALIZER;
 static char name[NAME_BYTES_MAX] = "deltamesh";
+static int name_rank = -1;
 
 void log_set_name(const char *program, int rank)
 {
     pthread_mutex_lock(&name_mutex);
-    if (rank < 0)
-        snprintf(name, sizeof name, "%s", program);
-    else
-        snprintf(name, sizeof name, "%.48s[%d]", program, rank);
+    snprintf(name, sizeof name, "%.48s", program);
+    name_rank = rank;
     pthread_mutex_unlock(&name_mutex);
 }
 
@@ -37,48 +39,135 @@ void log_set_level(enum log_level least)
     atomic_store(&level_least, (int)least);
 }
 
-// "2026-11-21T00:54:12.345Z info deltamesh-worker-cpu[1]: ", returns its length.
-static size_t write_head(char *line, size_t bytes_max, enum log_level level)
+void log_set_format(enum log_format format)
+{
+    atomic_store(&line_format, (int)format);
+}
+
+enum log_format log_format(void)
+{
+    return (enum log_format)atomic_load(&line_format);
+}
+
+// "2026-11-21T00:54:12.345Z"
+static void write_time(char *out, size_t bytes_max)
 {
     struct timespec now;
     struct tm utc;
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &utc);
-    size_t length = strftime(line, bytes_max, "%Y-%m-%dT%H:%M:%S", &utc);
-    pthread_mutex_lock(&name_mutex);
-    int more = snprintf(line + length, bytes_max - length,
-                        ".%03dZ %s %s: ", (int)(now.tv_nsec / 1000000), level_names[level], name);
-    pthread_mutex_unlock(&name_mutex);
-    return length + (size_t)more;
+    size_t length = strftime(out, bytes_max, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(out + length, bytes_max - length, ".%03dZ", (int)(now.tv_nsec / 1000000));
 }
 
-static void write_line(enum log_level level, const char *format, va_list arguments)
+static void copy_name(char *out, int *rank)
 {
-    if ((int)level < atomic_load_explicit(&level_least, memory_order_relaxed))
-        return;
-    char line[LOG_LINE_BYTES_MAX + 1]; // the newline takes the place of the NUL
-    size_t head = write_head(line, LOG_LINE_BYTES_MAX, level);
-    int text = vsnprintf(line + head, LOG_LINE_BYTES_MAX - head, format, arguments);
-    size_t length = head + (text < 0 ? 0 : (size_t)text);
+    pthread_mutex_lock(&name_mutex);
+    memcpy(out, name, sizeof name);
+    *rank = name_rank;
+    pthread_mutex_unlock(&name_mutex);
+}
+
+// A log that cannot be written is not worth failing for.
+static void write_out(const char *line, size_t length)
+{
+    ssize_t written = write(STDERR_FILENO, line, length);
+    (void)written;
+}
+
+// "2026-11-21T00:54:12.345Z info deltamesh-worker-cpu[1]: request x: text"
+static void write_text(enum log_level level, const char *id, const char *text)
+{
+    char line[LOG_LINE_BYTES_MAX + 1], time[32], program[NAME_BYTES_MAX], rank[16] = "";
+    int number, length;
+    write_time(time, sizeof time);
+    copy_name(program, &number);
+    if (number >= 0)
+        snprintf(rank, sizeof rank, "[%d]", number);
+    length = snprintf(line, sizeof line, "%s %s %s%s: %s%s%s%s", time, level_names[level], program,
+                      rank, id[0] != '\0' ? "request " : "", id, id[0] != '\0' ? ": " : "", text);
     if (length > LOG_LINE_BYTES_MAX - 1) {
         length = LOG_LINE_BYTES_MAX - 1;
         memset(line + length - 3, '.', 3);
     }
-    for (size_t i = head; i < length; i++) {
-        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-            line[i] = ' ';
+    line[length] = '\n'; // the newline takes the place of the NUL
+    write_out(line, (size_t)length + 1);
+}
+
+// Appends text as a JSON string; there is room for twice its length and the quotes.
+static char *put_json(char *at, const char *text)
+{
+    *at++ = '"';
+    while (*text != '\0') {
+        size_t valid = utf8_valid_bytes(text, strlen(text));
+        for (; valid > 0; valid--) {
+            if (*text == '"' || *text == '\\')
+                *at++ = '\\';
+            *at++ = *text++;
+        }
+        if (*text != '\0') {
+            *at++ = '?';
+            text++;
+        }
     }
-    line[length] = '\n';
-    // A log that cannot be written is not worth failing for.
-    ssize_t written = write(STDERR_FILENO, line, length + 1);
-    (void)written;
+    *at++ = '"';
+    return at;
+}
+
+// {"time":"..","level":"info","program":"..","rank":1,"request":"..","text":".."}
+static void write_json(enum log_level level, const char *id, const char *text)
+{
+    char line[JSON_BYTES_MAX], time[32], program[NAME_BYTES_MAX];
+    int rank;
+    write_time(time, sizeof time);
+    copy_name(program, &rank);
+    char *at = line;
+    at += sprintf(at, "{\"time\":\"%s\",\"level\":\"%s\",\"program\":", time, level_names[level]);
+    at = put_json(at, program);
+    if (rank >= 0)
+        at += sprintf(at, ",\"rank\":%d", rank);
+    if (id[0] != '\0') {
+        at += sprintf(at, ",\"request\":");
+        at = put_json(at, id);
+    }
+    at += sprintf(at, ",\"text\":");
+    at = put_json(at, text);
+    at += sprintf(at, "}\n");
+    write_out(line, (size_t)(at - line));
+}
+
+static void clean(char *text)
+{
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = ' ';
+    }
+}
+
+static void write_line(enum log_level level, const char *id, const char *format, va_list arguments)
+{
+    if ((int)level < atomic_load_explicit(&level_least, memory_order_relaxed))
+        return;
+    char text[LOG_LINE_BYTES_MAX], about[ID_BYTES_MAX];
+    int length = vsnprintf(text, sizeof text, format, arguments);
+    if (length < 0)
+        text[0] = '\0';
+    if (length >= (int)sizeof text)
+        memset(text + sizeof text - 4, '.', 3);
+    snprintf(about, sizeof about, "%s", id);
+    clean(text);
+    clean(about);
+    if (log_format() == LOG_JSON)
+        write_json(level, about, text);
+    else
+        write_text(level, about, text);
 }
 
 void log_debug(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    write_line(LOG_DEBUG, format, arguments);
+    write_line(LOG_DEBUG, "", format, arguments);
     va_end(arguments);
 }
 
@@ -86,7 +175,7 @@ void log_info(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    write_line(LOG_INFO, format, arguments);
+    write_line(LOG_INFO, "", format, arguments);
     va_end(arguments);
 }
 
@@ -94,7 +183,7 @@ void log_warning(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    write_line(LOG_WARNING, format, arguments);
+    write_line(LOG_WARNING, "", format, arguments);
     va_end(arguments);
 }
 
@@ -102,6 +191,14 @@ void log_error(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    write_line(LOG_ERROR, format, arguments);
+    write_line(LOG_ERROR, "", format, arguments);
+    va_end(arguments);
+}
+
+void log_request(enum log_level level, const char *id, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    write_line(level, id, format, arguments);
     va_end(arguments);
 }

@@ -135,5 +135,22 @@ class Answers(harness.SharedCase):
         self.assertEqual(client.tokenize(text=chat["text"])["ids"], chat["ids"])
 
 
+class Logs(harness.Case):
+    def test_json_lines(self):
+        server = self.server(harness.golden("dense_flat_r3"), "--load-format", "dummy",
+                             "--log-format", "json", ranks=2)
+        with server.client() as client:
+            request = client.submit(ids=[1, 2, 3], ignore_eos=True)
+            next(client.replies(request))
+        harness.wait_until(lambda: '"request":"' in server.stderr, 10, "a line about the request")
+        self.assertEqual(server.drain(), 0)
+        lines = [json.loads(line) for line in server.stderr.splitlines()]
+        self.assertGreater(len(lines), 5)
+        for line in lines:
+            self.assertLessEqual({"time", "level", "program", "text"}, set(line))
+        self.assertIn("1", [line.get("request") for line in lines])
+        self.assertEqual({line["rank"] for line in lines if "rank" in line}, {0, 1})
+
+
 if __name__ == "__main__":
     harness.main()

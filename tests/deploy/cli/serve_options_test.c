@@ -49,14 +49,17 @@ static void the_coordinators_words_are_forwarded(void **state)
                            "--max_model_len", "4096", "--max-num-seqs", "8",
                            "--max-num-batched-tokens", "512", "--gpu-memory-utilization", "0.5",
                            "--max-queued", "9", "--seed", "7", "--served-model-name", "n",
-                           "--drain-timeout", "3", "--curve-dir", "keys", "--insecure"),
+                           "--drain-timeout", "3", "--curve-dir", "keys", "--log-format", "json",
+                           "--insecure"),
                      OK);
-    assert_string_equal(forwarded,
-                        "--model m --tp 4 --load-format dummy --rpc tcp://127.0.0.1:0 "
-                        "--http 127.0.0.1:0 --api-key k "
-                        "--max-model-len 4096 --max-num-seqs 8 --max-num-batched-tokens 512 "
-                        "--gpu-memory-utilization 0.5 --max-queued 9 --seed 7 "
-                        "--served-model-name n --drain-timeout 3 --curve-dir keys --insecure ");
+    assert_string_equal(
+        forwarded,
+        "--model m --tp 4 --load-format dummy --rpc tcp://127.0.0.1:0 "
+        "--http 127.0.0.1:0 --api-key k "
+        "--max-model-len 4096 --max-num-seqs 8 --max-num-batched-tokens 512 "
+        "--gpu-memory-utilization 0.5 --max-queued 9 --seed 7 "
+        "--served-model-name n --drain-timeout 3 --curve-dir keys --log-format json --insecure ");
+    assert_string_equal(options.log_format, "json");
     assert_string_equal(options.curve_dir, "keys");
     assert_int_equal(options.ranks, 4);
     assert_int_equal(options.drain_timeout_s, 3);

@@ -162,8 +162,8 @@ static void sigterm_drains(void **state)
     assert_string_equal(program_out(&serve), "ready rpc=tcp://127.0.0.1:2 http=off\n");
     log_has("deltamesh-coordinator --model some dir --tp 2 --max-num-seqs 12\n");
     log_has("deltamesh-worker-cpu --coordinator tcp://127.0.0.1:1 --model some dir --load-format "
-            "auto --local-rank 0 --device 0\n");
-    log_has("--local-rank 1 --device 1\n");
+            "auto --local-rank 0 --device 0 --log-format text\n");
+    log_has("--local-rank 1 --device 1 --log-format text\n");
     kill(serve.pid, SIGTERM);
     ends(0);
     log_has("drained");

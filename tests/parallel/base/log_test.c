@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 // Runs writer with stderr in a file; the caller frees the text.
 static char *capture(void (*writer)(void))
@@ -69,6 +70,47 @@ static void line_has_time_level_name_text(void **state)
     assert_string_equal(after_time(text),
                         "info deltamesh: listening on tcp://127.0.0.1:5570, limit 8");
     assert_string_equal(after_time(second), "error deltamesh-worker-cpu[3]: rank gone\n");
+    free(text);
+}
+
+static void write_requests(void)
+{
+    log_request(LOG_INFO, "r\n1", "it %s", "left");
+    log_set_format(LOG_JSON);
+    log_set_name("deltamesh-worker-cpu", 3);
+    log_request(LOG_WARNING, "a\"b", "say \"\\\" \xff\n%s", "\xc3\xa9");
+    log_set_name("deltamesh", -1);
+    log_info("%s", "plain");
+    char *longest = calloc(3000, 1);
+    memset(longest, '"', 2999);
+    log_request(LOG_INFO, longest, "%s", longest);
+    free(longest);
+    log_set_format(LOG_TEXT);
+}
+
+static void requests_and_json(void **state)
+{
+    (void)state;
+    char *text = capture(write_requests), *line = text;
+    const char *wanted[] = {
+        "info deltamesh: request r 1: it left",
+        "\"level\":\"warning\",\"program\":\"deltamesh-worker-cpu\",\"rank\":3,"
+        "\"request\":\"a\\\"b\",\"text\":\"say \\\"\\\\\\\" ? \xc3\xa9\"}",
+        "\"level\":\"info\",\"program\":\"deltamesh\",\"text\":\"plain\"}",
+    };
+    assert_int_equal(count_lines(text), 4);
+    for (int i = 0; i < 3; i++) {
+        char *end = strchr(line, '\n');
+        *end = '\0';
+        if (strstr(line, wanted[i]) == NULL)
+            fail_msg("%s", line);
+        assert_int_equal(line[0] == '{', i > 0);
+        line = end + 1;
+    }
+    json_t *json = json_loads(line, 0, NULL);
+    assert_non_null(json);
+    assert_int_equal(json_string_length(json_object_get(json, "text")), LOG_LINE_BYTES_MAX - 1);
+    json_decref(json);
     free(text);
 }
 
@@ -185,8 +227,11 @@ static void lines_of_threads_do_not_mix(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(line_has_time_level_name_text), cmocka_unit_test(lower_levels_are_dropped),
-        cmocka_unit_test(text_cannot_forge_a_line),      cmocka_unit_test(long_line_is_cut),
+        cmocka_unit_test(line_has_time_level_name_text),
+        cmocka_unit_test(requests_and_json),
+        cmocka_unit_test(lower_levels_are_dropped),
+        cmocka_unit_test(text_cannot_forge_a_line),
+        cmocka_unit_test(long_line_is_cut),
         cmocka_unit_test(lines_of_threads_do_not_mix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
