@@ -73,7 +73,7 @@ static void watch_asks_again_until_the_server_is_gone(void **state)
     start("--watch");
     answer("{\"running\":1}");
     answer("{\"running\":2}");
-    assert_true(program_wait_out(&program, "running              2", WAIT_MS));
+    assert_true(program_wait_out(&program, "running 2 ", WAIT_MS));
     door_receive(&door);
     door_close(&door);
     assert_int_equal(program_wait(&program, WAIT_MS), 3);
