@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // client.h -- the RPC client in C: many requests in flight over one connection, replies one by one
-// as they come. The messages are those of parallel/wire/requests.h. One client belongs to one
-// thread. Waits are bounded, and a server that died or fell silent is told as E_CONNECTION.
+// as they come. The messages are those of parallel/wire/requests.h. Installed as
+// libdeltamesh-client; pkg-config deltamesh-client.
+//
+// Threads: a client is one thread's at a time; nothing is shared between clients, so that any
+// number of threads may have one each. A client may be handed to another thread when no call is
+// under way (the hand-over itself has to be a synchronisation). No signal is touched.
+// Waits: client_open, sends and client_next end within the bounds below; nothing else waits.
+// Connections: a lost one is told once, by client_next as E_CONNECTION, and every unfinished
+// request is forgotten: the server stops its work, and nothing is sent again by itself. The client
+// goes on dialling its endpoint (50 ms, then up to 1 s between tries); until somebody answers there
+// sends fail with E_CONNECTION at once. Ids of forgotten requests may be used again.
 #pragma once
 
 #include <stdbool.h>
