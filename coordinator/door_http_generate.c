@@ -349,12 +349,14 @@ static struct openai_text text_of(const struct text_buffer *buffer)
 static struct openai_piece piece_of(struct http_choice *choice)
 {
     struct answer_parts parts = parts_of(choice);
-    return (struct openai_piece){.index = choice->index,
-                                 .content = text_of(parts.content),
-                                 .reasoning = text_of(parts.reasoning),
-                                 .calls = text_of(parts.calls),
-                                 .finish_reason = choice->finish_reason,
-                                 .stop = choice->text.stop};
+    return (struct openai_piece){
+        .index = choice->index,
+        .content = text_of(parts.content),
+        .reasoning = text_of(parts.reasoning),
+        .calls = text_of(parts.calls),
+        .finish_reason = choice->finish_reason,
+        .stop = choice->text.stop,
+        .usage = choice->exchange->request.continuous_usage ? &choice->usage : NULL};
 }
 
 static enum status feed_text(struct http_choice *choice, const char *bytes, size_t count)

@@ -116,20 +116,6 @@ static enum status put_delta(struct text_buffer *out, const struct openai_piece 
     return put(out, "}");
 }
 
-enum status openai_reply_chunk(struct text_buffer *out, const struct openai_head *head,
-                               const struct openai_piece *piece)
-{
-    TRY(put(out, "data: "));
-    TRY(put_head(out, head, chunk_object(head)));
-    TRY(put_index(out, piece->index));
-    if (head->kind == OPENAI_CHAT)
-        TRY(put_delta(out, piece));
-    else
-        TRY(put_member(out, ",\"text\":", &piece->content));
-    TRY(put_tail(out, piece));
-    return put(out, "]}\n\n");
-}
-
 static enum status put_usage(struct text_buffer *out, const struct openai_usage *usage)
 {
     TRY(put(out, "\"usage\":{\"prompt_tokens\":"));
@@ -141,6 +127,25 @@ static enum status put_usage(struct text_buffer *out, const struct openai_usage 
     TRY(put(out, ",\"prompt_tokens_details\":{\"cached_tokens\":"));
     TRY(put_number(out, usage->cached_tokens));
     return put(out, "}}");
+}
+
+enum status openai_reply_chunk(struct text_buffer *out, const struct openai_head *head,
+                               const struct openai_piece *piece)
+{
+    TRY(put(out, "data: "));
+    TRY(put_head(out, head, chunk_object(head)));
+    TRY(put_index(out, piece->index));
+    if (head->kind == OPENAI_CHAT)
+        TRY(put_delta(out, piece));
+    else
+        TRY(put_member(out, ",\"text\":", &piece->content));
+    TRY(put_tail(out, piece));
+    TRY(put(out, "]"));
+    if (piece->usage != NULL) {
+        TRY(put(out, ","));
+        TRY(put_usage(out, piece->usage));
+    }
+    return put(out, "}\n\n");
 }
 
 enum status openai_reply_usage(struct text_buffer *out, const struct openai_head *head,

@@ -23,18 +23,19 @@ struct openai_text {
 };
 
 // A piece of one choice: of a stream what is new, of a whole answer everything.
+struct openai_usage {
+    int64_t prompt_tokens, completion_tokens, cached_tokens;
+};
+
 struct openai_piece {
     int32_t index;
     struct openai_text content, reasoning;
     struct openai_text calls; // JSON objects of openai_tools.h, commas between; of a chat
     const int32_t *ids;       // [ids_count]; NULL = not told
     int32_t ids_count;
-    const char *finish_reason;      // NULL = goes on
-    const struct stop_string *stop; // the stop string that ended it, or NULL
-};
-
-struct openai_usage {
-    int64_t prompt_tokens, completion_tokens, cached_tokens;
+    const char *finish_reason;        // NULL = goes on
+    const struct stop_string *stop;   // the stop string that ended it, or NULL
+    const struct openai_usage *usage; // of a chunk: so far; NULL = not told
 };
 
 // data: {...} with the role of a chat's choice, which comes before its first piece.

@@ -74,13 +74,12 @@ static enum status set_stream_options(struct openai_request *request, const json
                                       const char *name, struct openai_error *error)
 {
     const json_t *usage = json_object_get(value, "include_usage");
+    const json_t *always = json_object_get(value, "continuous_usage_stats");
     if (!json_is_object(value))
         return bad_field(error, name, "an object");
-    if (json_is_true(json_object_get(value, "continuous_usage_stats"))) {
-        return openai_error_of(error, "stream_options",
-                               error_set(&error->error, E_UNSUPPORTED,
-                                         "stream_options.continuous_usage_stats is not served by "
-                                         "this version"));
+    if (always != NULL && !json_is_null(always)) {
+        TRY(openai_json_bool(&request->continuous_usage, always,
+                             "stream_options.continuous_usage_stats", error));
     }
     if (usage == NULL || json_is_null(usage))
         return OK;

@@ -29,6 +29,7 @@ struct openai_request {
     const json_t *messages; // chat
     int32_t prompts_count;
     bool stream, include_usage;
+    bool continuous_usage;            // every chunk tells the usage so far
     int32_t max_tokens;               // >= 1, -1 = the rest of the context
     double temperature, top_p, min_p; // -1 = absent
     int32_t top_k;                    // 0 = off, -1 = absent

@@ -142,6 +142,18 @@ static void check_usage(const json_t *root)
     assert_int_equal(json_integer_value(json_object_get(details, "cached_tokens")), 4);
 }
 
+static void usage_in_every_chunk(void **state)
+{
+    (void)state;
+    const struct openai_usage usage = {5, 6, 4};
+    struct openai_piece piece = {.content = {.bytes = "c", .count = 1}, .usage = &usage};
+    assert_int_equal(openai_reply_chunk(&out, &chat, &piece), OK);
+    json_t *root = event();
+    check_usage(root);
+    assert_int_equal(json_array_size(json_object_get(root, "choices")), 1);
+    json_decref(root);
+}
+
 static void ends_of_a_stream(void **state)
 {
     (void)state;
@@ -224,7 +236,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(chunks_of_a_completion), TEST(chunks_of_a_chat), TEST(calls_of_a_chat),
-        TEST(ends_of_a_stream),       TEST(whole_answers),    TEST(models_and_limits),
+        TEST(usage_in_every_chunk),   TEST(ends_of_a_stream), TEST(whole_answers),
+        TEST(models_and_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

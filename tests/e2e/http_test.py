@@ -117,6 +117,14 @@ class Completions(harness.SharedCase):
         self.assertEqual(reasons[-1], "length")
         self.assertEqual(len({event["id"] for event in events}), 1)
 
+    def test_usage_in_every_chunk(self):
+        events = self.http.events("/v1/completions", {
+            **GREEDY, "max_tokens": 8, "stream_options": {
+                "include_usage": True, "continuous_usage_stats": True}})
+        counts = [event["usage"]["completion_tokens"] for event in events]
+        self.assertEqual(counts, sorted(counts))
+        self.assertEqual((counts[0], counts[-1]), (1, 8))
+
     def test_prompts_of_every_kind(self):
         ids = self.http.post("/tokenize", {"prompt": PROMPT})[2]["tokens"]
         alone = self.text()
@@ -435,6 +443,15 @@ class Abuse(harness.SharedCase):
             except OSError as problem:
                 self.assertNotIsInstance(problem, TimeoutError, data[:40])
             client.close()
+
+    def test_oversized_heads(self):
+        for data, code in ((b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b" 414 "),
+                           (b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 8000 + b"\r\n", b" 431 "),
+                           (b"GET /health HTTP/1.1\r\nX: " + b"y" * 40000 + b"\r\n\r\n", b" 431 "),
+                           (b"GET /health HTTP/1.1\r\nX: " + b"y" * 20000 + b"\r\n\r\n", b" 200 ")):
+            client = self.socket()
+            client.sendall(data)
+            self.assertIn(code, client.recv(100))
 
     def test_oversized_body_is_refused_at_its_head(self):
         client = self.socket()
