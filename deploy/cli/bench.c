@@ -143,6 +143,7 @@ static enum status open_and_run(struct bench *bench, struct phase *phase, struct
 {
     int64_t longest = bench_load_longest_input(&bench->load, INT64_MAX);
     bench_measure_init(&phase->measure);
+    phase->measure.bounds = bench->options.bounds;
     phase->first = bench->numbers;
     bench->numbers += phase->count;
     phase->streams = calloc((size_t)phase->count, sizeof *phase->streams);

@@ -63,11 +63,17 @@ static void note_end(struct bench_measure *measure, uint64_t now_ns)
         measure->end_ns = now_ns;
 }
 
+static bool within(double bound_ms, uint64_t duration_ns)
+{
+    return bound_ms <= 0 || (double)duration_ns / ns_per_ms <= bound_ms;
+}
+
 enum status bench_measure_done(struct bench_measure *measure, const struct bench_stream *stream,
                                uint64_t now_ns, const struct bench_usage *usage,
                                struct error *error)
 {
     int32_t tokens = usage->completion_tokens >= 0 ? usage->completion_tokens : stream->tokens;
+    bool good = within(measure->bounds.end_to_end_ms, now_ns - stream->due_ns);
     note_end(measure, now_ns);
     measure->requests++;
     measure->completion_tokens += tokens;
@@ -76,12 +82,16 @@ enum status bench_measure_done(struct bench_measure *measure, const struct bench
     measure->drafted += usage->drafted > 0 ? usage->drafted : 0;
     measure->accepted += usage->accepted > 0 ? usage->accepted : 0;
     TRY(bench_measure_add(&measure->end_to_end, now_ns - stream->due_ns, error));
-    if (stream->first_ns != 0)
+    if (stream->first_ns != 0) {
+        good &= within(measure->bounds.ttft_ms, stream->first_ns - stream->due_ns);
         TRY(bench_measure_add(&measure->ttft, stream->first_ns - stream->due_ns, error));
-    if (tokens > 1 && stream->first_ns != 0) {
-        uint64_t rest_ns = stream->last_ns - stream->first_ns;
-        TRY(bench_measure_add(&measure->tpot, rest_ns / (uint64_t)(tokens - 1), error));
     }
+    if (tokens > 1 && stream->first_ns != 0) {
+        uint64_t rest_ns = (stream->last_ns - stream->first_ns) / (uint64_t)(tokens - 1);
+        good &= within(measure->bounds.tpot_ms, rest_ns);
+        TRY(bench_measure_add(&measure->tpot, rest_ns, error));
+    }
+    measure->good += good;
     return OK;
 }
 
@@ -164,6 +174,7 @@ void bench_measure_summary(struct bench_summary *out, struct bench_measure *meas
         return;
     out->duration_s = (double)(measure->end_ns - measure->begin_ns) / ns_per_s;
     out->requests_per_s = (double)measure->requests / out->duration_s;
+    out->good_per_s = (double)measure->good / out->duration_s;
     out->output_tokens_per_s = (double)measure->completion_tokens / out->duration_s;
     out->total_tokens_per_s =
         (double)(measure->completion_tokens + measure->prompt_tokens) / out->duration_s;

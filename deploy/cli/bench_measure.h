@@ -38,7 +38,14 @@ struct bench_error_kind {
     char text[BENCH_TEXT_BYTES_MAX]; // of the first
 };
 
+// Within which a request counts as good; 0 = no bound.
+struct bench_bounds {
+    double ttft_ms, tpot_ms, end_to_end_ms;
+};
+
 struct bench_measure {
+    struct bench_bounds bounds; // set after init, before the first request
+    int64_t good;               // of requests: within all bounds
     struct bench_series ttft, tpot, itl, end_to_end;
     int64_t requests, failed; // requests: that ended well
     int64_t prompt_tokens, completion_tokens, cached_tokens, drafted, accepted;
@@ -56,6 +63,7 @@ struct bench_figures {
 struct bench_summary {
     double duration_s, requests_per_s, output_tokens_per_s, total_tokens_per_s;
     struct bench_figures ttft, tpot, itl, end_to_end;
+    double good_per_s;   // goodput: requests within all bounds, a second
     bool has_acceptance; // the server drafted
     double acceptance_length, acceptance_rate;
 };

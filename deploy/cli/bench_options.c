@@ -5,13 +5,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "deploy/cli/bench_load.h"
 #include "parallel/base/options.h"
 #include "parallel/wire/requests.h"
 
 static struct bench_options parsed;
-static const char *concurrency; // as given
+static const char *concurrency, *goodput; // as given
 
 static struct option table[] = {
     {"--rpc", NULL, OPTION_TEXT, &parsed.rpc, 0, 0, "ENDPOINT", "the RPC door to load, or:", NULL},
@@ -31,6 +32,8 @@ static struct option table[] = {
      "requests of a run (ten for each of --concurrency)", NULL},
     {"--warmup", "--num-warmups", OPTION_INT, &parsed.warmup, 0, BENCH_REQUESTS_MAX, "N",
      "requests before the measured ones of a run (0)", NULL},
+    {"--goodput", NULL, OPTION_TEXT, &goodput, 0, 0, "ttft:MS,tpot:MS,e2e:MS",
+     "count requests within these bounds, one or more", NULL},
     {"--ignore-eos", NULL, OPTION_FLAG, &parsed.ignore_eos, 0, 0, NULL,
      "go on after the end of the text", NULL},
     {"--temperature", NULL, OPTION_REAL, &parsed.temperature, 0, REQUEST_TEMPERATURE_MAX, "T",
@@ -74,6 +77,35 @@ static enum status read_concurrencies(struct error *error)
     }
 }
 
+// "ttft:200,tpot:50", a space for the comma as well.
+static enum status read_goodput(struct error *error)
+{
+    const struct {
+        const char *name;
+        double *bound_ms;
+    } bounds[] = {{"ttft:", &parsed.bounds.ttft_ms},
+                  {"tpot:", &parsed.bounds.tpot_ms},
+                  {"e2e:", &parsed.bounds.end_to_end_ms},
+                  {"e2el:", &parsed.bounds.end_to_end_ms}};
+    enum { COUNT = sizeof bounds / sizeof bounds[0] };
+    for (const char *at = goodput;;) {
+        int i = 0;
+        while (i < COUNT && strncmp(at, bounds[i].name, strlen(bounds[i].name)) != 0)
+            i++;
+        char *end = NULL;
+        double value = i < COUNT ? strtod(at + strlen(bounds[i].name), &end) : 0;
+        if (!(value > 0 && value < 1e9) || (*end != ',' && *end != ' ' && *end != '\0'))
+            return error_set(error, E_USAGE,
+                             "--goodput: '%.40s' is not ttft:MS, tpot:MS or e2e:MS, MS above 0",
+                             at);
+        *bounds[i].bound_ms = value;
+        parsed.has_bounds = true;
+        if (*end == '\0')
+            return OK;
+        at = end + 1;
+    }
+}
+
 static enum status check(struct error *error)
 {
     if ((parsed.rpc != NULL) + (parsed.url != NULL) != 1)
@@ -90,6 +122,8 @@ static enum status check(struct error *error)
         return error_set(error, E_USAGE, "--request-rate needs --num-prompts; see --help");
     if (parsed.rpc != NULL && (parsed.model != NULL || parsed.api_key != NULL))
         return error_set(error, E_USAGE, "--model and --api-key belong to --url");
+    if (goodput != NULL)
+        TRY(read_goodput(error));
     return concurrency != NULL ? read_concurrencies(error) : OK;
 }
 
@@ -97,7 +131,7 @@ enum status bench_options_parse(struct bench_options *out, int count, char *cons
                                 struct error *error)
 {
     parsed = (struct bench_options){.help = false};
-    concurrency = NULL;
+    concurrency = goodput = NULL;
     for (int i = 0; i < TABLE_COUNT; i++)
         table[i].given = NULL;
     TRY(options_parse(table, TABLE_COUNT, count, arguments, error));

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "deploy/cli/bench_measure.h"
 #include "parallel/base/status.h"
 
 enum { BENCH_POINTS_MAX = 32, BENCH_CONCURRENCY_MAX = 65536 };
@@ -18,8 +19,10 @@ struct bench_options {
     int32_t vocab;                           // 0 = the server's
     int32_t concurrencies[BENCH_POINTS_MAX]; // one run each, or:
     int32_t concurrencies_count;
-    double requests_per_s;    // > 0: Poisson arrivals
-    int32_t requests, warmup; // of each run; requests 0 = ten a stream
+    double requests_per_s;      // > 0: Poisson arrivals
+    int32_t requests, warmup;   // of each run; requests 0 = ten a stream
+    struct bench_bounds bounds; // of --goodput
+    bool has_bounds;
     uint64_t seed;
     double temperature;
     bool ignore_eos, json, insecure, help;

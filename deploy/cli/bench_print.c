@@ -116,6 +116,10 @@ static void print_json(const struct bench_options *options, const struct bench_p
     json_t *object = json_object();
     set_workload(object, options, point);
     set_counts(object, measure, summary);
+    if (options->has_bounds) {
+        json_object_set_new(object, "good", json_integer(measure->good));
+        json_object_set_new(object, "goodput_requests_per_s", json_real(summary->good_per_s));
+    }
     json_object_set_new(object, "ttft_ms", figures_object(&summary->ttft));
     json_object_set_new(object, "tpot_ms", figures_object(&summary->tpot));
     json_object_set_new(object, "itl_ms", figures_object(&summary->itl));
@@ -160,6 +164,9 @@ static void print_text(const struct bench_options *options, const struct bench_p
     printf("output tokens/s     %.1f\n", summary->output_tokens_per_s);
     printf("total tokens/s      %.1f\n", summary->total_tokens_per_s);
     printf("requests/s          %.2f\n", summary->requests_per_s);
+    if (options->has_bounds)
+        printf("goodput             %.2f requests/s (%" PRId64 " within all bounds)\n",
+               summary->good_per_s, measure->good);
     if (summary->has_acceptance)
         printf("acceptance length   %.2f (%.0f %% of the drafts accepted)\n",
                summary->acceptance_length, 100 * summary->acceptance_rate);

@@ -135,6 +135,31 @@ static void a_run_of_several(void **state)
     bench_measure_fini(&measure);
 }
 
+static void good_requests_are_within_all_bounds(void **state)
+{
+    (void)state;
+    // run_one: first token after 100 ms, 13.3 ms a token behind it, 150 ms in all.
+    static const struct {
+        struct bench_bounds bounds;
+        int good;
+    } cases[] = {
+        {{0, 0, 0}, 1},     {{100, 0, 0}, 1},  {{99.9, 0, 0}, 0},  {{0, 13.4, 0}, 1},
+        {{0, 13.3, 0}, 0},  {{0, 0, 150}, 1},  {{0, 0, 149.9}, 0}, {{200, 20, 200}, 1},
+        {{200, 1, 200}, 0}, {{1, 20, 200}, 0}, {{200, 20, 1}, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bench_measure measure;
+        struct bench_summary summary;
+        bench_measure_init(&measure);
+        measure.bounds = cases[i].bounds;
+        run_one(&measure);
+        bench_measure_summary(&summary, &measure);
+        assert_int_equal(measure.good, cases[i].good);
+        near(summary.good_per_s, cases[i].good / 0.15);
+        bench_measure_fini(&measure);
+    }
+}
+
 static void acceptance_from_usage(void **state)
 {
     (void)state;
@@ -189,6 +214,7 @@ int main(void)
         cmocka_unit_test(ten_thousand_values),
         cmocka_unit_test(times_of_a_request),
         cmocka_unit_test(a_run_of_several),
+        cmocka_unit_test(good_requests_are_within_all_bounds),
         cmocka_unit_test(acceptance_from_usage),
         cmocka_unit_test(errors_by_kind),
     };

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -42,6 +43,26 @@ static void a_sweep(void **state)
     assert_true(options.seed == UINT64_MAX);
     assert_true(options.temperature == 0.5 && options.ignore_eos && options.json);
     assert_int_equal(options.vocab, 300);
+}
+
+static void goodput_has_bounds(void **state)
+{
+    (void)state;
+    char line[200];
+    static const char head[] = "--url http://h --input-len 1 --output-len 2 --concurrency 1";
+    static const char *const wrong[] = {"",      "ttft",    "ttft:",   "ttft:0",   "ttft:-1",
+                                        "itl:5", "ttft:5x", "ttft:5,", "ttft:nan", "tpot:1e9"};
+    snprintf(line, sizeof line, "%s --goodput ttft:200,tpot:12.5,e2e:1000", head);
+    assert_int_equal(parse(line), OK);
+    assert_true(options.has_bounds && options.bounds.ttft_ms == 200);
+    assert_true(options.bounds.tpot_ms == 12.5 && options.bounds.end_to_end_ms == 1000);
+    assert_int_equal(parse(head), OK);
+    assert_false(options.has_bounds || options.bounds.ttft_ms > 0);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        snprintf(line, sizeof line, "%s --goodput=%s", head, wrong[i]);
+        if (parse(line) != E_USAGE || strstr(error.text, "--goodput") == NULL)
+            fail_msg("%s", wrong[i]);
+    }
 }
 
 static void aliases_and_defaults(void **state)
@@ -93,6 +114,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sweep),
+        cmocka_unit_test(goodput_has_bounds),
         cmocka_unit_test(aliases_and_defaults),
         cmocka_unit_test(refusals),
     };
