@@ -61,7 +61,7 @@ const struct figure_form figure_forms[FIGURE_KINDS] = {
                       0.05, 0.1, 0.5, 1, 5}},
 };
 
-const char *const figure_reasons[FIGURE_REASONS] = {"stop", "length", "abort", "error"};
+const char *const figure_reasons[FIGURE_REASONS] = {"stop", "length", "abort", "timeout", "error"};
 
 void figures_observe(struct figures *figures, enum figure_kind kind, double value, uint64_t times)
 {

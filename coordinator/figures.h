@@ -11,7 +11,7 @@
 
 enum {
     FIGURE_BOUNDS_MAX = 22,
-    FIGURE_REASONS = 4,      // stop, length, abort, error
+    FIGURE_REASONS = 5,      // stop, length, abort, timeout, error
     FIGURE_STEPS_AT_ONCE = 4 // of a group, reports under way: more than COORD_FLIGHT_MAX
 };
 

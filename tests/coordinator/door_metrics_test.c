@@ -105,7 +105,8 @@ static const struct {
     {ENDED("stop"), 31},
     {ENDED("length"), 32},
     {ENDED("abort"), 33},
-    {ENDED("error"), 34},
+    {ENDED("timeout"), 34},
+    {ENDED("error"), 35},
     {"deltamesh:group_epoch{model_name=\"m\",group=\"0\"}", 41},
     {"deltamesh:rank_step{model_name=\"m\",group=\"0\",rank=\"0\"}", 0},
     {"deltamesh:rank_step{model_name=\"m\",group=\"0\",rank=\"1\"}", 42},
@@ -142,6 +143,7 @@ static void every_count_has_its_line(void **state)
     overview->figures.ended[1] = 32;
     overview->figures.ended[2] = 33;
     overview->figures.ended[3] = 34;
+    overview->figures.ended[4] = 35;
     overview->groups[0].epoch = 41;
     overview->groups[0].ranks[1].step_done = 42;
     metrics = (struct door_metrics){51, 52, 53, 54};

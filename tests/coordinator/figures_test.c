@@ -85,12 +85,14 @@ static void a_requests_life(void **state)
     figures_action(&figures, &action);
     action.reason = "abort";
     figures_action(&figures, &action);
+    action.reason = "timeout";
+    figures_action(&figures, &action);
     action = (struct coord_action){.type = ACTION_ERROR, .reason = NULL};
     figures_action(&figures, &action);
     figures_action(&figures, &action);
-    const uint64_t ended[FIGURE_REASONS] = {1, 1, 1, 2};
+    const uint64_t ended[FIGURE_REASONS] = {1, 1, 1, 1, 2};
     assert_memory_equal(figures.ended, ended, sizeof ended);
-    assert_figure(FIGURE_END_TO_END, 3, 9);
+    assert_figure(FIGURE_END_TO_END, 4, 12);
 }
 
 static void steps(void **state)
