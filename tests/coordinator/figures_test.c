@@ -37,10 +37,11 @@ static void forms_are_in_order(void **state)
         for (int i = form->bounds_count; i < FIGURE_BOUNDS_MAX; i++)
             assert_true(form->bounds[i] == 0);
         for (int i = 0; i < form->bounds_count; i++) { // a bound belongs to its own bucket
-            figures_observe(&figures, kind, form->bounds[i], 1);
+            figures_observe(&figures, (enum figure_kind)kind, form->bounds[i], 1);
             assert_int_equal(figures.kinds[kind].counts[i], 1);
         }
-        figures_observe(&figures, kind, form->bounds[form->bounds_count - 1] * 1.001, 5);
+        figures_observe(&figures, (enum figure_kind)kind,
+                        form->bounds[form->bounds_count - 1] * 1.001, 5);
         assert_int_equal(figures.kinds[kind].counts[FIGURE_BOUNDS_MAX], 5);
         assert_int_equal(figures.kinds[kind].count, form->bounds_count + 5);
     }

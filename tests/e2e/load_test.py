@@ -58,7 +58,7 @@ class Mixed(harness.Case):
             last = None
             for last in replies:
                 pass
-            self.assertEqual(last["finish_reason"], "abort")
+            self.assertIn(last["finish_reason"], ("abort", "length"))  # it may have been quicker
 
     def rpc_leave(self, dice):
         with self.server_.client() as client:

@@ -94,8 +94,8 @@ static void requests_and_json(void **state)
     char *text = capture(write_requests), *line = text;
     const char *wanted[] = {
         "info deltamesh: request r 1: it left",
-        "\"level\":\"warning\",\"program\":\"deltamesh-worker-cpu\",\"rank\":3,"
-        "\"request\":\"a\\\"b\",\"text\":\"say \\\"\\\\\\\" ? \xc3\xa9\"}",
+        ("\"level\":\"warning\",\"program\":\"deltamesh-worker-cpu\",\"rank\":3,"
+         "\"request\":\"a\\\"b\",\"text\":\"say \\\"\\\\\\\" ? \xc3\xa9\"}"),
         "\"level\":\"info\",\"program\":\"deltamesh\",\"text\":\"plain\"}",
     };
     assert_int_equal(count_lines(text), 4);
