@@ -410,6 +410,11 @@ static void check_done(struct sim *sim, const struct client *client,
         sim_violation(sim, "request %llx is done (%s) after %d outputs, end %d, stop %d",
                       (unsigned long long)client->number, reason, client->outputs,
                       client->tokens_end, client->said_stop);
+    if (action->usage.cached_tokens < 0 || action->usage.cached_tokens >= client->prompt_tokens ||
+        action->usage.cached_tokens % TOKENS_PER_PAGE != 0)
+        sim_violation(sim, "request %llx: %d of %d prompt tokens were cached",
+                      (unsigned long long)client->number, action->usage.cached_tokens,
+                      client->prompt_tokens);
     if (action->usage.prompt_tokens != client->prompt_tokens ||
         action->usage.completion_tokens != client->outputs ||
         action->usage.target_steps < client->outputs)

@@ -26,8 +26,13 @@ void device_open(struct device *device, const struct place_message *place)
     device->block_table = malloc((size_t)place->sequences * (size_t)place->pages_per_sequence *
                                  sizeof *device->block_table);
     device->page_owner = malloc(pages * sizeof *device->page_owner);
+    device->page_readers = calloc(pages, sizeof *device->page_readers);
+    device->checkpoints = calloc((size_t)place->checkpoints + 1, sizeof *device->checkpoints);
     device->kv = malloc(pages * TOKENS_PER_PAGE * sizeof *device->kv);
     ASSERT(device->block_table != NULL && device->page_owner != NULL && device->kv != NULL);
+    ASSERT(device->page_readers != NULL && device->checkpoints != NULL);
+    for (int i = 0; i < DEVICE_SLOTS_MAX; i++)
+        device->slots[i].loaded = -1;
     for (size_t i = 0; i < pages; i++)
         device->page_owner[i] = -1;
     memset(device->kv, 0xA5, pages * TOKENS_PER_PAGE * sizeof *device->kv);
@@ -39,6 +44,8 @@ void device_close(struct device *device)
         free(device->queue[i].frame);
     free(device->block_table);
     free(device->page_owner);
+    free(device->page_readers);
+    free(device->checkpoints);
     free(device->kv);
     memset(device, 0, sizeof *device);
 }
@@ -79,10 +86,30 @@ static enum status run_closes(struct device *device, const struct step_plan *pla
         if (!slot->open)
             return error_set(error, E_FAILED, "slot %d is closed and not open", plan->closes[i]);
         slot->open = false;
+        const int32_t *row = device->block_table +
+                             (size_t)plan->closes[i] * (size_t)device->place.pages_per_sequence;
+        for (int32_t k = 0; k < slot->pages_count && k < slot->pages_shared; k++)
+            device->page_readers[row[k]]--;
         for (int32_t page = 0; page < device->place.pages; page++) {
             if (device->page_owner[page] == plan->closes[i])
                 device->page_owner[page] = -1;
         }
+    }
+    return OK;
+}
+
+// Copies come before openings: what they fill must not be in use.
+static enum status run_copies(struct device *device, const struct step_plan *plan,
+                              struct error *error)
+{
+    for (int i = 0; i < plan->copies_count; i++) {
+        const struct step_copy *copy = &plan->copies[i];
+        struct device_slot *slot = &device->slots[copy->slot];
+        if (slot->open || device->checkpoints[copy->checkpoint].position == 0)
+            return error_set(error, E_FAILED, "checkpoint %d is copied into slot %d: %s",
+                             copy->checkpoint, copy->slot,
+                             slot->open ? "which is open" : "it was never saved");
+        slot->loaded = copy->checkpoint;
     }
     return OK;
 }
@@ -101,7 +128,35 @@ static enum status run_open(struct device *device, const struct step_open *open,
     if (open->page_limit < needed || open->page_limit > device->place.pages_per_sequence)
         return error_set(error, E_FAILED, "slot %d: limit of %d pages, %d needed, table has %d",
                          open->slot, open->page_limit, needed, device->place.pages_per_sequence);
-    *slot = (struct device_slot){.open = true, .token_next = -1, .opening = *open};
+    int32_t loaded = slot->loaded;
+    *slot = (struct device_slot){.open = true, .token_next = -1, .loaded = -1, .opening = *open};
+    if (open->position == 0)
+        return OK;
+    if (device->checkpoints[loaded].position != open->position)
+        return error_set(error, E_FAILED, "slot %d opens at %d with checkpoint %d of position %d",
+                         open->slot, open->position, loaded, device->checkpoints[loaded].position);
+    slot->position = open->position;
+    slot->pages_shared = open->position / TOKENS_PER_PAGE;
+    slot->state = device->checkpoints[loaded].state;
+    return OK;
+}
+
+// A page that a slot shares holds the tokens of its own prompt, and nobody writes them any more.
+static enum status share_page(struct device *device, const struct step_pages *pages, int32_t k,
+                              int32_t page, struct error *error)
+{
+    const struct device_slot *slot = &device->slots[pages->slot];
+    int32_t owner = device->page_owner[page], end = (k + 1) * TOKENS_PER_PAGE;
+    if (owner >= 0 && device->slots[owner].position < end)
+        return error_set(error, E_FAILED, "page %d of slot %d is shared before it is full", page,
+                         owner);
+    for (int32_t at = end - TOKENS_PER_PAGE; at < end && at < slot->opening.prompt_tokens; at++) {
+        if (device->kv[(size_t)page * TOKENS_PER_PAGE + (size_t)(at % TOKENS_PER_PAGE)] !=
+            oracle_prompt_token(slot->opening.seed, at, device->place.vocab_real))
+            return error_set(error, E_FAILED, "page %d holds another token %d than slot %d's text",
+                             page, at, pages->slot);
+    }
+    device->page_readers[page]++;
     return OK;
 }
 
@@ -119,11 +174,16 @@ static enum status run_pages(struct device *device, const struct step_plan *plan
         device->block_table + (size_t)pages->slot * (size_t)device->place.pages_per_sequence;
     for (int32_t k = 0; k < pages->count; k++) {
         int32_t page = plan->page_ids[pages->ids_first + k];
-        if (device->page_owner[page] != -1)
-            return error_set(error, E_FAILED, "page %d of slot %d is given to slot %d", page,
-                             device->page_owner[page], pages->slot);
-        device->page_owner[page] = pages->slot;
         row[pages->first + k] = page;
+        if (pages->first + k < slot->pages_shared) {
+            TRY(share_page(device, pages, pages->first + k, page, error));
+            continue;
+        }
+        if (device->page_owner[page] != -1 || device->page_readers[page] != 0)
+            return error_set(error, E_FAILED, "page %d of slot %d and %d readers is given to %d",
+                             page, device->page_owner[page], device->page_readers[page],
+                             pages->slot);
+        device->page_owner[page] = pages->slot;
     }
     slot->pages_count += pages->count;
     return OK;
@@ -260,6 +320,9 @@ static void run_row(struct device *device, const struct step_plan *plan,
         draw(device, row->slot, result);
     else
         slot->token_next = row->token_next;
+    if (!decode && row->checkpoint >= 0)
+        device->checkpoints[row->checkpoint] =
+            (struct device_checkpoint){.position = slot->position, .state = slot->state};
     result->end = slot->end;
 }
 
@@ -278,6 +341,7 @@ enum status device_run(struct device *device, struct step_plan *plan, struct rep
     free(frame);
     device->queue[place].frame = NULL;
     TRY(run_closes(device, plan, error));
+    TRY(run_copies(device, plan, error));
     for (int i = 0; i < plan->opens_count; i++)
         TRY(run_open(device, &plan->opens[i], error));
     for (int i = 0; i < plan->pages_count; i++)

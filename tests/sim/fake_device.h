@@ -20,17 +20,26 @@ struct device_slot {
     int32_t position, token_next, end; // as in kernels/slots.h
     int32_t pages_count;               // of its row of the block table
     int32_t draws_planned;             // tokens after the prompt: given back to it, or to be drawn
+    int32_t pages_shared;              // of them, with what others have written
+    int32_t loaded;                    // checkpoint that was copied into it, -1 = none
     uint64_t state;                    // the recurrent state
     struct step_open opening;
+};
+
+struct device_checkpoint {
+    int32_t position; // 0 = never saved
+    uint64_t state;
 };
 
 struct device {
     struct place_message place;
     struct memory_plan memory; // its counts
     struct device_slot slots[DEVICE_SLOTS_MAX];
-    int32_t *block_table; // [sequences, pages_per_sequence]
-    int32_t *page_owner;  // [pages] slot, -1 when free
-    int32_t *kv;          // [pages, 64] the token at each position
+    int32_t *block_table;  // [sequences, pages_per_sequence]
+    int32_t *page_owner;   // [pages] slot that may write it, -1 when none
+    int32_t *page_readers; // [pages] open slots that share it
+    struct device_checkpoint *checkpoints;
+    int32_t *kv; // [pages, 64] the token at each position
     uint64_t submitted, done;
     struct {
         uint8_t *frame;

@@ -18,7 +18,8 @@ enum {
 void invariants_close(struct sim *sim)
 {
     for (int g = 0; g < SIM_GROUPS_MAX; g++) {
-        free(sim->invariants.groups[g].page_slot);
+        free(sim->invariants.groups[g].tables);
+        free(sim->invariants.groups[g].checkpoint_named);
         free(sim->invariants.groups[g].page_named);
     }
 }
@@ -37,11 +38,12 @@ static void on_ready(struct sim *sim, const struct coord_action *action)
     size_t pages = (size_t)action->memory->pages;
     group->ready = true;
     group->memory = *action->memory;
-    group->page_slot = malloc(pages * sizeof *group->page_slot);
+    size_t table = (size_t)group->memory.pages_per_sequence;
+    group->tables = malloc((size_t)group->memory.sequences * table * sizeof *group->tables);
     group->page_named = calloc(pages, sizeof *group->page_named);
-    ASSERT(group->page_slot != NULL && group->page_named != NULL);
-    for (size_t i = 0; i < pages; i++)
-        group->page_slot[i] = -1;
+    group->checkpoint_named =
+        calloc((size_t)group->memory.checkpoints + 1, sizeof *group->checkpoint_named);
+    ASSERT(group->tables != NULL && group->page_named != NULL && group->checkpoint_named != NULL);
     sim->invariants.moved_ns = sim->now_ns;
 }
 
@@ -120,6 +122,22 @@ static void on_end(struct sim *sim, const struct coord_action *action)
 
 // ---- plans ----
 
+// Pages before the position where a slot opens are shared; all others are its own.
+static void check_pages_given(struct sim *sim, struct watched_group *group,
+                              const struct step_plan *plan, const struct step_pages *pages)
+{
+    int32_t *row = group->tables + (size_t)pages->slot * (size_t)group->memory.pages_per_sequence;
+    for (int k = 0; k < pages->count; k++) {
+        int32_t page = plan->page_ids[pages->ids_first + k], at = pages->first + k;
+        row[at] = page;
+        if (at >= group->opening[pages->slot].position / TOKENS_PER_PAGE &&
+            group->page_named[page] > group->resolved)
+            sim_violation(sim, "page %d is given away, but step %llu in flight names it", page,
+                          (unsigned long long)group->page_named[page]);
+    }
+    group->pages_count[pages->slot] = pages->first + pages->count;
+}
+
 // The rule of run-ahead: what a step in flight names is nobody else's.
 static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan)
 {
@@ -133,10 +151,7 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
         if (client != NULL)
             client->has_slot = false;
         group->slot_open[slot] = false;
-        for (int32_t page = 0; page < group->memory.pages; page++) {
-            if (group->page_slot[page] == slot)
-                group->page_slot[page] = -1;
-        }
+        group->pages_count[slot] = 0;
     }
     for (int i = 0; i < plan->opens_count; i++) {
         int32_t slot = plan->opens[i].slot;
@@ -148,18 +163,26 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
         group->opened_order[slot] = group->openings++;
         clients_opened(sim, g, &plan->opens[i]);
         const struct client *client = clients_of_seed(sim, plan->opens[i].seed);
-        group->prefill_at[slot] = 0;
+        group->prefill_at[slot] = plan->opens[i].position;
         group->prefill_end[slot] = client == NULL ? 0 : client->prompt_tokens + client->outputs;
     }
-    for (int i = 0; i < plan->page_ids_count; i++) {
-        int32_t page = plan->page_ids[i];
-        if (group->page_named[page] > group->resolved)
-            sim_violation(sim, "page %d is given away, but step %llu in flight names it", page,
-                          (unsigned long long)group->page_named[page]);
-    }
-    for (int i = 0; i < plan->pages_count; i++) {
-        for (int k = 0; k < plan->pages[i].count; k++)
-            group->page_slot[plan->page_ids[plan->pages[i].ids_first + k]] = plan->pages[i].slot;
+    for (int i = 0; i < plan->pages_count; i++)
+        check_pages_given(sim, group, plan, &plan->pages[i]);
+    for (int i = 0; i < plan->copies_count; i++)
+        group->checkpoint_named[plan->copies[i].checkpoint] = plan->step;
+}
+
+// A checkpoint is written only when no step in flight, this one included, reads or writes it.
+static void check_saves(struct sim *sim, struct watched_group *group, const struct step_plan *plan)
+{
+    for (int i = 0; i < plan->rows_count; i++) {
+        int32_t checkpoint = plan->rows[i].checkpoint;
+        if (plan->rows[i].kind != STEP_ROW_PREFILL || checkpoint < 0)
+            continue;
+        if (group->checkpoint_named[checkpoint] > group->resolved)
+            sim_violation(sim, "checkpoint %d is overwritten, but step %llu in flight names it",
+                          checkpoint, (unsigned long long)group->checkpoint_named[checkpoint]);
+        group->checkpoint_named[checkpoint] = plan->step;
     }
 }
 
@@ -190,11 +213,10 @@ static void note_rows(struct sim *sim, struct watched_group *group, const struct
         else if (row->kind == STEP_ROW_PREFILL)
             check_chunk(sim, group, plan, row);
         group->slot_named[row->slot] = plan->step;
-    }
-    for (int32_t page = 0; page < group->memory.pages; page++) {
-        int32_t slot = group->page_slot[page];
-        if (slot >= 0 && group->slot_named[slot] == plan->step)
-            group->page_named[page] = plan->step;
+        const int32_t *table =
+            group->tables + (size_t)row->slot * (size_t)group->memory.pages_per_sequence;
+        for (int32_t k = 0; k < group->pages_count[row->slot]; k++)
+            group->page_named[table[k]] = plan->step;
     }
 }
 
@@ -240,6 +262,7 @@ static void on_plan(struct sim *sim, const struct coord_action *action)
     group->sent = plan->step;
     group->reported[plan->step % INVARIANTS_STEPS_BACK] = 0;
     check_given(sim, action->group, plan);
+    check_saves(sim, group, plan);
     note_rows(sim, group, plan);
     check_oldest_prompt(sim, action->group, plan->step);
     sim->invariants.moved_ns = sim->now_ns;
@@ -309,7 +332,9 @@ void invariants_after_step(struct sim *sim, const struct coord_event *event)
         sim_violation(sim, "broken: %s", broken);
     coord_status(sim->coord, &status);
     if (status.queued - status.preempted > status.queued_max || status.slots_free > status.slots ||
-        status.pages_free > status.pages || status.pool_tokens_free > status.pool_tokens ||
+        status.pages_free > status.pages || status.checkpoints_free > status.checkpoints ||
+        status.pages_cached > status.pages_free || status.prefix_hits > status.prefix_queries ||
+        status.pool_tokens_free > status.pool_tokens ||
         status.slots - status.slots_free != status.running)
         sim_violation(sim, "counts out of bounds: %d queued of %d, %d of %d slots free, %d running",
                       status.queued, status.queued_max, status.slots_free, status.slots,
@@ -378,6 +403,7 @@ void invariants_final(struct sim *sim)
 {
     struct coord_status status;
     coord_status(sim->coord, &status);
+    sim->invariants.status = status;
     if (!sim->front.drained)
         sim_violation(sim, "the coordinator never said DRAINED");
     if (status.running != 0 || status.queued != 0 || status.slots_free != status.slots ||

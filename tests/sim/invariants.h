@@ -32,14 +32,17 @@ struct watched_group {
     uint64_t opened_order[INVARIANTS_SLOTS_MAX], openings; // in which order slots were opened
     int32_t prefill_at[INVARIANTS_SLOTS_MAX];              // tokens given to steps as prefill
     int32_t prefill_end[INVARIANTS_SLOTS_MAX]; // that were known when the slot was opened
-    int32_t *page_slot;                        // [pages] slot that was given the page last, -1
-    uint64_t *page_named;                      // [pages] last step that has a row of that slot
+    int32_t *tables;                           // [slots, pages_per_sequence] page ids
+    int32_t pages_count[INVARIANTS_SLOTS_MAX];
+    uint64_t *page_named;       // [pages] last step that has a row of a slot with the page
+    uint64_t *checkpoint_named; // [checkpoints] last step that copies or saves it
 };
 
 struct invariants {
     struct watched_group groups[SIM_GROUPS_MAX];
     uint64_t moved_ns; // when a step was last sent or reported, or a request ended
     uint64_t steps;
+    struct coord_status status; // at the end
 };
 
 // Frees what it holds.

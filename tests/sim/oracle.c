@@ -13,7 +13,11 @@ static uint64_t mix_two(uint64_t a, uint64_t b)
 
 int32_t oracle_prompt_token(uint64_t seed, int32_t position, int32_t vocab)
 {
-    return (int32_t)(mix_two(seed ^ 0x70726F6D7074u, (uint64_t)position) % (uint64_t)vocab);
+    static const int32_t alike[] = {0, 64, 100, 200, 320, 700, 5000, 5000};
+    uint64_t hash = dice_mix(seed ^ 0x66616D696C79u);
+    uint64_t family = hash % 2;
+    uint64_t text = position < alike[(hash >> 8) % 8] ? family : seed;
+    return (int32_t)(mix_two(text ^ 0x70726F6D7074u, (uint64_t)position) % (uint64_t)vocab);
 }
 
 uint64_t oracle_fold(uint64_t state, int32_t token)

@@ -9,7 +9,8 @@
 
 enum { ORACLE_PROBES = 2 };
 
-// Token number `position` of the prompt of the request with this seed.
+// Token number `position` of the prompt of the request with this seed. Prompts come in a few
+// families whose beginnings are alike, for a length that the seed decides.
 int32_t oracle_prompt_token(uint64_t seed, int32_t position, int32_t vocab);
 
 // The recurrent state after one more token; the empty sequence has state 0.

@@ -60,6 +60,7 @@ static void draw_deployment(struct scenario *scenario, struct dice *dice)
     options->wishes.step_tokens = storm ? PICK(dice, 64, 128, 128) : PICK(dice, 64, 128, 256, 512);
     options->wishes.sequence_tokens =
         storm ? PICK(dice, 200, 700) : PICK(dice, 130, 700, 2048, 6400);
+    options->wishes.checkpoints = PICK(dice, -1, 0, 0, 1, 2, 5, 20);
     int32_t longest = options->wishes.sequence_tokens;
     options->pool_tokens =
         dice_chance(dice, 0.3) ? dice_between(dice, 64, 3 * longest) : 400 * (int64_t)longest;
@@ -101,7 +102,9 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
         status = memory_plan_make(&plan, &options->config, &shard, &wishes, &error);
     if (status != OK)
         DIE("the scenario's model: %s", error.text);
-    uint64_t page_bytes = memory_plan_page_bytes(&options->config, &shard, false);
+    // The token ids beside a page, too, where there is prefix reuse.
+    uint64_t ids_bytes = options->wishes.checkpoints >= 0 ? TOKENS_PER_PAGE * sizeof(int32_t) : 0;
+    uint64_t page_bytes = memory_plan_page_bytes(&options->config, &shard, false) + ids_bytes;
     bool same = dice_chance(dice, 0.7);
     int64_t pages = 0;
     scenario->cpu = dice_chance(dice, 0.3);
@@ -113,7 +116,8 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
         if (scenario->hungry)
             pages = dice_between(dice, 5, 3 * options->wishes.sequences);
         // Half a page more, so that rounding does not matter.
-        scenario->bytes_free[i] = plan.total_bytes - plan.kv_bytes + (uint64_t)pages * page_bytes +
+        scenario->bytes_free[i] = plan.total_bytes - plan.kv_bytes -
+                                  (uint64_t)plan.pages * ids_bytes + (uint64_t)pages * page_bytes +
                                   page_bytes / 2 + 1000000;
         if (scenario->cpu)
             scenario->bytes_free[i] *= (uint64_t)options->ranks;

@@ -241,6 +241,7 @@ static void on_abort(int number)
 
 struct totals {
     uint64_t seeds, tokens, done, aborted, errors, overloaded, steps, ready, failed, returned;
+    uint64_t saved, evicted, cached; // checkpoints, checkpoints, tokens
 };
 
 static void add_totals(struct totals *totals, const struct sim *sim)
@@ -253,6 +254,9 @@ static void add_totals(struct totals *totals, const struct sim *sim)
     totals->overloaded += sim->clients.overloaded_seen;
     totals->returned += sim->clients.returned_seen;
     totals->steps += sim->invariants.steps;
+    totals->saved += sim->invariants.status.prefix_checkpoints_saved;
+    totals->evicted += sim->invariants.status.prefix_checkpoints_evicted;
+    totals->cached += sim->invariants.status.prefix_hits;
     for (int g = 0; g < SIM_GROUPS_MAX; g++) {
         totals->ready += sim->invariants.groups[g].ready;
         totals->failed += sim->invariants.groups[g].failed;
@@ -337,12 +341,16 @@ int main(int count, char **words)
     for (uint64_t i = 0; i < arguments.seeds && right && clock_now_ns() < until_ns; i++)
         right = run_seed(sim, arguments.first + i, &totals);
     printf("%llu seeds: %llu steps, %llu tokens, %llu requests done (%llu by the door), %llu "
-           "errors, %llu overloaded, %llu preempted and back; %llu groups ready, %llu failed\n",
+           "errors, %llu overloaded, %llu preempted and back; %llu groups ready, %llu failed; %llu "
+           "checkpoints "
+           "saved, %llu evicted, %llu tokens cached\n",
            (unsigned long long)totals.seeds, (unsigned long long)totals.steps,
            (unsigned long long)totals.tokens, (unsigned long long)totals.done,
            (unsigned long long)totals.aborted, (unsigned long long)totals.errors,
            (unsigned long long)totals.overloaded, (unsigned long long)totals.returned,
-           (unsigned long long)totals.ready, (unsigned long long)totals.failed);
+           (unsigned long long)totals.ready, (unsigned long long)totals.failed,
+           (unsigned long long)totals.saved, (unsigned long long)totals.evicted,
+           (unsigned long long)totals.cached);
     step_plan_close(&sim->plan);
     free(sim->actions);
     free(sim->frame);
