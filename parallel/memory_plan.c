@@ -207,6 +207,7 @@ struct problem {
     // A page with its token ids, a slot with its pending rows and its last hidden row.
     uint64_t page_bytes, slot_bytes, checkpoint_bytes;
     int checkpoints; // as wished
+    int pages;       // as wished
 };
 
 // All but pages.
@@ -287,6 +288,8 @@ static void choose_pages(struct memory_plan *plan, const struct problem *problem
 {
     uint64_t most =
         (uint64_t)(plan->sequences + plan->checkpoints) * (uint64_t)plan->pages_per_sequence;
+    if (problem->pages > 0 && most > (uint64_t)problem->pages)
+        most = (uint64_t)problem->pages;
     uint64_t used = fixed_bytes(problem, plan);
     if (used + problem->page_bytes >
         problem->left_bytes) { // a table row of full length is too wide
@@ -313,6 +316,7 @@ static enum status check_wishes(const struct memory_wishes *wishes, struct error
         {"sequences at once (--max-num-seqs)", wishes->sequences, SEQUENCES_MAX},
         {"tokens of a sequence (--max-model-len)", wishes->sequence_tokens, SEQUENCE_TOKENS_MAX},
         {"tokens of a step (--max-num-batched-tokens)", wishes->step_tokens, STEP_TOKENS_MAX},
+        {"KV pages (--kv-pages)", wishes->pages, MEMORY_PAGES_MAX},
     };
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         if (counts[i].value < 0 || counts[i].value > counts[i].max)
@@ -340,6 +344,8 @@ static struct memory_plan plan_of_wishes(const struct model_config *config,
     if (longest > SEQUENCE_TOKENS_MAX)
         longest = SEQUENCE_TOKENS_MAX;
     plan.sequences = wishes->sequences > 0 ? wishes->sequences : SEQUENCES_DEFAULT;
+    if (wishes->pages > 0 && plan.sequences > wishes->pages)
+        plan.sequences = wishes->pages;
     plan.sequence_tokens = wishes->sequence_tokens > 0 ? wishes->sequence_tokens : longest;
     if (plan.sequence_tokens > longest)
         plan.sequence_tokens = longest;
@@ -402,6 +408,7 @@ enum status memory_plan_make(struct memory_plan *out, const struct model_config 
             memory_plan_slot_bytes(config, shard) + memory_plan_pending_bytes(config, shard),
         .checkpoint_bytes = memory_plan_checkpoint_bytes(config, shard),
         .checkpoints = wishes->checkpoints,
+        .pages = wishes->pages,
     };
     if (wishes->checkpoints >= 0) {
         problem.page_bytes += PAGE_TOKEN_IDS_BYTES;

@@ -25,6 +25,7 @@ enum {
     ATTENTION_PART_BORDER_BYTES = 16,
     ATTENTION_PART_HEAD_DIM = 256,
     EXPERT_FLOAT_TOKENS_MAX = 768, // steps that keep experts' products in f32
+    MEMORY_PAGES_MAX = 1 << 30, // that may be wished for
 };
 
 // What the operator asked for; 0 = choose.
@@ -35,6 +36,7 @@ struct memory_wishes {
     int sequence_tokens; // --max-model-len
     int step_tokens;     // --max-num-batched-tokens
     int checkpoints;     // of prefix reuse; -1 = none (--no-prefix-cache)
+    int pages;           // --kv-pages: no more than these, 0 = as many as fit
     bool mtp;            // the model's files have the head
 };
 

@@ -160,6 +160,8 @@ static void check_promises(const struct model_config *config, const struct shard
         assert_true(plan->sequences <= wishes->sequences);
     if (wishes->sequence_tokens > 0)
         assert_true(plan->sequence_tokens <= wishes->sequence_tokens);
+    if (wishes->pages > 0)
+        assert_true(plan->pages <= wishes->pages);
     bool cut =
         plan->sequences < wishes->sequences || plan->sequence_tokens < wishes->sequence_tokens ||
         (wishes->step_tokens > 0 && plan->step_tokens < wishes->step_tokens) ||
@@ -211,7 +213,8 @@ static void check_budgets(const struct model_config *config, int ranks, struct m
     assert_int_equal(plan.step_tokens, wishes.step_tokens > 0 ? wishes.step_tokens : 8192);
     int checkpoints = wishes.checkpoints != 0 ? wishes.checkpoints : 2 * sequences;
     assert_int_equal(plan.checkpoints, checkpoints < 0 ? 0 : checkpoints);
-    assert_int_equal(plan.pages, (int64_t)(sequences + plan.checkpoints) * ((tokens + 63) / 64));
+    int64_t pages = (int64_t)(sequences + plan.checkpoints) * ((tokens + 63) / 64);
+    assert_int_equal(plan.pages, wishes.pages > 0 && wishes.pages < pages ? wishes.pages : pages);
     assert_false(plan.clamped);
 }
 
@@ -224,6 +227,8 @@ static void test_solver(void **state)
     check_budgets(&config, 2, (struct memory_wishes){.sequences = 1024, .sequence_tokens = 1000});
     check_budgets(&config, 4, (struct memory_wishes){.sequences = 1, .step_tokens = 65536});
     check_budgets(&config, 2, (struct memory_wishes){.checkpoints = -1});
+    check_budgets(&config, 2, (struct memory_wishes){.pages = 5000, .sequences = 300});
+    check_budgets(&config, 1, (struct memory_wishes){.pages = 4096, .checkpoints = 50});
     check_budgets(&config, 2, (struct memory_wishes){.checkpoints = 77, .mtp = true});
     config = moe_397b();
     check_budgets(&config, 8, (struct memory_wishes){.mtp = true, .sequence_tokens = 8192});
