@@ -19,11 +19,9 @@ static void open_pages(struct coord_rig *rig, int sequences, int32_t pages)
     coord_rig_options(&options, 1, 1);
     options.wishes.sequences = sequences;
     options.wishes.sequence_tokens = 512;
-    options.config.layers = 32; // pages that are large beside the workspace of a step
-    for (int i = 0; i < options.config.layers; i++)
-        options.config.layer_is_attention[i] = i > 0;
+    options.wishes.pages = pages;
     coord_rig_open(rig, &options);
-    coord_rig_start_pages(rig, pages);
+    coord_rig_start(rig);
     coord_rig_forget(rig);
 }
 
