@@ -6,6 +6,7 @@
 #include "coordinator/core.h"
 #include "coordinator/kv_pages.h"
 #include "coordinator/requests.h"
+#include "coordinator/scheduler_pace.h"
 #include "coordinator/state_slots.h"
 #include "coordinator/token_pool.h"
 
@@ -30,6 +31,8 @@ struct flight {
     uint64_t sent_ns;
     uint32_t reported; // bit r: rank r has reported
     uint64_t hash;     // of the first report
+    uint64_t step_ns;  // of the report that took least: it waited least for the others
+    int32_t decode_rows, prefill_tokens;
     int32_t rows_count;
     int32_t requests[STEP_ROWS_MAX]; // index of the request of each row
     int32_t draws[STEP_ROWS_MAX];    // most tokens that the row may draw, 0 = it draws none
@@ -60,6 +63,8 @@ struct group_state {
     struct flight flights[COORD_FLIGHT_MAX]; // step s sits in flights[s % COORD_FLIGHT_MAX]
     int32_t flights_count;
     uint64_t step_sent, step_done;
+    struct scheduler_pace pace;
+    bool senior_passed; // the most senior prompt let another pass in the last step with prefill
     int32_t closes[STEP_ROWS_MAX]; // slots that the next plan closes
     int32_t closes_count;
     struct step_plan plan; // arrays in the coord's memory
@@ -84,7 +89,8 @@ struct coord {
     char text[WIRE_TEXT_BYTES_MAX];
     uint64_t epochs; // given out so far
     uint64_t requests_done, requests_failed, tokens_in, tokens_out, steps;
-    uint64_t preemptions;
+    uint64_t preemptions, timeouts;
+    uint64_t deadline_next_ns;  // no request has to end before, UINT64_MAX = none at all
     uint64_t arrivals;          // requests accepted so far
     int32_t prompt_blocks_free; // of the pool's share that prompts may take
     void *memory_pages;         // [groups] x kv_pages_bytes(COORD_PAGES_MAX)
@@ -159,6 +165,9 @@ void scheduler_tell_failure(struct coord *coord, struct coord_actions *out);
 // Ends a request that the door is done with: DONE now, slot and pages after its last step.
 void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
                       struct coord_actions *out);
+
+// Ends the requests whose time is over.
+void scheduler_check_deadlines(struct coord *coord, struct coord_actions *out);
 
 // A request that was running has no step in flight any more: frees its slot and pages when it is
 // CLOSING or PREEMPTED.

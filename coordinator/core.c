@@ -129,6 +129,7 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
     struct coord *coord = (struct coord *)place(&at, sizeof *coord);
     memset(coord, 0, sizeof *coord);
     coord->options = *options;
+    coord->deadline_next_ns = UINT64_MAX;
     coord->config_hash = config_hash(&options->config);
     size_t groups_bytes = (size_t)options->groups * sizeof(struct group_state);
     coord->groups = (struct group_state *)place(&at, groups_bytes);
@@ -289,6 +290,12 @@ static void submit(struct coord *coord, const struct coord_event *event, struct 
     request_times_begin(&request->times, event->submit.arrived_ns, coord->now_ns);
     request->turns_count = event->submit.turns_count;
     memcpy(request->turns, event->submit.turns, sizeof request->turns);
+    request->priority = event->submit.priority;
+    if (event->submit.timeout_ns > 0 && event->submit.timeout_ns < UINT64_MAX - coord->now_ns) {
+        request->deadline_ns = coord->now_ns + event->submit.timeout_ns;
+        if (request->deadline_ns < coord->deadline_next_ns)
+            coord->deadline_next_ns = request->deadline_ns;
+    }
     request->sampling = event->submit.sampling;
     int32_t rest = limit - tokens;
     int32_t wanted = request->sampling.max_tokens;
@@ -365,6 +372,7 @@ void coord_step(struct coord *coord, const struct coord_event *event, struct coo
     for (int32_t g = 0; g < coord->options.groups; g++)
         scheduler_apply(coord, g, out);
     scheduler_tell_failure(coord, out);
+    scheduler_check_deadlines(coord, out);
     for (int32_t g = 0; g < coord->options.groups; g++)
         scheduler_pump(coord, g, out);
     check_drained(coord, out);
@@ -386,6 +394,7 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         .pool_tokens = (int64_t)token_pool_blocks(coord->options.pool_tokens) * TOKEN_BLOCK_TOKENS,
         .pool_tokens_free = (int64_t)coord->prompt_blocks_free * TOKEN_BLOCK_TOKENS,
         .preemptions = coord->preemptions,
+        .timeouts = coord->timeouts,
         .steps = coord->steps,
         .requests_done = coord->requests_done,
         .requests_failed = coord->requests_failed,

@@ -32,6 +32,7 @@ struct coord_options {
     int vocab_real;                  // number of real token ids
     int drafts_max;                  // speculative tokens a sequence and step, 0 = none
     int queued_max;                  // requests waiting for a slot
+    uint64_t prefill_gap_ns;         // longest step with running streams and prefill, 0 = any
     int64_t pool_tokens;             // prompt tokens of all unfinished requests together
     char build[WIRE_NAME_BYTES_MAX]; // what a worker's HELLO must say
     uint8_t entropy[32];             // random; the ids of the groups' epochs come from it
@@ -86,6 +87,8 @@ struct coord_event {
             // COORD_TURNS_MAX the first ones are dropped by the door.
             int32_t turns[COORD_TURNS_MAX];
             int32_t turns_count;
+            int32_t priority;      // lower is more urgent
+            uint64_t timeout_ns;   // DONE with reason "timeout" after that, 0 = never
             struct coord_sampling sampling;
         } submit;
         struct {
@@ -125,7 +128,7 @@ struct coord_action {
     uint64_t request;
     enum status status;
     const char *text;   // ERROR, GROUP_FAILED
-    const char *reason; // DONE: "stop", "length", or what FINISH said
+    const char *reason; // DONE: "stop", "length", "timeout", or what FINISH said
     const int32_t *tokens;
     int32_t tokens_count;
     bool is_first;     // TOKENS: the request's first, since_ns counts from its arrival
@@ -158,8 +161,9 @@ struct coord_status {
     int checkpoints_free, checkpoints;    // of prefix reuse
     uint64_t prefix_queries, prefix_hits; // tokens of prompts looked up, and found
     uint64_t prefix_pages_evicted, prefix_checkpoints_saved, prefix_checkpoints_evicted;
-    uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out, preemptions;
     uint64_t epochs; // begun so far, over all groups
+    uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out;
+    uint64_t preemptions, timeouts; // timeouts: of requests_done
     bool draining, failed;
 };
 

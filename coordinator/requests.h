@@ -35,6 +35,7 @@ struct request {
     enum request_phase phase;
     struct coord_sampling sampling;
     int32_t priority;          // lower is more urgent
+    uint64_t deadline_ns;      // 0 = none
     uint64_t arrival;          // counts submits; with priority: seniority
     struct token_chain tokens; // the prompt, then what was drawn and told
     int32_t prompt_tokens;
@@ -47,6 +48,7 @@ struct request {
     bool opened;              // a plan has opened this slot
     int32_t prefill_end;      // tokens that come as prefill rows: those known when it got the slot
     int32_t prefill_given;    // of them, to steps so far
+    int32_t chunk;            // prompt tokens of the step that is being planned
     int32_t pages_count;      // pages held: its slot's row of the block tables
     int32_t pages_told;       // of them, told to the workers
     int32_t steps_in_flight;  // unresolved steps that name the slot

@@ -145,6 +145,28 @@ void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
         close_running(coord, index);
 }
 
+void scheduler_check_deadlines(struct coord *coord, struct coord_actions *out)
+{
+    uint64_t next_ns = UINT64_MAX;
+    if (coord->now_ns < coord->deadline_next_ns)
+        return;
+    for (int32_t i = 0; i < coord->requests.capacity; i++) {
+        const struct request *request = request_at(coord, i);
+        if (request->phase == PHASE_FREE || request->phase == PHASE_CLOSING ||
+            request->deadline_ns == 0)
+            continue;
+        if (request->deadline_ns > coord->now_ns) {
+            next_ns = request->deadline_ns < next_ns ? request->deadline_ns : next_ns;
+            continue;
+        }
+        if (!coord_room(out, 1))
+            return; // the next call goes on
+        scheduler_finish(coord, i, "timeout", out);
+        coord->timeouts++;
+    }
+    coord->deadline_next_ns = next_ns;
+}
+
 // ---- when a plan is sent ----
 
 void scheduler_pump(struct coord *coord, int32_t g, struct coord_actions *out)

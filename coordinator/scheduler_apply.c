@@ -81,6 +81,7 @@ static void apply(struct coord *coord, int32_t g, struct coord_actions *out)
     struct flight *flight = coord_flight(group, group->step_done + 1);
     group->step_done = flight->step;
     group->flights_count--;
+    scheduler_pace_note(&group->pace, flight->decode_rows, flight->prefill_tokens, flight->step_ns);
     for (int32_t row = 0; row < flight->rows_count; row++) {
         if (!apply_row(coord, flight, row, out)) {
             members_fail_group(coord, g, out,
@@ -120,6 +121,8 @@ static void take_report(struct coord *coord, int32_t g, struct flight *flight,
         memcpy(flight->results, report->rows,
                (size_t)report->rows_count * sizeof(struct step_result));
     }
+    if (flight->reported == 0 || report->step_ns < flight->step_ns)
+        flight->step_ns = report->step_ns;
     flight->hash = report->hash;
     flight->reported |= bit;
 }

@@ -191,33 +191,110 @@ static bool has_prefill(const struct request *request)
     return request->phase == PHASE_RUNNING && request->prefill_given < request->prefill_end;
 }
 
-// How many tokens of the prompt to run now: the rest, or up to the last multiple of 64 within the
-// budget. Chunks begin and end at absolute multiples of 64, so a cut never changes bits.
-static int32_t chunk_tokens(const struct request *request, int32_t budget)
+// Lets a prompt have up to `budget` more tokens of this step: its rest, or up to the last multiple
+// of 64. Chunks begin and end at absolute multiples of 64, so a cut never changes bits.
+static int32_t grant(struct request *request, int32_t budget)
 {
-    int32_t rest = request->prefill_end - request->prefill_given;
-    if (rest <= budget)
-        return rest;
-    int32_t end = (request->prefill_given + budget) / TOKENS_PER_PAGE * TOKENS_PER_PAGE;
+    int32_t at = request->prefill_given + request->chunk;
+    int32_t end = request->prefill_end;
+    if (end - at > budget) {
+        end = (at + budget) / TOKENS_PER_PAGE * TOKENS_PER_PAGE;
 #ifdef PLANT_chunk_off_grid
-    end = request->prefill_given + budget;
+        end = at + budget;
 #endif
-    return end > request->prefill_given ? end - request->prefill_given : 0;
+    }
+    int32_t count = end > at ? end - at : 0;
+    request->chunk += count;
+    return count;
 }
 
-static int32_t plan_chunk(struct coord *coord, struct group_state *group, struct flight *flight,
-                          int32_t index, int32_t budget)
+static int32_t prefill_left(const struct request *request)
+{
+    return request->prefill_end - request->prefill_given - request->chunk;
+}
+
+static bool goes_on(const struct request *request)
+{
+    return has_prefill(request) && prefill_left(request) > 0;
+}
+
+// The prompt that is not done with this step: the most senior, or the one with the fewest tokens
+// left and of several the most senior.
+static int32_t next_prompt(struct coord *coord, const struct group_state *group, bool shortest)
+{
+    int32_t best = REQUEST_NONE_INDEX;
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;
+         i = request_at(coord, i)->next) {
+        const struct request *request = request_at(coord, i);
+        if (goes_on(request) && (best == REQUEST_NONE_INDEX ||
+                                 prefill_left(request) < prefill_left(request_at(coord, best))))
+            best = i;
+        if (best != REQUEST_NONE_INDEX && !shortest)
+            break;
+    }
+    return best;
+}
+
+// Gives what is left of the budget to the shortest prompts. `passing`: tokens that may go to others
+// than the most senior: each of them may be a sequence that decodes from the next step on, and a
+// chunk of the most senior has to fit beside all of these.
+static void share_rest(struct coord *coord, struct group_state *group, int32_t budget,
+                       int32_t passing)
+{
+    while (budget > 0) {
+        int32_t first = next_prompt(coord, group, false), count = 0;
+        int32_t shortest = next_prompt(coord, group, true);
+        if (first == REQUEST_NONE_INDEX)
+            return;
+        if (shortest != first) {
+            count = grant(request_at(coord, shortest), passing < budget ? passing : budget);
+            passing -= count;
+        }
+        if (count == 0)
+            count = grant(request_at(coord, first), budget);
+        if (count == 0)
+            return;
+        budget -= count;
+    }
+}
+
+// Half of the budget belongs to the most senior prompt, or all of it every second time when half is
+// no chunk. While it cannot get on, nobody takes the room that it waits for. `room`: tokens of a
+// step beside those who decode, whatever the pace.
+static void share_prefill(struct coord *coord, struct group_state *group, int32_t budget,
+                          int32_t room)
+{
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX; i = request_at(coord, i)->next)
+        request_at(coord, i)->chunk = 0;
+    int32_t first = next_prompt(coord, group, false);
+    int32_t passing = (room - TOKENS_PER_PAGE) / group->plan.verify;
+    bool small = budget < 2 * TOKENS_PER_PAGE;
+    if (first == REQUEST_NONE_INDEX || budget <= 0)
+        return;
+    struct request *senior = request_at(coord, first);
+    int32_t count = grant(senior, small ? budget : budget / 2);
+    if (count == 0)
+        return;
+    group->senior_passed = small && passing > 0 && !group->senior_passed;
+    if (group->senior_passed) {
+        senior->chunk = 0;
+        count = 0;
+    }
+    share_rest(coord, group, budget - count, passing);
+}
+
+static void plan_chunk(struct coord *coord, struct group_state *group, struct flight *flight,
+                       int32_t index)
 {
     struct request *request = request_at(coord, index);
     struct step_plan *plan = &group->plan;
-    int32_t count = chunk_tokens(request, budget);
-    if (count == 0 || !tell_slot(group, request))
-        return 0;
-    int32_t end = request->prefill_given + count;
+    if (!tell_slot(group, request))
+        return;
+    int32_t end = request->prefill_given + request->chunk;
     int32_t place = scheduler_checkpoint_place(coord, group, request, end);
     if (place != 0) {
         end = place;
-        count = end - request->prefill_given;
+        request->chunk = end - request->prefill_given;
     }
     bool last = end == request->prefill_end;
     struct step_plan_row *row = &plan->rows[plan->rows_count++];
@@ -225,32 +302,37 @@ static int32_t plan_chunk(struct coord *coord, struct group_state *group, struct
         .slot = request->slot,
         .kind = STEP_ROW_PREFILL,
         .tokens_first = plan->tokens_count,
-        .tokens_count = count,
+        .tokens_count = request->chunk,
         .token_next = -1,
         .sample = last,
         .checkpoint = place != 0 ? scheduler_save_prefix(coord, group, request, place) : -1,
     };
-    token_pool_read(&coord->pool, &request->tokens, request->prefill_given, count,
+    token_pool_read(&coord->pool, &request->tokens, request->prefill_given, request->chunk,
                     plan->tokens + plan->tokens_count);
     if (!last)
         token_pool_read(&coord->pool, &request->tokens, end, 1, &row->token_next);
-    plan->tokens_count += count;
+    plan->tokens_count += request->chunk;
     request->prefill_given = end;
     add_flight_row(coord, flight, index, last);
-    return count;
 }
 
+// `decoding`: rows that decode in this step or wait for pages.
 static void plan_prefills(struct coord *coord, struct group_state *group, struct flight *flight,
-                          int32_t budget)
+                          int32_t decoding)
 {
-    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX && budget > 0;
+    int32_t room = group->memory.step_tokens - decoding * group->plan.verify, budget = room;
+    uint64_t gap_ns = coord->options.prefill_gap_ns;
+    if (decoding > 0 && gap_ns > 0) {
+#ifndef PLANT_pace_ignored
+        int32_t paced = scheduler_pace_tokens(&group->pace, gap_ns);
+        budget = paced < budget ? paced : budget;
+#endif
+    }
+    share_prefill(coord, group, budget, room);
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;
          i = request_at(coord, i)->next) {
-        if (!has_prefill(request_at(coord, i)))
-            continue;
-        int32_t count = plan_chunk(coord, group, flight, i, budget);
-        if (count == 0)
-            return; // the most senior who cannot get on is not overtaken
-        budget -= count;
+        if (has_prefill(request_at(coord, i)) && request_at(coord, i)->chunk > 0)
+            plan_chunk(coord, group, flight, i);
     }
 }
 
@@ -272,7 +354,9 @@ bool scheduler_build(struct coord *coord, int32_t g, struct coord_actions *out)
     reserve_pages(coord, group, plan->verify);
     scheduler_admit(coord, g, out);
     int32_t decoding = plan_decodes(coord, group, flight);
-    plan_prefills(coord, group, flight, group->memory.step_tokens - decoding * plan->verify);
+    flight->decode_rows = plan->rows_count;
+    plan_prefills(coord, group, flight, decoding);
+    flight->prefill_tokens = plan->tokens_count;
     if (plan->rows_count == 0)
         return false;
     plan_closes(group);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // scheduler_plan_test.c -- pages come with the rows that need them; who is preempted when they run
-// out, when its slot is free, and how it comes back.
+// out, when its slot is free, and how it comes back; how prompts share a step; priorities and time.
 #include "coordinator/core.h"
 
 #include <setjmp.h>
@@ -244,12 +244,247 @@ static void test_many_with_few_pages(void **state)
     coord_rig_close(&rig);
 }
 
+// ---- prefill ----
+
+static void open_steps(struct coord_rig *rig, int32_t step_tokens, uint64_t gap_ms)
+{
+    struct coord_options options;
+    coord_rig_options(&options, 1, 1);
+    options.wishes.sequences = 8;
+    options.wishes.sequence_tokens = 4096;
+    options.wishes.step_tokens = step_tokens;
+    options.prefill_gap_ns = gap_ms * RIG_MS_NS;
+    coord_rig_open(rig, &options);
+    coord_rig_start(rig);
+    coord_rig_forget(rig);
+}
+
+static int32_t row_tokens(const struct step_plan *plan, int32_t slot)
+{
+    const struct step_plan_row *row = row_of(plan, slot);
+    return row == NULL ? 0 : row->tokens_count;
+}
+
+// A short prompt is not stuck behind a long one: half of each step is the long one's.
+static void test_short_prompts_pass(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_steps(&rig, 512, 0);
+    coord_rig_submit(&rig, 1, 3000, 5); // slot 0, alone in steps 1 and 2
+    assert_int_equal(row_tokens(plan_of(&rig, 1), 0), 512);
+    assert_int_equal(row_tokens(plan_of(&rig, 2), 0), 512);
+    coord_rig_submit(&rig, 2, 300, 5); // slot 1
+    coord_rig_submit(&rig, 3, 100, 5); // slot 2
+    coord_rig_report(&rig, 0, 1);
+    const struct step_plan *plan = plan_of(&rig, 3);
+    assert_int_equal(row_tokens(plan, 0), 256);
+    assert_int_equal(row_tokens(plan, 2), 100); // the shortest whole
+    assert_int_equal(row_tokens(plan, 1), 128); // of 156, on the grid
+    coord_rig_report(&rig, 0, 2);
+    plan = plan_of(&rig, 4);
+    assert_int_equal(row_tokens(plan, 1), 172);
+    assert_int_equal(row_tokens(plan, 0), 320); // of 511 - 172, half of it its own
+    assert_int_equal(plan->rows[0].kind, STEP_ROW_DECODE);
+    coord_rig_close(&rig);
+}
+
+// Every step takes 1 ms and 0.1 ms a token.
+static void report_slow(struct coord_rig *rig, uint64_t step)
+{
+    struct report report = coord_rig_report_of(rig, 0, 0, step);
+    report.step_ns = RIG_MS_NS + (uint64_t)plan_of(rig, step)->tokens_count * RIG_MS_NS / 10;
+    coord_rig_say_report(rig, &report);
+}
+
+// With time for one chunk only, every second one is the most senior's.
+static void test_every_second_chunk(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_steps(&rig, 512, 8);
+    coord_rig_submit(&rig, 1, 10, 100);
+    coord_rig_submit(&rig, 2, 1000, 5); // slot 1
+    coord_rig_submit(&rig, 3, 500, 5);  // slot 2
+    int chunks[3] = {0}, twice = 0;
+    int32_t last = -1;
+    for (uint64_t step = 1; step <= 12; step++) {
+        report_slow(&rig, step);
+        const struct step_plan *plan = plan_of(&rig, rig.steps_sent[0]);
+        int32_t slot = row_of(plan, 1) != NULL ? 1 : 2;
+        assert_int_equal(plan->rows_count, 2);
+        assert_int_equal(row_tokens(plan, slot), 64);
+        chunks[slot]++;
+        twice += slot == last;
+        last = slot;
+    }
+    assert_int_equal(chunks[1], 6);
+    assert_int_equal(chunks[2], 6);
+    assert_int_equal(twice, 0);
+    coord_rig_close(&rig);
+}
+
+// With little room beside those who decode, only so much passes the most senior that its chunk still
+// fits when all that passed decode.
+static void test_passing_leaves_room(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_steps(&rig, 128, 0);
+    coord_rig_submit(&rig, 1, 10, 100); // decodes: 127 tokens are left
+    coord_rig_submit(&rig, 2, 300, 5);  // slot 1
+    coord_rig_submit(&rig, 3, 40, 5);   // slot 2
+    uint64_t step = 1;
+    int steps = 0;
+    for (; row_of(plan_of(&rig, rig.steps_sent[0]), 1) == NULL; step++)
+        coord_rig_report(&rig, 0, step);
+    for (; row_of(plan_of(&rig, rig.steps_sent[0]), 2) == NULL; step++) {
+        assert_int_equal(row_tokens(plan_of(&rig, rig.steps_sent[0]), 1), 64);
+        coord_rig_report(&rig, 0, step);
+        steps++;
+    }
+    assert_in_range(steps, 0, 1); // 63 tokens may pass: the 40 do, beside a chunk
+    coord_rig_close(&rig);
+}
+
+// Beside a running stream, a step of 20 ms is the aim.
+static void test_steps_keep_the_gap(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_steps(&rig, 2048, 20);
+    coord_rig_submit(&rig, 1, 10, 1000);
+    coord_rig_submit(&rig, 2, 4000, 5);
+    int32_t largest = 0;
+    for (uint64_t step = 1; step <= 60 && step <= rig.steps_sent[0]; step++) {
+        const struct step_plan *plan = plan_of(&rig, step);
+        int32_t chunk = row_tokens(plan, 1);
+        if (plan->rows[0].kind == STEP_ROW_DECODE && chunk > 0) {
+            largest = chunk > largest ? chunk : largest;
+            assert_true(chunk <= 192);
+        }
+        report_slow(&rig, step);
+    }
+    assert_int_equal(largest, 128); // of 190, on the grid
+    assert_true(tokens_of(&rig, 1) > 20);
+    coord_rig_close(&rig);
+}
+
+// ---- priorities and time ----
+
+static void submit(struct coord_rig *rig, uint64_t request, int32_t priority, uint64_t timeout_ms)
+{
+    coord_rig_step(
+        rig, (struct coord_event){.type = EVENT_SUBMIT,
+                                  .worker = -1,
+                                  .submit = {.request = request,
+                                             .prompt = rig->prompt,
+                                             .prompt_tokens = 70,
+                                             .priority = priority,
+                                             .timeout_ns = timeout_ms * RIG_MS_NS,
+                                             .sampling = {.seed = request, .max_tokens = 40}}});
+}
+
+// One slot: the waiting run by priority, of the same in order of arrival; nobody is thrown out.
+static void test_priorities(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    const int32_t priorities[] = {0, 5, 0, -3, 5, INT32_MAX, INT32_MIN};
+    const uint64_t order[] = {1, 7, 4, 3, 2, 5, 6};
+    int done = 0;
+    open_pages(&rig, 1, PAGES);
+    for (uint64_t i = 1; i <= 7; i++)
+        submit(&rig, i, priorities[i - 1], 0);
+    while (coord_rig_count(&rig, ACTION_DONE) < 7)
+        coord_rig_run(&rig, 0);
+    for (int i = 0; i < rig.did_count; i++) {
+        if (rig.did[i].action.type == ACTION_DONE)
+            assert_int_equal(rig.did[i].action.request, order[done++]);
+    }
+    assert_int_equal(preemptions(&rig), 0);
+    coord_rig_close(&rig);
+}
+
+// The less urgent is preempted although it came first.
+static void test_the_less_urgent_is_preempted(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    struct coord_sampling sampling = {.max_tokens = 400, .seed = 1};
+    open_pages(&rig, 2, PAGES);
+    for (uint64_t i = 1; i <= 2; i++) {
+        sampling.seed = i;
+        coord_rig_step(&rig, (struct coord_event){.type = EVENT_SUBMIT,
+                                                  .worker = -1,
+                                                  .submit = {.request = i,
+                                                             .prompt = rig.prompt,
+                                                             .prompt_tokens = 70,
+                                                             .priority = i == 1,
+                                                             .sampling = sampling}});
+    }
+    while (coord_rig_count(&rig, ACTION_DONE) < 2)
+        coord_rig_run(&rig, 0);
+    assert_true(preemptions(&rig) > 0);
+    for (int i = 0, done = 0; i < rig.did_count; i++) {
+        if (rig.did[i].action.type == ACTION_DONE)
+            assert_int_equal(rig.did[i].action.request, done++ == 0 ? 2 : 1);
+    }
+    expect_all_free(&rig);
+    coord_rig_close(&rig);
+}
+
+// Time ends a request that runs, one that is preempted or closing, one that waits; others go on.
+static void test_deadlines(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    struct coord_status status;
+    open_pages(&rig, 1, PAGES);
+    submit(&rig, 1, 0, 50); // runs
+    submit(&rig, 2, 0, 20); // waits
+    submit(&rig, 3, 0, 0);
+    coord_rig_report(&rig, 0, 1);
+    coord_rig_wait(&rig, 19);
+    assert_int_equal(coord_rig_count(&rig, ACTION_DONE), 0);
+    coord_rig_wait(&rig, 1);
+    assert_string_equal(coord_rig_about(&rig, ACTION_DONE, 2)->action.reason, "timeout");
+    assert_int_equal(coord_rig_about(&rig, ACTION_DONE, 2)->action.usage.completion_tokens, 0);
+    coord_rig_wait(&rig, 30);
+    assert_string_equal(coord_rig_about(&rig, ACTION_DONE, 1)->action.reason, "timeout");
+    assert_int_equal(coord_rig_about(&rig, ACTION_DONE, 1)->action.usage.completion_tokens, 1);
+    assert_int_equal(rig.steps_sent[0], 3); // two in flight name the slot: nobody else gets it
+    coord_rig_report(&rig, 0, 2);
+    assert_int_equal(rig.steps_sent[0], 3);
+    coord_rig_report(&rig, 0, 3);
+    assert_int_equal(plan_of(&rig, 4)->opens[0].seed, 3);
+    coord_rig_wait(&rig, 1000);
+    while (coord_rig_count(&rig, ACTION_DONE) < 3)
+        coord_rig_run(&rig, 0);
+    assert_string_equal(coord_rig_about(&rig, ACTION_DONE, 3)->action.reason, "length");
+    coord_status(rig.coord, &status);
+    assert_int_equal(status.timeouts, 2);
+    assert_int_equal(status.requests_done, 3);
+    expect_all_free(&rig);
+    coord_rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pages_on_demand),          cmocka_unit_test(test_pages_at_the_border),
-        cmocka_unit_test(test_the_younger_is_preempted), cmocka_unit_test(test_preempted_is_ended),
-        cmocka_unit_test(test_preempted_group_fails),    cmocka_unit_test(test_many_with_few_pages),
+        cmocka_unit_test(test_pages_on_demand),
+        cmocka_unit_test(test_pages_at_the_border),
+        cmocka_unit_test(test_the_younger_is_preempted),
+        cmocka_unit_test(test_preempted_is_ended),
+        cmocka_unit_test(test_preempted_group_fails),
+        cmocka_unit_test(test_many_with_few_pages),
+        cmocka_unit_test(test_short_prompts_pass),
+        cmocka_unit_test(test_every_second_chunk),
+        cmocka_unit_test(test_passing_leaves_room),
+        cmocka_unit_test(test_steps_keep_the_gap),
+        cmocka_unit_test(test_priorities),
+        cmocka_unit_test(test_the_less_urgent_is_preempted),
+        cmocka_unit_test(test_deadlines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

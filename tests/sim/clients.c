@@ -55,6 +55,11 @@ static void draw_client(struct sim *sim, int32_t index)
     if (dice_chance(dice, scenario->stops))
         draw_stops(sim, &client->sampling);
     client->leaves = dice_chance(dice, scenario->aborts);
+    if (scenario->priorities)
+        client->priority = (int32_t)dice_between(dice, -1, 1) * (int32_t)dice_between(dice, 0, 2);
+    if (dice_chance(dice, scenario->timeouts))
+        client->timeout_ns =
+            (uint64_t)dice_between(dice, 1, dice_chance(dice, 0.5) ? 100 : 5000) * SIM_MS_NS;
     if (dice_chance(dice, scenario->door_stops))
         client->door_stops_after = (int32_t)dice_between(dice, 1, scenario->output_tokens_max);
     uint64_t arrival_ns = (uint64_t)dice_between(dice, 0, (int64_t)scenario->arrivals_ns);
@@ -113,18 +118,20 @@ static uint64_t reused_number(struct sim *sim)
     }
 }
 
-// Steps that a request needs at most when it is alone: in every second step a chunk of at least 64
-// tokens or a token drawn, and some until its slot is free.
+// Steps that a request needs at most when it is alone or the most senior: in every second step a
+// token drawn, or in every second of those a chunk of at least 64 tokens, and some until its slot
+// is free.
 static uint64_t steps_alone(const struct sim *sim, const struct client *client)
 {
     int32_t context = sim->scenario.options.wishes.sequence_tokens - client->prompt_tokens;
     int32_t outputs = client->sampling.max_tokens;
     if (outputs == -1 || outputs > context)
         outputs = context > 1 ? context : 1;
-    return 2 * (uint64_t)(client->prompt_tokens / TOKENS_PER_PAGE + 1 + outputs) + 4;
+    return 4 * (uint64_t)(client->prompt_tokens / TOKENS_PER_PAGE + 1) + 2 * (uint64_t)outputs + 4;
 }
 
-// A request may have to wait for all that came before it, and for nobody else.
+// A request may have to wait for all that came before it and for the more urgent that come after,
+// and for nobody else.
 static void bound_steps(struct sim *sim, struct client *client)
 {
     uint64_t steps = steps_alone(sim, client);
@@ -134,6 +141,11 @@ static void bound_steps(struct sim *sim, struct client *client)
             steps += steps_alone(sim, other);
     }
     client->steps_bound = steps;
+    for (int32_t i = 0; i < sim->scenario.clients; i++) { // for whom a more urgent one has come
+        struct client *other = &sim->clients.list[i];
+        if (other->phase == CLIENT_ACCEPTED && other->priority > client->priority)
+            other->steps_bound += steps_alone(sim, client);
+    }
     for (int g = 0; g < sim->scenario.options.groups; g++)
         client->steps_at_accept[g] = sim->invariants.groups[g].sent;
 }
@@ -227,6 +239,8 @@ static void answer(struct sim *sim, struct client *client, const struct coord_ac
         client->phase = CLIENT_ACCEPTED;
         client->tokens = malloc(CLIENT_OUTPUTS_MAX * sizeof *client->tokens);
         ASSERT(client->tokens != NULL);
+        client->arrival = clients->arrivals++;
+        client->accepted_ns = sim->now_ns;
         clients->unfinished++;
         bound_steps(sim, client);
     } else if (action->type == ACTION_ERROR) {
@@ -259,6 +273,8 @@ void clients_submit(struct sim *sim, int32_t index)
                                           .submit = {.request = client->number,
                                                      .prompt = sim->clients.prompt,
                                                      .prompt_tokens = client->prompt_tokens,
+                                                     .priority = client->priority,
+                                                     .timeout_ns = client->timeout_ns,
                                                      .sampling = client->sampling}});
     if (sim->clients.submitting != NULL)
         sim_violation(sim, "request %llx was not answered", (unsigned long long)client->number);
@@ -302,7 +318,7 @@ static void returned(struct sim *sim, struct client *client, int32_t group,
                       open->tokens_end);
     int32_t tokens = client->prompt_tokens + client->outputs;
     for (int32_t i = 0; i < sim->scenario.clients; i++)
-        sim->clients.list[i].steps_bound += 2 * (uint64_t)(tokens / TOKENS_PER_PAGE + 1) + 4;
+        sim->clients.list[i].steps_bound += 4 * (uint64_t)(tokens / TOKENS_PER_PAGE + 1) + 4;
     sim->clients.returned_seen++;
 }
 
@@ -403,6 +419,9 @@ static void check_done(struct sim *sim, const struct client *client,
         right = client->said_stop;
     else if (strcmp(reason, "length") == 0)
         right = full && !client->said_stop;
+    else if (strcmp(reason, "timeout") == 0)
+        right = client->timeout_ns > 0 && !full && !client->said_stop &&
+                sim->now_ns >= client->accepted_ns + client->timeout_ns;
     else
         right = client->finish_sent && !full && !client->said_stop &&
                 strcmp(reason, client->leaves ? door_aborts : door_stops) == 0;
@@ -424,6 +443,7 @@ static void check_done(struct sim *sim, const struct client *client,
                       client->prompt_tokens, client->outputs);
     sim->clients.done_seen++;
     sim->clients.aborted_seen += client->finish_sent;
+    sim->clients.timeouts_seen += strcmp(reason, "timeout") == 0;
 }
 
 static void check_error(struct sim *sim, const struct client *client,
@@ -499,6 +519,9 @@ void clients_check(struct sim *sim)
         if (client->phase != CLIENT_ACCEPTED)
             continue;
         check_steps(sim, client);
+        if (client->timeout_ns > 0 && sim->now_ns > client->accepted_ns + client->timeout_ns)
+            sim_violation(sim, "request %llx lives on after its time",
+                          (unsigned long long)client->number);
         bool lost = client->group >= 0 && sim->invariants.groups[client->group].failed;
         if (lost || every_failed || sim->front.drained || sim->clients.shut_down)
             sim_violation(sim, "request %llx waits for a group that is gone",

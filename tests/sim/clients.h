@@ -20,6 +20,9 @@ struct client {
     uint64_t number; // the door's
     uint64_t seed;   // names the client in plans
     int32_t prompt_tokens;
+    int32_t priority;
+    uint64_t timeout_ns, accepted_ns;
+    uint64_t arrival; // counts those who were accepted
     struct coord_sampling sampling;
     int32_t door_stops_after; // outputs after which the door finds a stop string, 0 = never
     bool leaves;              // the door aborts it at some time
@@ -39,13 +42,15 @@ struct client {
 struct clients {
     struct client list[SIM_CLIENTS_MAX];
     uint64_t seed_first; // of client 0; the others follow
-    int unfinished;      // accepted and not ended
+    uint64_t arrivals;
+    int unfinished; // accepted and not ended
     int ended, coming;
     int32_t *prompt;            // scratch
     struct client *submitting;  // its SUBMIT has not been answered yet
     struct coord_status before; // the core's counts before that SUBMIT
     bool shut_down, draining;
-    uint64_t tokens_seen, done_seen, errors_seen, overloaded_seen, aborted_seen, returned_seen;
+    uint64_t tokens_seen, done_seen, errors_seen, overloaded_seen, aborted_seen, returned_seen,
+        timeouts_seen;
 };
 
 // Draws all clients of the scenario and puts them on the agenda.

@@ -72,6 +72,10 @@ enum status device_submit(struct device *device, const struct step_plan *plan, c
     ASSERT(device->queue[place].frame != NULL);
     memcpy(device->queue[place].frame, frame, frame_bytes);
     device->queue[place].frame_bytes = frame_bytes;
+    device->queue[place].prefill_tokens = plan->tokens_count;
+    device->queue[place].decode_rows = 0;
+    for (int i = 0; i < plan->rows_count; i++)
+        device->queue[place].decode_rows += plan->rows[i].kind == STEP_ROW_DECODE;
     device->submitted = plan->step;
     return OK;
 }

@@ -44,6 +44,7 @@ struct device {
     struct {
         uint8_t *frame;
         size_t frame_bytes;
+        int32_t decode_rows, prefill_tokens;
     } queue[DEVICE_STAGING]; // step s waits in queue[s % DEVICE_STAGING]
 };
 

@@ -76,9 +76,15 @@ static uint64_t step_duration(struct sim *sim)
 }
 
 // All ranks have begun the step: it will end on each of them.
-static void meet(struct sim *sim, int32_t group, uint64_t step)
+static void meet(struct sim *sim, int32_t index, uint64_t step)
 {
-    uint64_t duration_ns = step_duration(sim);
+    const struct device *device = &sim->processes[index].device;
+    size_t place = step % DEVICE_STAGING;
+    uint64_t duration_ns =
+        step_duration(sim) + (uint64_t)device->queue[place].prefill_tokens * sim->scenario.token_ns;
+    int32_t group = sim->processes[index].place.group;
+    invariants_step_takes(sim, device->queue[place].decode_rows,
+                          device->queue[place].prefill_tokens, duration_ns);
     sim->exchanges[group].begun[step % 2] = 0;
     for (int32_t i = 0; i < sim->scenario.processes; i++) {
         const struct process *process = &sim->processes[i];
@@ -102,7 +108,7 @@ static void begin_step(struct sim *sim, int32_t index)
     uint32_t *begun = &sim->exchanges[process->place.group].begun[step % 2];
     *begun |= 1u << process->place.rank;
     if (*begun == (1u << process->place.ranks) - 1)
-        meet(sim, process->place.group, step);
+        meet(sim, index, step);
 }
 
 void fake_worker_step_ended(struct sim *sim, int32_t index, uint64_t step)

@@ -11,7 +11,7 @@
 enum {
     QUIET_MS_MAX = 12000, // without deadly faults nothing stands still for longer
     STEP_MS_MAX = STEP_TIMEOUT_MS + 1000,
-    PROMPT_STEPS_MAX = 3, // the oldest prompt waits for: two steps in flight, and the close
+    PROMPT_STEPS_MAX = 4, // with room that pass a prompt by: one, two in flight, and the close
     GONE_MS_MAX = 10000,  // until told processes have ended, pauses included
 };
 
@@ -160,7 +160,6 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
                           (unsigned long long)group->slot_named[slot]);
         group->slot_open[slot] = true;
         group->opening[slot] = plan->opens[i];
-        group->opened_order[slot] = group->openings++;
         clients_opened(sim, g, &plan->opens[i]);
         const struct client *client = clients_of_seed(sim, plan->opens[i].seed);
         group->prefill_at[slot] = plan->opens[i].position;
@@ -220,26 +219,46 @@ static void note_rows(struct sim *sim, struct watched_group *group, const struct
     }
 }
 
-// However many others decode: while a step has room for a chunk beside them, the prompt that was
-// admitted first moves, unless its request is being preempted, and then its slot is closed soon.
-static void check_oldest_prompt(struct sim *sim, int32_t g, uint64_t step)
+// Whether a's request goes before b's.
+static bool is_senior(const struct client *a, const struct client *b)
 {
-    const struct watched_group *group = &sim->invariants.groups[g];
-    int32_t oldest = -1, decoding = 0;
+    return a->priority != b->priority ? a->priority < b->priority : a->arrival < b->arrival;
+}
+
+// However many others decode or have shorter prompts: of the steps that have room for a chunk
+// beside those who decode, the most senior prompt has every second one, unless its request is being
+// preempted, and then its slot is closed soon.
+static void check_senior_prompt(struct sim *sim, int32_t g, const struct step_plan *plan)
+{
+    struct watched_group *group = &sim->invariants.groups[g];
+    const struct client *senior = NULL;
+    int32_t senior_slot = -1, decoding = 0;
     for (int32_t slot = 0; slot < group->memory.sequences; slot++) {
         const struct client *client = clients_of_seed(sim, group->opening[slot].seed);
         if (!group->slot_open[slot] || client == NULL || client->phase != CLIENT_ACCEPTED)
             continue;
         bool has_prompt = group->prefill_at[slot] < group->prefill_end[slot];
         decoding += !has_prompt;
-        if (has_prompt && (oldest < 0 || group->opened_order[slot] < group->opened_order[oldest]))
-            oldest = slot;
+        if (has_prompt && (senior == NULL || is_senior(client, senior))) {
+            senior = client;
+            senior_slot = slot;
+        }
     }
-    if (oldest >= 0 && group->slot_named[oldest] + PROMPT_STEPS_MAX < step &&
-        group->memory.step_tokens - decoding >= TOKENS_PER_PAGE)
+    bool served = senior == NULL; // it, or one that was more senior and has its whole prompt now
+    for (int i = 0; i < plan->rows_count && !served; i++) {
+        const struct client *other = clients_of_seed(sim, group->opening[plan->rows[i].slot].seed);
+        served = plan->rows[i].kind == STEP_ROW_PREFILL && other != NULL &&
+                 (other == senior || is_senior(other, senior));
+    }
+    if (served || senior->seed != group->senior_seed)
+        group->senior_passed = 0;
+    else if (group->memory.step_tokens - decoding >= TOKENS_PER_PAGE)
+        group->senior_passed++;
+    group->senior_seed = senior == NULL ? 0 : senior->seed;
+    if (group->senior_passed > PROMPT_STEPS_MAX)
         sim_violation(sim, "slot %d has %d tokens of its prompt left and no row since step %llu",
-                      oldest, group->prefill_end[oldest] - group->prefill_at[oldest],
-                      (unsigned long long)group->slot_named[oldest]);
+                      senior_slot, group->prefill_end[senior_slot] - group->prefill_at[senior_slot],
+                      (unsigned long long)group->slot_named[senior_slot]);
 }
 
 static void on_plan(struct sim *sim, const struct coord_action *action)
@@ -264,7 +283,7 @@ static void on_plan(struct sim *sim, const struct coord_action *action)
     check_given(sim, action->group, plan);
     check_saves(sim, group, plan);
     note_rows(sim, group, plan);
-    check_oldest_prompt(sim, action->group, plan->step);
+    check_senior_prompt(sim, action->group, plan);
     sim->invariants.moved_ns = sim->now_ns;
     sim->invariants.steps++;
 }
@@ -292,6 +311,24 @@ void invariants_report(struct sim *sim, const struct report *report)
     sim->invariants.moved_ns = sim->now_ns;
     if (group->lie_step != 0 && group->resolved >= group->lie_step)
         group->must_fail_by_ns = sim->now_ns; // at once
+}
+
+// Where steps take what their tokens take and little else, running streams wait for no step that is
+// much longer than the operator allows: the core has to learn how long a token takes, so it may be
+// twice as long, and a chunk of 64 is always allowed.
+void invariants_step_takes(struct sim *sim, int32_t decode_rows, int32_t prefill_tokens,
+                           uint64_t duration_ns)
+{
+    const struct scenario *scenario = &sim->scenario;
+    uint64_t gap_ns = scenario->options.prefill_gap_ns;
+    if (scenario->mood != MOOD_CALM || gap_ns == 0 || decode_rows == 0 ||
+        prefill_tokens <= TOKENS_PER_PAGE || scenario->step_ns_max > gap_ns / 4)
+        return;
+    sim->invariants.paced_steps++;
+    if (duration_ns > 2 * gap_ns)
+        sim_violation(sim, "a step of %d rows and %d prompt tokens takes %.3f ms, gap %.3f ms",
+                      decode_rows, prefill_tokens, (double)duration_ns * 1e-6,
+                      (double)gap_ns * 1e-6);
 }
 
 static void check_failed_in_time(struct sim *sim, int g)

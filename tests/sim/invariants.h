@@ -28,21 +28,22 @@ struct watched_group {
     uint32_t reported[INVARIANTS_STEPS_BACK];  // of step s in [s % INVARIANTS_STEPS_BACK]
     uint64_t slot_named[INVARIANTS_SLOTS_MAX]; // last step that has a row of the slot
     bool slot_open[INVARIANTS_SLOTS_MAX];
-    struct step_open opening[INVARIANTS_SLOTS_MAX];        // of the slot, when it is open
-    uint64_t opened_order[INVARIANTS_SLOTS_MAX], openings; // in which order slots were opened
-    int32_t prefill_at[INVARIANTS_SLOTS_MAX];              // tokens given to steps as prefill
-    int32_t prefill_end[INVARIANTS_SLOTS_MAX]; // that were known when the slot was opened
-    int32_t *tables;                           // [slots, pages_per_sequence] page ids
+    struct step_open opening[INVARIANTS_SLOTS_MAX]; // of the slot, when it is open
+    int32_t prefill_at[INVARIANTS_SLOTS_MAX];       // tokens given to steps as prefill
+    int32_t prefill_end[INVARIANTS_SLOTS_MAX];      // that were known when the slot was opened
+    int32_t *tables;                                // [slots, pages_per_sequence] page ids
     int32_t pages_count[INVARIANTS_SLOTS_MAX];
     uint64_t *page_named;       // [pages] last step that has a row of a slot with the page
     uint64_t *checkpoint_named; // [checkpoints] last step that copies or saves it
+    uint64_t senior_seed;       // whose prompt was the most senior at the last step
+    int32_t senior_passed;      // steps with room for it since its last row
 };
 
 struct invariants {
     struct watched_group groups[SIM_GROUPS_MAX];
-    uint64_t moved_ns; // when a step was last sent or reported, or a request ended
-    uint64_t steps;
-    struct coord_status status; // at the end
+    uint64_t moved_ns;           // when a step was last sent or reported, or a request ended
+    uint64_t steps, paced_steps; // paced: whose length was held against the operator's bound
+    struct coord_status status;  // at the end
 };
 
 // Frees what it holds.
@@ -51,6 +52,10 @@ void invariants_close(struct sim *sim);
 // READY or a report of a rank is about to reach the core.
 void invariants_ready(struct sim *sim, const struct ready *ready);
 void invariants_report(struct sim *sim, const struct report *report);
+
+// A step of so many decode rows and prompt tokens begins on every rank and will take duration_ns.
+void invariants_step_takes(struct sim *sim, int32_t decode_rows, int32_t prefill_tokens,
+                           uint64_t duration_ns);
 
 // The core acts about groups and workers.
 void invariants_action(struct sim *sim, const struct coord_action *action);

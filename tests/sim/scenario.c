@@ -137,6 +137,8 @@ static void draw_processes(struct scenario *scenario, struct dice *dice)
     scenario->load_ns_max = (uint64_t)PICK(dice, 1, 100, 3000) * SIM_MS_NS;
     scenario->step_ns_min = (uint64_t)PICK(dice, 50, 1000) * SIM_US_NS;
     scenario->step_ns_max = scenario->step_ns_min * (uint64_t)PICK(dice, 1, 2, 20);
+    scenario->token_ns = (uint64_t)PICK(dice, 0, 1, 10, 100) * SIM_US_NS;
+    scenario->options.prefill_gap_ns = (uint64_t)PICK(dice, 0, 5, 20, 60) * SIM_MS_NS;
     scenario->exchange_wait_ns = (uint64_t)PICK(dice, 10, 100) * SIM_S_NS;
     scenario->arrivals_ns = (uint64_t)PICK(dice, 1, 300, 3000, 6000) * SIM_MS_NS;
     if (scenario->hungry) {
@@ -149,6 +151,8 @@ static void draw_processes(struct scenario *scenario, struct dice *dice)
     scenario->stops = dice_chance(dice, 0.5) && !scenario->hungry ? 0.7 : 0;
     scenario->aborts = dice_chance(dice, 0.5) ? 0.3 : 0;
     scenario->door_stops = dice_chance(dice, 0.5) ? 0.2 : 0;
+    scenario->timeouts = dice_chance(dice, 0.3) ? 0.3 : 0;
+    scenario->priorities = dice_chance(dice, 0.4);
     scenario->numbers_reused = dice_chance(dice, 0.5);
 }
 

@@ -74,6 +74,7 @@ struct scenario {
     bool cpu;    // ranks of one host share its memory
     uint64_t start_ns_max, load_ns_max;
     uint64_t step_ns_min, step_ns_max;
+    uint64_t token_ns;         // that a prompt's token makes a step longer
     uint64_t exchange_wait_ns; // a rank that waits longer for its peers gives up
 
     uint64_t latency_ns_min, latency_ns_max;
@@ -84,7 +85,8 @@ struct scenario {
     int clients;
     uint64_t arrivals_ns; // all clients come within this time
     int32_t prompt_tokens_max, short_tokens_max, output_tokens_max;
-    double short_prompts, endless, stops, aborts, door_stops;
+    double short_prompts, endless, stops, aborts, door_stops, timeouts;
+    bool priorities;
     bool numbers_reused;
 
     struct fault faults[SIM_FAULTS_MAX];

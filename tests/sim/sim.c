@@ -241,6 +241,7 @@ static void on_abort(int number)
 
 struct totals {
     uint64_t seeds, tokens, done, aborted, errors, overloaded, steps, ready, failed, returned;
+    uint64_t timeouts, paced;
     uint64_t saved, evicted, cached; // checkpoints, checkpoints, tokens
 };
 
@@ -253,6 +254,8 @@ static void add_totals(struct totals *totals, const struct sim *sim)
     totals->errors += sim->clients.errors_seen;
     totals->overloaded += sim->clients.overloaded_seen;
     totals->returned += sim->clients.returned_seen;
+    totals->timeouts += sim->clients.timeouts_seen;
+    totals->paced += sim->invariants.paced_steps;
     totals->steps += sim->invariants.steps;
     totals->saved += sim->invariants.status.prefix_checkpoints_saved;
     totals->evicted += sim->invariants.status.prefix_checkpoints_evicted;
@@ -261,6 +264,33 @@ static void add_totals(struct totals *totals, const struct sim *sim)
         totals->ready += sim->invariants.groups[g].ready;
         totals->failed += sim->invariants.groups[g].failed;
     }
+}
+
+static void print_totals(const struct totals *totals)
+{
+    const struct {
+        uint64_t count;
+        const char *name;
+    } counts[] = {
+        {totals->seeds, "seeds:"},
+        {totals->steps, "steps"},
+        {totals->paced, "of them paced,"},
+        {totals->tokens, "tokens,"},
+        {totals->done, "requests done"},
+        {totals->aborted, "of them by the door,"},
+        {totals->timeouts, "by time,"},
+        {totals->errors, "errors,"},
+        {totals->overloaded, "overloaded,"},
+        {totals->returned, "preempted and back;"},
+        {totals->ready, "groups ready,"},
+        {totals->failed, "failed;"},
+        {totals->saved, "checkpoints saved,"},
+        {totals->evicted, "evicted,"},
+        {totals->cached, "tokens cached"},
+    };
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        printf("%s%llu %s", i > 0 ? " " : "", (unsigned long long)counts[i].count, counts[i].name);
+    printf("\n");
 }
 
 static bool run_seed(struct sim *sim, uint64_t seed, struct totals *totals)
@@ -340,17 +370,7 @@ int main(int count, char **words)
     bool right = true;
     for (uint64_t i = 0; i < arguments.seeds && right && clock_now_ns() < until_ns; i++)
         right = run_seed(sim, arguments.first + i, &totals);
-    printf("%llu seeds: %llu steps, %llu tokens, %llu requests done (%llu by the door), %llu "
-           "errors, %llu overloaded, %llu preempted and back; %llu groups ready, %llu failed; %llu "
-           "checkpoints "
-           "saved, %llu evicted, %llu tokens cached\n",
-           (unsigned long long)totals.seeds, (unsigned long long)totals.steps,
-           (unsigned long long)totals.tokens, (unsigned long long)totals.done,
-           (unsigned long long)totals.aborted, (unsigned long long)totals.errors,
-           (unsigned long long)totals.overloaded, (unsigned long long)totals.returned,
-           (unsigned long long)totals.ready, (unsigned long long)totals.failed,
-           (unsigned long long)totals.saved, (unsigned long long)totals.evicted,
-           (unsigned long long)totals.cached);
+    print_totals(&totals);
     step_plan_close(&sim->plan);
     free(sim->actions);
     free(sim->frame);

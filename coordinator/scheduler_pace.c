@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// scheduler_pace.c -- a running average of steps without prefill, and the ratio of two sums, in
+// which a chunk weighs by its tokens: what a small one takes is mostly noise of the rest.
+#include "coordinator/scheduler_pace.h"
+
+#include "parallel/memory_plan.h"
+
+enum {
+    BASE_WEIGHT = 8,          // a step counts for an eighth of the average
+    TOKENS_REMEMBERED = 8192, // older chunks count half, then a quarter, ..
+};
+
+void scheduler_pace_note(struct scheduler_pace *pace, int32_t decode_rows, int32_t prefill_tokens,
+                         uint64_t step_ns)
+{
+    int64_t ns = step_ns < INT64_MAX / 1024 ? (int64_t)step_ns : INT64_MAX / 1024;
+    if (prefill_tokens == 0) {
+        pace->base_ns =
+            pace->base_ns == 0 ? ns : pace->base_ns + (ns - pace->base_ns) / BASE_WEIGHT;
+        return;
+    }
+    if (prefill_tokens > pace->tokens_tried)
+        pace->tokens_tried = prefill_tokens;
+    if (pace->tokens >= TOKENS_REMEMBERED) {
+        pace->tokens /= 2;
+        pace->ns /= 2;
+    }
+    pace->tokens += prefill_tokens;
+    pace->ns += decode_rows > 0 ? ns - pace->base_ns : ns;
+}
+
+int32_t scheduler_pace_tokens(const struct scheduler_pace *pace, uint64_t gap_ns)
+{
+    int64_t gap = gap_ns < INT64_MAX / (1 << 20) ? (int64_t)gap_ns : INT64_MAX / (1 << 20);
+    int64_t most = 2 * (int64_t)pace->tokens_tried;
+    if (pace->ns > 0) {
+        int64_t fits =
+            (int64_t)((double)(gap - pace->base_ns) / (double)pace->ns * (double)pace->tokens);
+        most = fits < most ? fits : most;
+    }
+    most = most < STEP_TOKENS_MAX ? most / TOKENS_PER_PAGE * TOKENS_PER_PAGE : STEP_TOKENS_MAX;
+    return most > TOKENS_PER_PAGE ? (int32_t)most : TOKENS_PER_PAGE;
+}
