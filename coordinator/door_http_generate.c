@@ -212,8 +212,11 @@ static enum status submit_one(struct http_exchange *exchange, int32_t index,
                               const struct coord_sampling *sampling, struct openai_error *error)
 {
     struct door_http *door = exchange->door;
-    struct link_order order = {
-        .type = ORDER_SUBMIT, .arrived_ns = clock_now_ns(), .sampling = *sampling};
+    struct link_order order = {.type = ORDER_SUBMIT,
+                               .arrived_ns = clock_now_ns(),
+                               .priority = exchange->request.priority,
+                               .timeout_ms = exchange->request.timeout_ms,
+                               .sampling = *sampling};
     struct http_choice *choice = &exchange->choices[index];
     TRY(open_choice(exchange, index, sampling, error));
     TRY(prompt_ids(exchange, index, &order.prompt, &order.prompt_tokens, error));

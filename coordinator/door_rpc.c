@@ -160,6 +160,8 @@ static enum status make_order(struct door_rpc *door, const struct generate_reque
     struct coord_sampling *sampling = &order->sampling;
     TRY(check_served(request, error));
     order->type = ORDER_SUBMIT;
+    order->priority = request->priority;
+    order->timeout_ms = request->timeout_ms;
     *sampling = door->options.sampling_default;
     sampling->max_tokens = request->max_tokens;
     if (request->temperature >= 0)

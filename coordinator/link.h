@@ -30,6 +30,8 @@ struct link_order {
     int32_t *prompt; // [prompt_tokens], malloc'ed
     int32_t prompt_tokens;
     uint64_t arrived_ns; // at the door
+    int32_t priority;
+    int32_t timeout_ms; // 0 = none
     struct coord_sampling sampling;
     const char *reason; // FINISH: a literal
 };

@@ -14,6 +14,7 @@
 #include "coordinator/door_rpc.h"
 #include "coordinator/shell.h"
 #include "coordinator/text/tokenizer.h"
+#include "parallel/base/clock.h"
 #include "parallel/base/log.h"
 #include "parallel/base/options.h"
 #include "parallel/base/version.h"
@@ -23,7 +24,8 @@ enum { POOL_TOKENS = 4 << 20, LINE_BYTES = 512 };
 struct arguments {
     const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir,
         *log_format;
-    int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s;
+    int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s, gap_ms,
+        pages;
     double utilization, gibibytes_free;
     uint64_t seed;
     bool has_seed, insecure, dry_run, version, help;
@@ -65,6 +67,10 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "share of free memory to use", NULL},
         {"--max-queued", NULL, OPTION_INT, &a->queued_max, 1, 1 << 20, "N",
          "requests that may wait", NULL},
+        {"--max-prefill-gap-ms", NULL, OPTION_INT, &a->gap_ms, 0, 60000, "N",
+         "how long running streams may wait for prompts, 0 = any (60)", NULL},
+        {"--kv-pages", "--num-gpu-blocks-override", OPTION_INT, &a->pages, 1, MEMORY_PAGES_MAX, "N",
+         "no more KV pages of 64 tokens than these", NULL},
         {"--seed", NULL, OPTION_SEED, &a->seed, 0, 0, "S",
          "requests without a seed get one derived from it", NULL},
         {"--served-model-name", NULL, OPTION_TEXT, &a->name, 0, 0, "NAME",
@@ -170,6 +176,7 @@ static struct memory_wishes wishes_of(const struct arguments *a)
                                   .utilization = a->utilization,
                                   .sequences = a->sequences,
                                   .sequence_tokens = a->sequence_tokens,
+                                  .pages = a->pages,
                                   .step_tokens = a->step_tokens};
 }
 
@@ -214,6 +221,7 @@ static enum status run_shell(const struct deployment *d, struct doors *doors, st
                  .ranks = a->tp,
                  .vocab_real = vocab_real(d),
                  .queued_max = a->queued_max,
+                 .prefill_gap_ns = (uint64_t)a->gap_ms * CLOCK_NS_PER_MS,
                  .pool_tokens = POOL_TOKENS},
         .workers_endpoint = a->workers,
         .insecure = a->insecure,
@@ -325,6 +333,7 @@ int main(int argc, char **argv)
                       .log_format = "text",
                       .tp = 1,
                       .dp = 1,
+                      .gap_ms = 60,
                       .queued_max = COORD_QUEUED_MAX_DEFAULT,
                       .utilization = 0.9,
                       .drain_timeout_s = 30},

@@ -142,6 +142,25 @@ static enum status set_min_tokens(struct openai_request *request, const json_t *
     return OK;
 }
 
+static enum status set_priority(struct openai_request *request, const json_t *value,
+                                const char *name, struct openai_error *error)
+{
+    int64_t priority = 0;
+    TRY(openai_json_integer(&priority, value, name, (int64_t[]){INT32_MIN, INT32_MAX}, error));
+    request->priority = (int32_t)priority;
+    return OK;
+}
+
+static enum status set_timeout(struct openai_request *request, const json_t *value,
+                               const char *name, struct openai_error *error)
+{
+    int64_t timeout_ms = 0;
+    TRY(openai_json_integer(&timeout_ms, value, name, (int64_t[]){0, REQUEST_TIMEOUT_MS_MAX},
+                            error));
+    request->timeout_ms = (int32_t)timeout_ms;
+    return OK;
+}
+
 static enum status set_top_k(struct openai_request *request, const json_t *value, const char *name,
                              struct openai_error *error)
 {
@@ -293,6 +312,8 @@ static const struct {
     {"frequency_penalty", BOTH, set_frequency},
     {"presence_penalty", BOTH, set_presence},
     {"min_tokens", BOTH, set_min_tokens},
+    {"priority", BOTH, set_priority},
+    {"timeout_ms", BOTH, set_timeout},
     {"seed", BOTH, set_seed},
     {"stop", BOTH, set_stop},
     {"stop_token_ids", BOTH, set_stop_ids},

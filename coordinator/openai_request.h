@@ -37,6 +37,8 @@ struct openai_request {
     double frequency_penalty;         // [-2, 2], 0 = off
     double presence_penalty;          // [-2, 2], 0 = off
     int32_t min_tokens;               // 0 = off
+    int32_t priority;                 // lower is more urgent
+    int32_t timeout_ms;               // 0 = none
     bool has_seed;
     uint64_t seed;
     struct stop_string stops[STOP_STRINGS_MAX];

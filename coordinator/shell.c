@@ -203,6 +203,8 @@ static void on_order(struct shell *shell, struct link *link, const struct link_o
         event.submit.prompt = order->prompt;
         event.submit.prompt_tokens = order->prompt_tokens;
         event.submit.arrived_ns = order->arrived_ns;
+        event.submit.priority = order->priority;
+        event.submit.timeout_ns = (uint64_t)order->timeout_ms * CLOCK_NS_PER_MS;
         event.submit.sampling = order->sampling;
         step(shell, &event);
         free(order->prompt);

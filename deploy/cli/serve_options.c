@@ -14,7 +14,7 @@
 // Values of forwarded options are checked by the coordinator; these only hold the words.
 static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
-        *seed, *name, *curve_dir, *log_format;
+        *gap, *pages, *seed, *name, *curve_dir, *log_format;
     int32_t groups;
     bool insecure;
 } words;
@@ -44,6 +44,10 @@ static struct option table[] = {
     TEXT("--max-num-batched-tokens", NULL, &words.step_tokens, "N", "tokens of one step"),
     TEXT("--gpu-memory-utilization", NULL, &words.utilization, "F", "share of free memory to use"),
     TEXT("--max-queued", NULL, &words.queued, "N", "requests that may wait"),
+    TEXT("--max-prefill-gap-ms", NULL, &words.gap, "N",
+         "how long running streams may wait for prompts (60)"),
+    TEXT("--kv-pages", "--num-gpu-blocks-override", &words.pages, "N",
+         "no more KV pages of 64 tokens than these"),
     TEXT("--seed", NULL, &words.seed, "S", "requests without a seed get one derived from it"),
     TEXT("--served-model-name", NULL, &words.name, "NAME", "what the model is called"),
     {"--drain-timeout", NULL, OPTION_INT, &parsed.drain_timeout_s, 0, 86400, "S",
@@ -65,14 +69,13 @@ static struct option table[] = {
     REFUSED("--speculative-tokens", "--speculative-config"),
     REFUSED("--synthetic-acceptance", NULL),
     REFUSED("--no-prefix-cache", "--no-enable-prefix-caching --enable-prefix-caching"),
-    REFUSED("--max-prefill-gap-ms", NULL),
 };
 #undef TEXT
 #undef REFUSED
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 17, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 19, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)

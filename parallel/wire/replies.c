@@ -13,7 +13,7 @@ static const char *const type_names[] = {
     [REPLY_STATUS] = "status", [REPLY_TOKENS] = "tokens",     [REPLY_DRAINING] = "draining",
 };
 
-static const char *const finish_reasons[] = {"stop", "length", "abort"};
+static const char *const finish_reasons[] = {"stop", "length", "abort", "timeout"};
 
 enum {
     REPLY_TYPES = sizeof type_names / sizeof type_names[0],

@@ -40,6 +40,8 @@ enum generate_key {
     KEY_THINKING,
     KEY_SKIP_SPECIAL,
     KEY_TEXT,
+    KEY_PRIORITY,
+    KEY_TIMEOUT,
     KEY_UNSUPPORTED_FIRST
 };
 
@@ -67,6 +69,8 @@ static const char *const generate_keys[] = {
     "enable_thinking",
     "skip_special_tokens",
     "text",
+    "priority",
+    "timeout_ms",
     // Neutral at 1:
     "n",
     "best_of",
@@ -286,6 +290,8 @@ static void read_sampling(struct reader *reader, struct generate_request *out,
     case KEY_FREQUENCY: out->frequency_penalty = reader_real(reader, -2, 2); break;
     case KEY_PRESENCE: out->presence_penalty = reader_real(reader, -2, 2); break;
     case KEY_MIN_TOKENS: out->min_tokens = reader_int32(reader, 0, INT32_MAX); break;
+    case KEY_PRIORITY: out->priority = reader_int32(reader, INT32_MIN, INT32_MAX); break;
+    case KEY_TIMEOUT: out->timeout_ms = reader_int32(reader, 0, REQUEST_TIMEOUT_MS_MAX); break;
     case KEY_SEED:
         out->has_seed = !read_minus_one(reader);
         if (out->has_seed)
@@ -427,6 +433,10 @@ static void write_sampling(struct writer *writer, const struct generate_request 
     }
     if (request->speculative_tokens >= 0)
         write_int(writer, "speculative_tokens", request->speculative_tokens);
+    if (request->priority != 0)
+        write_int(writer, "priority", request->priority);
+    if (request->timeout_ms > 0)
+        write_int(writer, "timeout_ms", request->timeout_ms);
     if (request->ignore_eos)
         write_bool(writer, "ignore_eos", true);
     if (!request->enable_thinking)
@@ -444,8 +454,9 @@ static size_t sampling_pairs(const struct generate_request *request)
            (request->top_k >= 0) + (request->top_p >= 0) + (request->min_p >= 0) +
            (request->repetition_penalty > 0) + (request->frequency_penalty != 0) +
            (request->presence_penalty != 0) + (request->min_tokens > 0) + request->has_seed +
-           (request->stop_count > 0) + (request->speculative_tokens >= 0) + request->ignore_eos +
-           !request->enable_thinking + !request->skip_special_tokens + !request->want_text;
+           (request->priority != 0) + (request->timeout_ms > 0) + (request->stop_count > 0) +
+           (request->speculative_tokens >= 0) + request->ignore_eos + !request->enable_thinking +
+           !request->skip_special_tokens + !request->want_text;
 }
 
 enum status generate_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,

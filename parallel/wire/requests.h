@@ -22,8 +22,9 @@ enum {
     REQUEST_UNKNOWN_BYTES_MAX = 480,
     REQUEST_TEMPERATURE_MAX = 1000,
     REQUEST_REPETITION_MAX = 10,
-    CLIENT_PING_INTERVAL_MS = 1000,   // to clients with unfinished work
-    CLIENT_QUEUE_BYTES_MAX = 8 << 20, // unsent to one client; over it its work ends
+    REQUEST_TIMEOUT_MS_MAX = 86400000, // a day
+    CLIENT_PING_INTERVAL_MS = 1000,    // to clients with unfinished work
+    CLIENT_QUEUE_BYTES_MAX = 8 << 20,  // unsent to one client; over it its work ends
 };
 
 enum request_type {
@@ -62,6 +63,8 @@ struct generate_request {
     int32_t speculative_tokens; // "speculative_tokens" 0..5, -1 = the server's choice
     bool enable_thinking;       // "enable_thinking", default true
     bool skip_special_tokens;   // "skip_special_tokens", default true
+    int32_t priority;           // "priority" lower is more urgent, 0 = normal
+    int32_t timeout_ms;         // "timeout_ms" 1..REQUEST_TIMEOUT_MS_MAX, 0 = none
     bool want_text;             // "text", default true when the model has a tokenizer
     // Sampling fields of the family's servers that this build knows by name but does not serve
     // yet; the door refuses them by name. NULL when none was given.
@@ -108,11 +111,12 @@ struct reply {
     int32_t prompt_tokens;             // accepted
     const int32_t *ids;                // delta: new token ids
     int32_t ids_count;
-    const char *text;          // delta: new text (may be shorter than the ids: half code
-    size_t text_bytes;         // points wait); error: message; status, tokens: JSON
-    const char *finish_reason; // final: "stop", "length", "abort"; decoded: static, or "unknown"
-    const char *error;         // error: status_name word; decoded: static
-    struct usage usage;        // final
+    const char *text;  // delta: new text (may be shorter than the ids: half code
+    size_t text_bytes; // points wait); error: message; status, tokens: JSON
+    const char *
+        finish_reason; // final: "stop", "length", "abort", "timeout"; decoded: static, or "unknown"
+    const char *error; // error: status_name word; decoded: static
+    struct usage usage;                      // final
     char ignored[REQUEST_UNKNOWN_BYTES_MAX]; // accepted: unknown keys, comma-separated, or ""
 };
 

@@ -123,6 +123,32 @@ class Answers(harness.SharedCase):
         self.assertEqual(answer["finish_reason"], "length")
         self.assertEqual(len(answer["ids"]), 24)  # 1024 is the longest sequence
 
+    def test_few_pages_change_no_token(self):
+        """Eight streams in pages for three: they preempt one another, and nobody notices."""
+        asked = [{"prompt": PROMPTS[i % 4], "seed": i, "max_tokens": 150 + 10 * i,
+                  "temperature": i % 2 * 0.8, "frequency_penalty": 0.2 * i, "ignore_eos": True}
+                 for i in range(8)]
+        client = self.client()
+        expected = [client.generate(**one)["ids"] for one in asked]
+        few = self.server(harness.DEMO, "--max-model-len", "512", "--kv-pages", "9", ranks=2)
+        with few.client() as other:
+            got = [other.result(one)["ids"] for one in [other.submit(**one) for one in asked]]
+            status = other.status()
+        self.assertEqual(got, expected)
+        self.assertGreater(status["preemptions"], 0)
+        self.assertEqual((status["pages"], status["pages_free"]), (9, 9))
+
+    def test_time_and_urgency(self):
+        client = self.client()
+        endless = {"prompt": "One day", "max_tokens": 1000, "ignore_eos": True}
+        late = client.generate(timeout_ms=400, **endless)
+        self.assertEqual(late["finish_reason"], "timeout")
+        self.assertTrue(1 < len(late["ids"]) == late["usage"]["completion_tokens"] < 1000)
+        with self.assertRaisesRegex(harness.deltamesh.Error, "timeout_ms"):
+            client.generate(prompt="a", timeout_ms=-1)
+        urgent = client.generate(prompt="One day", max_tokens=3, priority=-5)
+        self.assertEqual(len(urgent["ids"]), 3)
+
     def test_status_and_tokenize_over_the_wire(self):
         client = self.client()
         status = client.status()

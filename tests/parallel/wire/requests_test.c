@@ -93,6 +93,10 @@ static void every_field_is_read(void **state)
     assert_true(request.frequency_penalty == -0.5);
     assert_int_equal(WITH("presence_penalty", "\x02"), OK);
     assert_true(request.presence_penalty == 2);
+    assert_int_equal(WITH("priority", "\xfd"), OK);
+    assert_int_equal(request.priority, -3);
+    assert_int_equal(WITH("timeout_ms", "\xcd\x01\x02"), OK);
+    assert_int_equal(request.timeout_ms, 258);
     assert_int_equal(WITH("min_tokens", "\x09"), OK);
     assert_int_equal(request.min_tokens, 9);
     assert_int_equal(WITH("top_p", "\x01"), OK);
@@ -153,6 +157,10 @@ static void every_field_has_its_limits(void **state)
     refused(WITH("repetition_penalty", "\x0b"), E_INPUT, "'repetition_penalty': 11 is outside");
     refused(WITH("frequency_penalty", "\x03"), E_INPUT, "'frequency_penalty': 3 is outside -2");
     refused(WITH("presence_penalty", "\xfd"), E_INPUT, "'presence_penalty': -3 is outside -2");
+    refused(WITH("timeout_ms", "\xff"), E_INPUT, "'timeout_ms': -1 is outside");
+    refused(WITH("timeout_ms", "\xce\x05\x26\x5c\x01"), E_INPUT,
+            "'timeout_ms': 86400001 is outside");
+    refused(WITH("priority", "\xce\x80\x00\x00\x00"), E_INPUT, "'priority': 2147483648 is outside");
     refused(WITH("min_tokens", "\xff"), E_INPUT, "'min_tokens': -1 is outside");
     refused(WITH("temperature", "\xcd\x03\xe9"), E_INPUT, "'temperature': 1001 is outside");
     refused(WITH("temperature", "\xa1"
@@ -417,6 +425,8 @@ static void there_and_back(void **state)
                                    .frequency_penalty = -0.5,
                                    .presence_penalty = 2,
                                    .min_tokens = 9,
+                                   .priority = -7,
+                                   .timeout_ms = 5000,
                                    .has_seed = true,
                                    .seed = 42,
                                    .ignore_eos = true,
@@ -433,6 +443,7 @@ static void there_and_back(void **state)
     assert_int_equal(request.top_k, 0);
     assert_true(request.repetition_penalty == 1.5 && request.frequency_penalty == -0.5);
     assert_true(request.presence_penalty == 2 && request.min_tokens == 9);
+    assert_true(request.priority == -7 && request.timeout_ms == 5000);
     assert_true(request.has_seed && request.seed == 42 && request.ignore_eos);
     assert_int_equal(request.stop_count, 2);
     assert_int_equal(request.stop_ids[1], 6);
