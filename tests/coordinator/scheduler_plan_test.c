@@ -324,8 +324,8 @@ static void test_every_second_chunk(void **state)
     coord_rig_close(&rig);
 }
 
-// With little room beside those who decode, only so much passes the most senior that its chunk still
-// fits when all that passed decode.
+// With little room beside those who decode, only so much passes the most senior that its chunk
+// still fits when all that passed decode.
 static void test_passing_leaves_room(void **state)
 {
     (void)state;
