@@ -108,6 +108,10 @@ enum {
     COORD_PREEMPTED_MAX = 256,
 };
 
+// Time passes in ticks of at most 100 ms (EVENT_TICK); after longer than this the process stood
+// still.
+#define COORD_PAUSE_NS 1000000000u
+
 // Appends an action; there must be room (coord_room).
 struct coord_action *coord_act(struct coord_actions *out, enum coord_action_type type);
 
@@ -127,6 +131,10 @@ void members_failure(struct coord *coord, const struct coord_event *event,
                      struct coord_actions *out);
 // A worker cannot be reached any more; its group's epoch ends.
 void members_gone(struct coord *coord, const struct coord_event *event, struct coord_actions *out);
+
+// This process itself did nothing for so long: nobody is blamed for that time. What others have
+// said in the meantime still waits to be read.
+void members_forgive(struct coord *coord, uint64_t paused_ns);
 
 // Fails groups whose ranks are silent, load too long or do not end a step.
 void members_check_time(struct coord *coord, struct coord_actions *out);

@@ -381,6 +381,17 @@ static void check_group_time(struct coord *coord, int32_t g, struct coord_action
     }
 }
 
+void members_forgive(struct coord *coord, uint64_t paused_ns)
+{
+    for (int i = 0; i < COORD_WORKERS_MAX; i++)
+        coord->workers[i].heard_ns += paused_ns;
+    for (int32_t g = 0; g < coord->options.groups; g++) {
+        coord->groups[g].placed_ns += paused_ns;
+        for (int i = 0; i < COORD_FLIGHT_MAX; i++)
+            coord->groups[g].flights[i].sent_ns += paused_ns;
+    }
+}
+
 void members_check_time(struct coord *coord, struct coord_actions *out)
 {
     for (int32_t g = 0; g < coord->options.groups; g++) {

@@ -251,7 +251,7 @@ static void test_silent_rank(void **state)
     struct coord_rig rig;
     open_started(&rig, 2, 2);
     coord_rig_submit(&rig, 1, 10, 50); // in group 0
-    rig.now_ns += (HEARTBEAT_TIMEOUT_MS - 1000) * (uint64_t)RIG_MS_NS;
+    coord_rig_wait(&rig, HEARTBEAT_TIMEOUT_MS - 1000);
     for (int32_t w = 0; w < 4; w++) {
         if (w != 1)
             coord_rig_beat(&rig, w);
@@ -268,6 +268,26 @@ static void test_silent_rank(void **state)
     coord_rig_forget(&rig);
     coord_rig_submit(&rig, 2, 10, 5);
     assert_int_equal(coord_rig_find(&rig, ACTION_SEND_PLAN)->action.group, 1);
+    coord_rig_close(&rig);
+}
+
+// A coordinator that stood still blames nobody for what it has not heard in that time: not for
+// beats, nor for a step. Silence before and after it counts.
+static void test_a_pause_of_the_coordinator(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_started(&rig, 1, 2);
+    coord_rig_submit(&rig, 1, 10, 50);
+    coord_rig_wait(&rig, 3000);
+    coord_rig_forget(&rig);
+    rig.now_ns += 100 * 1000 * (uint64_t)RIG_MS_NS;
+    coord_rig_beat(&rig, 0); // the first of many messages that wait
+    assert_int_equal(rig.did_count, 0);
+    coord_rig_wait(&rig, 900);
+    assert_int_equal(rig.did_count, 0);
+    coord_rig_wait(&rig, 101);
+    expect_failed(&rig, "group 0: rank 1 (host, pid 4242) has been silent for 4001 ms");
     coord_rig_close(&rig);
 }
 
@@ -470,6 +490,7 @@ int main(void)
         cmocka_unit_test(test_ready_counts_once_and_only_for_its_place),
         cmocka_unit_test(test_no_step_before_every_rank_is_ready),
         cmocka_unit_test(test_silent_rank),
+        cmocka_unit_test(test_a_pause_of_the_coordinator),
         cmocka_unit_test(test_anything_said_is_a_sign_of_life),
         cmocka_unit_test(test_silent_waiting_worker_loses_its_place),
         cmocka_unit_test(test_load_timeout),

@@ -10,6 +10,18 @@ enum {
     DEAF_NOTICED_MS = 2 * HEARTBEAT_TIMEOUT_MS + 1000,
 };
 
+// For how long the coordinator may stand still at some time in this run: it blames nobody for that.
+static uint64_t pause_ns_max(const struct sim *sim)
+{
+    uint64_t longest_ns = 0;
+    for (int32_t i = 0; i < sim->scenario.faults_count; i++) {
+        const struct fault *fault = &sim->scenario.faults[i];
+        if (fault->type == FAULT_PAUSE && fault->duration_ns > longest_ns)
+            longest_ns = fault->duration_ns;
+    }
+    return longest_ns;
+}
+
 static void freeze(struct sim *sim, int32_t index, uint64_t duration_ns)
 {
     struct process *process = &sim->processes[index];
@@ -19,8 +31,22 @@ static void freeze(struct sim *sim, int32_t index, uint64_t duration_ns)
         return;
     if (sim->now_ns + duration_ns > process->frozen_until_ns)
         process->frozen_until_ns = sim->now_ns + duration_ns;
-    if (duration_ns > SILENT_NOTICED_MS * (uint64_t)SIM_MS_NS)
+    if (duration_ns > SILENT_NOTICED_MS * (uint64_t)SIM_MS_NS + pause_ns_max(sim))
         invariants_expect_failure(sim, index, SILENT_NOTICED_MS * (uint64_t)SIM_MS_NS, "a pause");
+}
+
+// What has to be seen by some time may be seen later by as much.
+static void pause(struct sim *sim, uint64_t duration_ns)
+{
+    uint64_t *until_ns = &sim->front.paused_until_ns;
+    if (*until_ns != 0)
+        return; // once in a run: workers bear only so much silence
+    *until_ns = sim->now_ns + duration_ns;
+    sim->front.paused_ns = duration_ns;
+    for (int g = 0; g < sim->scenario.options.groups; g++) {
+        if (sim->invariants.groups[g].must_fail_by_ns != 0)
+            sim->invariants.groups[g].must_fail_by_ns += duration_ns;
+    }
 }
 
 static void cut(struct sim *sim, int32_t index, bool out, uint64_t duration_ns)
@@ -31,7 +57,7 @@ static void cut(struct sim *sim, int32_t index, bool out, uint64_t duration_ns)
         (out ? SILENT_NOTICED_MS : DEAF_NOTICED_MS + SILENT_NOTICED_MS) * (uint64_t)SIM_MS_NS;
     if (sim->now_ns + duration_ns > line->cut_until_ns)
         line->cut_until_ns = sim->now_ns + duration_ns;
-    if (duration_ns > noticed_ns)
+    if (duration_ns > noticed_ns + pause_ns_max(sim))
         invariants_expect_failure(sim, index, noticed_ns, out ? "a cut from it" : "a cut to it");
 }
 
@@ -45,9 +71,17 @@ static void send_garbage(struct sim *sim, int32_t index)
 
 void faults_happen(struct sim *sim, int32_t number)
 {
-    static const char *const names[FAULT_TYPE_COUNT] = {"kill",    "vanish",  "freeze", "hang",
-                                                        "cut in",  "cut out", "hash",   "nonsense",
-                                                        "garbage", "gives up"};
+    static const char *const names[FAULT_TYPE_COUNT] = {"kill",
+                                                        "vanish",
+                                                        "freeze",
+                                                        "hang",
+                                                        "cut in",
+                                                        "cut out",
+                                                        "hash",
+                                                        "nonsense",
+                                                        "garbage",
+                                                        "gives up",
+                                                        "pause of the coordinator, not of"};
     const struct fault *fault = &sim->scenario.faults[number];
     int32_t index = fault->process;
     struct process *process = &sim->processes[index];
@@ -75,6 +109,7 @@ void faults_happen(struct sim *sim, int32_t number)
         invariants_expect_failure(sim, index, SILENT_NOTICED_MS * (uint64_t)SIM_MS_NS, "a failure");
         fake_worker_give_up(sim, index, "a fault that it saw itself");
         break;
+    case FAULT_PAUSE: pause(sim, fault->duration_ns); break;
     case FAULT_TYPE_COUNT: break;
     }
 }

@@ -20,6 +20,8 @@ struct front {
     bool drained; // ACTION_DRAINED was seen
     bool stopped; // the coordinator's process has ended
     uint64_t stopped_ns;
+    uint64_t paused_until_ns; // the process does nothing before
+    uint64_t paused_ns;       // for so long: what has to be seen by a time may be seen later by it
 };
 
 // Nobody is connected.

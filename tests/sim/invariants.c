@@ -387,7 +387,8 @@ void invariants_expect_failure(struct sim *sim, int32_t index, uint64_t limit_ns
     if (process->phase != PROCESS_LOADING && process->phase != PROCESS_RUNNING)
         return;
     struct watched_group *group = &sim->invariants.groups[process->place.group];
-    uint64_t by_ns = sim->now_ns + limit_ns;
+    uint64_t looks_ns = sim->front.paused_until_ns; // nobody looks before
+    uint64_t by_ns = (looks_ns > sim->now_ns ? looks_ns : sim->now_ns) + limit_ns;
     if (group->must_fail_by_ns == 0 || by_ns < group->must_fail_by_ns) {
         group->must_fail_by_ns = by_ns;
         group->must_fail_because = because;
@@ -405,13 +406,13 @@ void invariants_expect_lie_seen(struct sim *sim, int32_t index, uint64_t step, c
 void invariants_progress(struct sim *sim)
 {
     uint64_t quiet_ns = sim->now_ns - sim->invariants.moved_ns;
-    uint64_t patience_ns =
-        QUIET_MS_MAX * (uint64_t)SIM_MS_NS + sim->scenario.start_ns_max + sim->scenario.load_ns_max;
+    uint64_t patience_ns = QUIET_MS_MAX * (uint64_t)SIM_MS_NS + sim->scenario.start_ns_max +
+                           sim->scenario.load_ns_max + sim->front.paused_ns;
     for (int g = 0; g < sim->scenario.options.groups; g++) {
         const struct watched_group *group = &sim->invariants.groups[g];
         check_failed_in_time(sim, g);
         if (!group->failed && group->sent > group->resolved &&
-            quiet_ns > STEP_MS_MAX * (uint64_t)SIM_MS_NS)
+            quiet_ns > STEP_MS_MAX * (uint64_t)SIM_MS_NS + sim->front.paused_ns)
             sim_violation(sim, "group %d: step %llu neither ends nor fails", g,
                           (unsigned long long)(group->resolved + 1));
     }
@@ -423,10 +424,13 @@ void invariants_progress(struct sim *sim)
 static void check_process_end(struct sim *sim, int32_t index)
 {
     const struct process *process = &sim->processes[index];
-    // Whoever says HELLO to a coordinator that has ended hears nothing.
+    // Whoever says HELLO to a coordinator that has ended hears nothing; nor whose HELLO came during
+    // the pause after which the coordinator ended before it read anything.
     uint64_t heard_after_ns = sim->scenario.latency_ns_max + sim->scenario.late_ns_max;
-    if (process->phase == PROCESS_STARTING ||
-        process->started_ns + heard_after_ns > sim->front.stopped_ns)
+    uint64_t read_ns = sim->front.stopped_ns;
+    if (read_ns == sim->front.paused_until_ns)
+        read_ns -= sim->front.paused_ns;
+    if (process->phase == PROCESS_STARTING || process->started_ns + heard_after_ns > read_ns)
         return;
     if (process->phase != PROCESS_ENDED)
         sim_violation(sim, "process %d still waits at the end", index);

@@ -82,6 +82,7 @@ static void draw_deployment(struct scenario *scenario, struct dice *dice)
     if (!scenario->hungry)
         return;
     options->wishes.sequences = PICK(dice, 4, 8, 16);
+    options->wishes.pages = (int)dice_between(dice, 5, 3 * options->wishes.sequences);
     options->queued_max = 20;
     scenario->prompt_tokens_max = PICK(dice, 20, 70, 300);
     scenario->output_tokens_max = PICK(dice, 200, 400, 600);
@@ -114,7 +115,7 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
                         ? plan.pages
                         : dice_between(dice, 1, plan.pages / 2 + 1);
         if (scenario->hungry)
-            pages = dice_between(dice, 5, 3 * options->wishes.sequences);
+            pages = plan.pages;
         // Half a page more, so that rounding does not matter.
         scenario->bytes_free[i] = plan.total_bytes - plan.kv_bytes -
                                   (uint64_t)plan.pages * ids_bytes + (uint64_t)pages * page_bytes +
@@ -181,9 +182,11 @@ static void draw_faults(struct scenario *scenario, struct dice *dice)
         struct fault *fault = &scenario->faults[i];
         fault->type = (enum fault_type)dice_between(dice, 0, FAULT_TYPE_COUNT - 1);
         if (!faulty)
-            fault->type = dice_chance(dice, 0.5) ? FAULT_FREEZE : FAULT_GARBAGE;
+            fault->type = (enum fault_type)PICK(dice, FAULT_FREEZE, FAULT_GARBAGE, FAULT_PAUSE);
         fault->when_ns = (uint64_t)dice_between(dice, 0, last_ns);
         fault->duration_ns = (uint64_t)dice_between(dice, 1, faulty ? 20000 : 2500) * SIM_MS_NS;
+        if (fault->type == FAULT_PAUSE) // workers wait for a silent coordinator twice as long
+            fault->duration_ns = (uint64_t)dice_between(dice, 1, 6000) * SIM_MS_NS;
         fault->process = (int32_t)dice_between(dice, 0, scenario->processes - 1);
     }
     if (faulty && dice_chance(dice, 0.03)) // too small for a single sequence

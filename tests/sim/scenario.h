@@ -38,6 +38,7 @@ enum fault_type {
     FAULT_NONSENSE, // rank 0: its next report contradicts the plan
     FAULT_GARBAGE,  // it sends bytes that are no message
     FAULT_GIVES_UP, // it says FAILURE and ends
+    FAULT_PAUSE,    // the coordinator itself does nothing for a while, then goes on
     FAULT_TYPE_COUNT
 };
 

@@ -96,15 +96,29 @@ static void open_run(struct sim *sim, void **memory)
     sim_later(sim, FRONT_TICK_MS * SIM_MS_NS, (struct agenda_item){.type = AGENDA_SHELL_TICK});
 }
 
-// A frozen process does later what it should do now.
+// When the process that this happens to goes on; a process that does nothing does it later.
+static uint64_t goes_on_ns(const struct sim *sim, const struct agenda_item *item)
+{
+    switch (item->type) {
+    case AGENDA_TO_WORKER:
+    case AGENDA_PROCESS_TIMER:
+    case AGENDA_LOADED:
+    case AGENDA_STEP_END: return sim->processes[item->index].frozen_until_ns;
+    case AGENDA_TO_COORDINATOR:
+    case AGENDA_SHELL_TICK:
+    case AGENDA_CLIENT_SUBMITS:
+    case AGENDA_CLIENT_FINISHES:
+    case AGENDA_ENDING: return sim->front.paused_until_ns;
+    default: return 0;
+    }
+}
+
 static bool postponed(struct sim *sim, const struct agenda_item *item)
 {
-    bool of_process = item->type == AGENDA_TO_WORKER || item->type == AGENDA_PROCESS_TIMER ||
-                      item->type == AGENDA_LOADED || item->type == AGENDA_STEP_END;
-    if (!of_process || sim->now_ns >= sim->processes[item->index].frozen_until_ns)
-        return false;
     struct agenda_item later = *item;
-    later.when_ns = sim->processes[item->index].frozen_until_ns;
+    later.when_ns = goes_on_ns(sim, item);
+    if (sim->now_ns >= later.when_ns)
+        return false;
     agenda_add(&sim->agenda, &later);
     return true;
 }
