@@ -87,8 +87,8 @@ struct coord_event {
             // COORD_TURNS_MAX the first ones are dropped by the door.
             int32_t turns[COORD_TURNS_MAX];
             int32_t turns_count;
-            int32_t priority;      // lower is more urgent
-            uint64_t timeout_ns;   // DONE with reason "timeout" after that, 0 = never
+            int32_t priority;    // lower is more urgent
+            uint64_t timeout_ns; // DONE with reason "timeout" after that, 0 = never
             struct coord_sampling sampling;
         } submit;
         struct {
