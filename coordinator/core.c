@@ -33,7 +33,7 @@ static int32_t sequence_tokens_max(const struct coord_options *options)
 
 static int32_t sequences_max(const struct coord_options *options)
 {
-    return options->wishes.sequences > 0 ? options->wishes.sequences : SEQUENCES_MAX;
+    return options->wishes.sequences > 0 ? options->wishes.sequences : SEQUENCES_DEFAULT;
 }
 
 size_t coord_tables_ids(const struct coord_options *options)

@@ -8,7 +8,6 @@
 
 enum {
     ALIGN_BYTES = 256,          // every buffer begins on such a boundary
-    SEQUENCES_DEFAULT = 256,    // as many as the speed goals speak of
     STEP_TOKENS_DEFAULT = 8192, // beyond it prefill gains no speed, and latency suffers
     CONV_COLUMNS_KEPT = 3,      // conv_width - 1
     PENDING_PARITIES = 2,

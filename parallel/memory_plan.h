@@ -14,6 +14,7 @@
 enum {
     TOKENS_PER_PAGE = 64,    // of KV; also the grid on which prefill is cut
     SEQUENCES_MAX = 1024,    // running at once in a group
+    SEQUENCES_DEFAULT = 256, // as many as the speed goals speak of
     STEP_TOKENS_MAX = 65536, // of one step
     VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
     CHECKPOINTS_MAX = 4096,  // of prefix reuse, in a group
