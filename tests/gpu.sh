@@ -7,6 +7,8 @@
 #             twice, and a sequence alone the tokens it has in company; prints how far GPU and CPU
 #             agree
 #   sanitize  the kernels' checks under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+#   multi     on a machine of several GPUs: groups of 2, 4, 8 (what there is): sums, times, a death;
+#             the same models served by all GPUs and by one
 #   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit
 # BIN=DIR: programs that are built already. OPS="gdn embed": only these kernels. OUT=DIR: results.
 set -euo pipefail
@@ -16,9 +18,9 @@ bin="${BIN:-build/cuda/bin}"
 out="${OUT:-/tmp}"
 read -r -a ops <<<"${OPS:-}"
 case "$mode" in
-check | sanitize | bench) ;;
+check | sanitize | bench | multi) ;;
 *)
-    echo "usage: tests/gpu.sh check|sanitize|bench" >&2
+    echo "usage: tests/gpu.sh check|sanitize|bench|multi" >&2
     exit 1
     ;;
 esac
@@ -26,7 +28,7 @@ if [ -z "${BIN:-}" ]; then
     PATH="$PATH:/usr/local/cuda/bin"
     cmake --preset cuda >/dev/null
     cmake --build build/cuda --target kernel_check deltamesh deltamesh-coordinator \
-        deltamesh-worker-cpu deltamesh-worker-cuda
+        deltamesh-worker-cpu deltamesh-worker-cuda group_multi
 fi
 
 # The lines of the checks without their times must not depend on programmatic launches.
@@ -50,5 +52,14 @@ sanitize)
     ;;
 bench)
     "$bin/kernel_check" bench "${ops[@]}" | tee "$out/kernels-bench.jsonl"
+    ;;
+multi)
+    gpus=$(nvidia-smi --list-gpus | wc -l)
+    for ranks in 2 4 8; do
+        [ "$ranks" -le "$gpus" ] || break
+        "$bin/group_multi" "$ranks" | tee "$out/group-$ranks.txt"
+        most=$ranks
+    done
+    exec python3 tests/gpu/multi/serve_multi.py --bin "$bin" --out "$out" --ranks "$most"
     ;;
 esac

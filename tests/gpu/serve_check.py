@@ -31,13 +31,14 @@ SHAPES_08B = {
 
 
 class Server:
-    def __init__(self, program, model, backend, *options):
+    def __init__(self, program, model, backend, *options, ranks=1, errors=False):
         start = time.time()
         self.program = program
         self.process = subprocess.Popen(
-            [program, "serve", "--model", str(model), "--backend", backend, "--tp", "1", "--rpc",
-             "tcp://127.0.0.1:0", "--http", "off", "--max-num-seqs", "32", *options],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            [program, "serve", "--model", str(model), "--backend", backend, "--tp", str(ranks),
+             "--rpc", "tcp://127.0.0.1:0", "--http", "off", "--max-num-seqs", "32", *options],
+            stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE if errors else subprocess.DEVNULL)
         ready = re.match(r"ready rpc=(\S+)", self.process.stdout.readline())
         if ready is None:
             self.stop()

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Serves on several GPUs and compares with one; see tests/gpu.sh multi. Degrees of tensor
+parallelism add in another order, so a token may differ where two logits nearly tie. Then the
+comparison goes on behind it with one GPU's tokens as the prompt; the share of such places is
+printed, and bounded. Also: tokens a second, and that a killed rank ends the group in time."""
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from serve_check import PROMPTS, ROOT, Server  # noqa: E402
+
+OTHERWISE_MAX = 0.05  # of all places; random weights tie more often than trained ones
+DEATH_S_MAX = 30
+
+
+def first_difference(a, b):
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), None)
+
+
+class Multi:
+    def __init__(self, program, log, ranks, backend):
+        self.program, self.log, self.ranks, self.backend = program, log, ranks, backend
+        self.failed = 0
+
+    def say(self, **fields):
+        line = json.dumps(fields)
+        print(line, flush=True)
+        self.log.write(line + "\n")
+        self.log.flush()
+
+    def prompt_ids(self, model, text):
+        done = subprocess.run([self.program, "tokenize", "--model", str(model)],
+                              input=json.dumps({"text": text}) + "\n", capture_output=True,
+                              text=True, check=True)
+        return json.loads(done.stdout)["ids"]
+
+    def compare(self, name, model, prompts, count, *options):
+        requests = [{"ids": ids, "max_tokens": count, "temperature": 0, "ignore_eos": True}
+                    for ids in prompts]
+        server = Server(self.program, model, self.backend, *options)
+        wanted, rate = server.generate(requests)
+        server.stop()
+        self.say(check=name, tp=1, ready_s=round(server.ready_s, 2), rate=rate)
+        server = Server(self.program, model, self.backend, *options, ranks=self.ranks)
+        got, rate = server.generate(requests)
+        again, _ = server.generate(requests)
+        self.say(check=name, tp=self.ranks, ready_s=round(server.ready_s, 2), rate=rate,
+                 run_equals_run=got == again)
+        self.failed += got != again
+        places = otherwise = 0
+        todo = [(ids, want, have) for ids, want, have in zip(prompts, wanted, got)]
+        while todo:
+            forced = []
+            for ids, want, have in todo:
+                at = first_difference(want, have)
+                places += len(want) if at is None else at + 1
+                if at is None:
+                    continue
+                otherwise += 1
+                if at + 1 < len(want):
+                    forced.append((ids + want[:at + 1], want[at + 1:]))
+            answers = server.generate([{"ids": ids, "max_tokens": len(want), "temperature": 0,
+                                        "ignore_eos": True} for ids, want in forced])[0] \
+                if forced else []
+            todo = [(ids, want, have) for (ids, want), have in zip(forced, answers)]
+        server.stop()
+        good = otherwise <= OTHERWISE_MAX * places
+        self.failed += not good
+        self.say(check=name, tp=self.ranks, places=places, otherwise=otherwise, good=good,
+                 sequences_equal=sum(a == b for a, b in zip(wanted, got)), sequences=len(got))
+
+    def speed(self, name, model, ranks, concurrency, *options):
+        server = Server(self.program, model, self.backend, *options, ranks=ranks)
+        done = subprocess.run(
+            [self.program, "bench", "--rpc", server.endpoint, "--input-len", "128",
+             "--output-len", "256", "--concurrency", concurrency, "--num-prompts", "32",
+             "--warmup", "2", "--ignore-eos", "--json"], capture_output=True, text=True,
+            timeout=200)
+        server.stop()
+        for line in done.stdout.splitlines():
+            self.say(bench=name, tp=ranks, ready_s=round(server.ready_s, 2), run=json.loads(line))
+        if done.returncode != 0:
+            self.failed += 1
+            self.say(bench=name, tp=ranks, error=done.stderr[-400:])
+
+    def death(self, model):
+        server = Server(self.program, model, self.backend, ranks=self.ranks, errors=True)
+        request = json.dumps({"prompt": PROMPTS[0], "max_tokens": 3000, "ignore_eos": True})
+        client = subprocess.Popen([self.program, "generate", "--rpc", server.endpoint,
+                                   "--requests", "-", "--json"], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        client.stdin.write(request + "\n")
+        client.stdin.close()
+        time.sleep(1)
+        children = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "worker"],
+                                  capture_output=True, text=True, check=False).stdout.split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        start = time.time()
+        try:
+            server.process.wait(DEATH_S_MAX)
+            said = server.process.stderr.read()
+        except subprocess.TimeoutExpired:
+            said = "did not end"
+            server.process.kill()
+        took = time.time() - start
+        client.wait(10)
+        good = took < DEATH_S_MAX and "rank" in said
+        self.failed += not good
+        self.say(check="a killed rank", took_s=round(took, 2), good=good,
+                 said=said.strip().splitlines()[-4:], client=client.stderr.read()[-300:])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", required=True)
+    parser.add_argument("--out", default="/tmp")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--backend", default="cuda")
+    parser.add_argument("--only", default="demo,small,death,large")
+    arguments = parser.parse_args()
+    program = str(pathlib.Path(arguments.bin) / "deltamesh")
+    models = ROOT / "tests" / "models"
+    small, large = models / "qwen3.5-0.8b", models / "qwen3.5-35b-a3b"
+    dummy = ("--load-format", "dummy", "--max-model-len", "4096")
+    only = arguments.only.split(",")
+    with open(pathlib.Path(arguments.out) / "gpu-multi.jsonl", "w", encoding="utf-8") as log:
+        multi = Multi(program, log, arguments.ranks, arguments.backend)
+        demo = ROOT / "deploy" / "demo" / "model"
+        random = [[(i * 7919 + k * 104729) % 200000 for i in range(20 + 90 * k)] for k in range(6)]
+        if "demo" in only:
+            multi.compare("demo", demo, [multi.prompt_ids(demo, p) for p in PROMPTS], 60)
+        if "small" in only:
+            multi.compare("0.8B dummy", small, random, 48, *dummy)
+        if "death" in only:
+            multi.death(demo)
+        if "large" in only:
+            multi.compare("35B-A3B dummy", large, random, 48, *dummy)
+            for ranks in (1, arguments.ranks):
+                multi.speed("35B-A3B dummy, 128 in, 256 out", large, ranks, "1,8,32", *dummy)
+        if "small" in only:
+            for ranks in (1, arguments.ranks):
+                multi.speed("0.8B dummy, 128 in, 256 out", small, ranks, "1,8,32", *dummy)
+        multi.say(failed=multi.failed)
+    return 1 if multi.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
