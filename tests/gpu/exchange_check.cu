@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // exchange_check.cu -- packets between the ranks of a group, all of them on this one GPU, each on a
 // stream of its own: sums and gathers, the same bits everywhere, waits that end.
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -138,6 +139,29 @@ static void check_sums(int ranks, size_t bytes)
     check_end();
 }
 
+// Exchange after exchange without a halt, so that a quick rank is ahead of a slow one: from the
+// second on all lanes are alike and each sum is exactly twice the one before.
+static void check_chain(int length, size_t bytes)
+{
+    check_begin("exchange %d times in a row of %zu bytes, 2 ranks", length, bytes);
+    struct team team = {};
+    open_team(&team, 2, bytes);
+    size_t count = bytes / sizeof(bf16);
+    std::vector<bf16> values = fill(&team, bytes), want(count);
+    for (size_t i = 0; i < count; i++) {
+        float sum = bf16_to_float(values[i]) + bf16_to_float(values[count + i]);
+        want[i] = bf16_from_float(ldexpf(bf16_to_float(bf16_from_float(sum)), length - 1));
+    }
+    for (int k = 0; k < length; k++) {
+        for (member &m : team.members)
+            exchange_cuda_add(&m.stream, &m.exchange, m.lane, bytes);
+    }
+    CUDA_CHECK(cudaDeviceSynchronize());
+    compare(team, want, false);
+    close_team(&team);
+    check_end();
+}
+
 static void check_gathers(int ranks, size_t bytes)
 {
     check_begin("exchange gather of %zu bytes, %d ranks", bytes, ranks);
@@ -197,6 +221,8 @@ CHECK(exchange)
     for (size_t bytes : {size_t{8}, size_t{24}, size_t{4096}, size_t{65536}, size_t{262144},
                          size_t{262152}, size_t{1 << 20}})
         check_sums(2, bytes);
+    for (size_t bytes : {size_t{8}, size_t{65536}, size_t{262144}})
+        check_chain(60, bytes);
     check_sums(3, 12296);
     check_sums(4, 65536);
     check_sums(8, 16384);
