@@ -12,9 +12,9 @@ enum {
     DECODE_WARPS = 8,
     DECODE_THREADS = DECODE_WARPS * WARP_THREADS,
     DECODE_STAGES = 3,
-    STAGE_BYTES = 2 * PAGE_BYTES,
-    WARP_DIMS = HEAD_DIM / DECODE_WARPS, // of the output that a warp holds
-    WEIGHT_PITCH = PAGE_TOKENS + 8,      // bf16; 8 more keep rows in different banks
+    KEYS_BYTES = DECODE_STAGES * PAGE_BYTES, // of the ring; as many for values
+    WARP_DIMS = HEAD_DIM / DECODE_WARPS,     // of the output that a warp holds
+    WEIGHT_PITCH = PAGE_TOKENS + 8,          // bf16; 8 more keep rows in different banks
 };
 
 // In dynamic shared memory, after the ring.
@@ -28,28 +28,31 @@ template <int M_TILES> struct decode_shared {
 
 template <int M_TILES> static constexpr size_t decode_shared_bytes()
 {
-    return DECODE_STAGES * STAGE_BYTES + sizeof(decode_shared<M_TILES>);
+    return 2 * KEYS_BYTES + sizeof(decode_shared<M_TILES>);
 }
 
-// Queues the copies of a page's keys and values that lie before the row's new tokens; zeros after.
-static __device__ __forceinline__ void fetch(uint32_t stage, const struct attention &op,
-                                             const cursor &at)
+// Where a page of one KV head lies in k_pages and v_pages, in bytes, and how many of its tokens lie
+// before the row's new ones.
+struct source {
+    int64_t from;
+    int known;
+};
+
+static __device__ __forceinline__ source source_of(const struct attention &op, const cursor &at)
+{
+    int64_t page = static_cast<int64_t>(at.page) * op.kv_heads + at.item % op.kv_heads;
+    return {page * PAGE_BYTES, at.view.position - at.unit * PAGE_TOKENS};
+}
+
+// Queues the copy of a page's known keys or values; zeros after them.
+static __device__ __forceinline__ void fetch(uint32_t to, const bf16 *pages, const source &source)
 {
     int thread = static_cast<int>(threadIdx.x), row = thread / 32;
-    int known = at.view.position - at.unit * PAGE_TOKENS;
-    int64_t from =
-        (static_cast<int64_t>(at.page) * op.kv_heads + at.item % op.kv_heads) * PAGE_BYTES +
-        thread * 16;
-    const char *keys = reinterpret_cast<const char *>(op.k_pages) + from;
-    const char *values = reinterpret_cast<const char *>(op.v_pages) + from;
-    uint32_t to = stage + tile_at(row, thread % 32);
+    const char *from = reinterpret_cast<const char *>(pages) + source.from + thread * 16;
+    to += tile_at(row, thread % 32);
 #pragma unroll
     for (int i = 0; i < PAGE_TOKENS; i += DECODE_WARPS)
-        copy_async(to + i * HEAD_BYTES, keys + i * HEAD_BYTES, row + i < known ? 16 : 0);
-#pragma unroll
-    for (int i = 0; i < PAGE_TOKENS; i += DECODE_WARPS)
-        copy_async(to + PAGE_BYTES + i * HEAD_BYTES, values + i * HEAD_BYTES,
-                   row + i < known ? 16 : 0);
+        copy_async(to + i * HEAD_BYTES, from + i * HEAD_BYTES, row + i < source.known ? 16 : 0);
 }
 
 // Norm, rotation and rounding of the item's queries into shared memory. All threads.
@@ -89,8 +92,8 @@ static __device__ void load_queries(decode_shared<M_TILES> *s, const struct atte
 // Keys and values of the row's new tokens in this page: into the tile, and to the page itself by
 // the first block of queries. A warp per token.
 template <int M_TILES>
-static __device__ void append(char *stage, decode_shared<M_TILES> *s, const struct attention &op,
-                              const cursor &at)
+static __device__ void append(char *keys, char *values, decode_shared<M_TILES> *s,
+                              const struct attention &op, const cursor &at)
 {
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
@@ -103,8 +106,8 @@ static __device__ void append(char *stage, decode_shared<M_TILES> *s, const stru
     bf16x8 value = projected_head(op, token, 2 * op.heads + op.kv_heads + kv_head);
     bf16x8 key = norm_rotate_head(projected_head(op, token, 2 * op.heads + kv_head), scale, op.eps,
                                   s->rotation[warp], op.rotary_dim);
-    *reinterpret_cast<uint4 *>(stage + tile_at(row, lane)) = key.bits;
-    *reinterpret_cast<uint4 *>(stage + PAGE_BYTES + tile_at(row, lane)) = value.bits;
+    *reinterpret_cast<uint4 *>(keys + tile_at(row, lane)) = key.bits;
+    *reinterpret_cast<uint4 *>(values + tile_at(row, lane)) = value.bits;
     if (at.item < op.kv_heads) {
         int64_t to = ((static_cast<int64_t>(at.page) * op.kv_heads + kv_head) * PAGE_TOKENS + row) *
                          (HEAD_DIM / BF16_VECTOR) +
@@ -369,9 +372,8 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
 {
     extern __shared__ __align__(128) char ring[];
     constexpr int held_tiles = M_TILES <= 2 ? 1 : 0; // what registers suffice for
-    decode_shared<M_TILES> *s =
-        reinterpret_cast<decode_shared<M_TILES> *>(ring + DECODE_STAGES * STAGE_BYTES);
-    uint32_t stages = shared_address(ring), held[HEAD_DIM / 16][4];
+    decode_shared<M_TILES> *s = reinterpret_cast<decode_shared<M_TILES> *>(ring + 2 * KEYS_BYTES);
+    uint32_t keys = shared_address(ring), values = keys + KEYS_BYTES, held[HEAD_DIM / 16][4];
     find_share<M_TILES, DECODE_THREADS>(&s->share, reinterpret_cast<int *>(ring), op);
     int count =
         share_begin(static_cast<int>(blockIdx.x) + 1, s->share.units, shares_of(s->share.units)) -
@@ -389,14 +391,21 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
     if (threadIdx.x == 0)
         border = find_border<M_TILES>(s->share, reinterpret_cast<int *>(ring), op, at, each);
     __syncthreads(); // the scratch in the ring is read
-    int fetched = 0;
-    for (; fetched < DECODE_STAGES - 1; fetched++) {
-        if (fetched < count) {
-            fetch(stages + fetched * STAGE_BYTES, op, ahead);
-            if (fetched + 1 < count)
-                advance<M_TILES>(&ahead, op);
+    source source = {};
+#pragma unroll
+    for (int i = 0; i < DECODE_STAGES; i++) {
+        if (i < count) {
+            source = source_of(op, ahead);
+            fetch(keys + i * PAGE_BYTES, op.k_pages, source);
         }
         copy_async_commit();
+        if (i == DECODE_STAGES - 1)
+            break;
+        if (i < count)
+            fetch(values + i * PAGE_BYTES, op.v_pages, source);
+        copy_async_commit();
+        if (i + 1 < count)
+            advance<M_TILES>(&ahead, op);
     }
     pdl_wait();
     pdl_trigger();
@@ -406,31 +415,34 @@ static __global__ void __launch_bounds__(DECODE_THREADS, 1)
     running<M_TILES> r;
     bool begun_here = at.unit == 0;
     for (int i = 0; i < count; i++) {
-        uint32_t place = static_cast<uint32_t>(i % DECODE_STAGES * STAGE_BYTES);
+        uint32_t place = static_cast<uint32_t>(i % DECODE_STAGES * PAGE_BYTES);
         if (i == 0 || at.unit == 0) {
             begin(&r);
             load_queries<M_TILES>(s, op, at);
             if constexpr (held_tiles > 0)
                 hold_queries(held, shared_address(s->queries));
         }
-        copy_async_wait<DECODE_STAGES - 2>();
-        __syncthreads(); // the page has come, and the stage before it is free
-        if (fetched < count) {
-            fetch(stages + fetched % DECODE_STAGES * STAGE_BYTES, op, ahead);
-            if (++fetched < count)
-                advance<M_TILES>(&ahead, op);
-        }
+        copy_async_wait<2 * DECODE_STAGES - 3>();
+        __syncthreads(); // keys and values have come, and the values before them are used
+        if (i + DECODE_STAGES - 1 < count)
+            fetch(values + (i + DECODE_STAGES - 1) % DECODE_STAGES * PAGE_BYTES, op.v_pages,
+                  source);
         copy_async_commit();
         if (at.view.position + at.view.active > at.unit * PAGE_TOKENS &&
             at.view.position < (at.unit + 1) * PAGE_TOKENS) {
-            append<M_TILES>(ring + place, s, op, at);
+            append<M_TILES>(ring + place, ring + KEYS_BYTES + place, s, op, at);
             __syncthreads();
         }
         float scores[M_TILES][4];
-        score<M_TILES, held_tiles>(scores, stages + place, held, shared_address(s->queries), op,
-                                   at);
+        score<M_TILES, held_tiles>(scores, keys + place, held, shared_address(s->queries), op, at);
         weigh<M_TILES>(&r, s, scores);
-        add_values<M_TILES>(&r, stages + place + PAGE_BYTES, shared_address(s->weights));
+        if (i + DECODE_STAGES < count) { // these keys are used
+            advance<M_TILES>(&ahead, op);
+            source = source_of(op, ahead);
+            fetch(keys + place, op.k_pages, source);
+        }
+        copy_async_commit();
+        add_values<M_TILES>(&r, values + place, shared_address(s->weights));
         bool ends = at.unit + 1 == at.units;
         if (ends || i + 1 == count) {
             total<M_TILES>(&r, s);
@@ -463,7 +475,8 @@ template <int M_TILES> static void launch(struct stream *stream, const struct at
     int items = op->tables.decode_rows * each;
     launch_chained(decode_kernel<M_TILES>, dim3(static_cast<unsigned>(blocks)),
                    dim3(DECODE_THREADS), decode_shared_bytes<M_TILES>(), stream->handle, *op, each);
-    attention_merge(stream, op, items < blocks ? items : blocks, M_TILES * 16);
+    attention_merge(stream, op, items < blocks ? items : blocks,
+                    queries < M_TILES * 16 ? queries : M_TILES * 16);
 }
 
 void attention_decode(struct stream *stream, const struct attention *op)

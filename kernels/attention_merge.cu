@@ -6,7 +6,11 @@
 enum {
     MERGE_THREADS = HEAD_DIM,
     MERGE_LANES = MERGE_THREADS / (HEAD_DIM / 4),
-    MERGE_AHEAD = 6, // parts of a lane that are asked for before their scales are known
+    // Parts of a lane that are asked for before their scales are known: of few items, which lie in
+    // many blocks, and of many, which lie in two or three.
+    MERGE_AHEAD_FEW = 6,
+    MERGE_AHEAD_MANY = 2,
+    FEW_ITEMS = 8,
 };
 
 static_assert(static_cast<int>(ATTENTION_PARTS_MAX) <= static_cast<int>(MERGE_THREADS),
@@ -28,6 +32,7 @@ static __device__ __forceinline__ void add_part(float4 *sum, float4 part, float 
 
 // grid (borders, queries of a part): merges one query of an item that lies in several blocks. All
 // that it reads depends on the border alone and is asked for at once; parts are added in order.
+template <int AHEAD>
 static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(struct attention op)
 {
     __shared__ float scale[ATTENTION_PARTS_MAX], totals[MERGE_THREADS / WARP_THREADS];
@@ -41,10 +46,10 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(struct atte
     if (border.count == 0 || row >= border.queries)
         return;
     const float4 *parts = reinterpret_cast<const float4 *>(op.workspace.sums) + quarter;
-    float4 first[MERGE_AHEAD];
+    float4 first[AHEAD];
     float2 own = make_float2(-INFINITY, 0);
 #pragma unroll
-    for (int k = 0; k < MERGE_AHEAD; k++) {
+    for (int k = 0; k < AHEAD; k++) {
         int i = lane + k * MERGE_LANES;
         if (i < border.count)
             first[k] = parts[row_of(border, i, row) * (HEAD_DIM / 4)];
@@ -71,13 +76,13 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(struct atte
     float weight = block_sum<MERGE_THREADS>(factor * own.y, totals);
     float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
-    for (int k = 0; k < MERGE_AHEAD; k++) {
+    for (int k = 0; k < AHEAD; k++) {
         int i = lane + k * MERGE_LANES;
         if (i < border.count)
             add_part(&sum, first[k], scale[i]);
     }
 #pragma unroll 8
-    for (int i = lane + MERGE_AHEAD * MERGE_LANES; i < border.count; i += MERGE_LANES)
+    for (int i = lane + AHEAD * MERGE_LANES; i < border.count; i += MERGE_LANES)
         add_part(&sum, parts[row_of(border, i, row) * (HEAD_DIM / 4)], scale[i]);
     sums[lane][quarter] = sum;
     __syncthreads();
@@ -90,7 +95,8 @@ static __global__ void __launch_bounds__(MERGE_THREADS) merge_kernel(struct atte
 
 void attention_merge(struct stream *stream, const struct attention *op, int borders, int queries)
 {
-    launch_chained(merge_kernel,
-                   dim3(static_cast<unsigned>(borders), static_cast<unsigned>(queries)),
-                   dim3(MERGE_THREADS), 0, stream->handle, *op);
+    dim3 grid(static_cast<unsigned>(borders), static_cast<unsigned>(queries));
+    launch_chained(borders <= FEW_ITEMS ? merge_kernel<MERGE_AHEAD_FEW>
+                                        : merge_kernel<MERGE_AHEAD_MANY>,
+                   grid, dim3(MERGE_THREADS), 0, stream->handle, *op);
 }

@@ -147,8 +147,8 @@ static __device__ __forceinline__ void add_values(prefill_state *r, uint32_t val
     }
 }
 
-// grid (a bound of the tiles of a KV head, kv heads). Chained after append_rows_kernel: projected
-// and the tables are older than that, so the queries are made before the wait.
+// grid (a bound of the tiles of a KV head, kv heads). Chained after append_rows_kernel: the tables
+// are older than that, so the tile is found before the wait.
 static __global__ void __launch_bounds__(PREFILL_THREADS, 1) prefill_kernel(struct attention op)
 {
     extern __shared__ __align__(1024) char shared[];
@@ -168,10 +168,6 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1) prefill_kernel(stru
     }
     row_view view = view_row(op, s->row);
     int first = tile * PREFILL_QUERIES, queries = view.active * group;
-    load_tile<tile_at>(shared, reinterpret_cast<float2 *>(ring), op, view, first, kv_head);
-    pdl_wait();
-    pdl_trigger();
-
     int last = view.position + min(first + PREFILL_QUERIES - 1, queries - 1) / group;
     const int32_t *pages =
         op.slots.block_table + static_cast<int64_t>(view.slot) * op.slots.pages_per_sequence;
@@ -180,8 +176,12 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1) prefill_kernel(stru
                              view.position + min(query + 8, queries - 1) / group};
     uint32_t stages = shared_address(ring);
     prefill_state r = {{-INFINITY, -INFINITY}, {0, 0}, {}};
+    pdl_wait();
+    pdl_trigger();
     fetch(stages, op, pages[0], kv_head, last + 1);
     copy_async_commit();
+    load_tile<tile_at>(shared, reinterpret_cast<float2 *>(ring + PREFILL_STAGE_BYTES), op, view,
+                       first, kv_head);
     for (int unit = 0; unit < units; unit++) {
         uint32_t stage = stages + static_cast<uint32_t>(unit % 2 * PREFILL_STAGE_BYTES);
         copy_async_wait<0>();

@@ -222,11 +222,6 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
     }
     row_view view = view_row(op, s->row);
     int first = tile * PREFILL_QUERIES, queries = view.active * group;
-    load_tile<query_at>(shared, reinterpret_cast<float2 *>(shared + QUERY_BYTES), op, view, first,
-                        kv_head);
-    pdl_wait();
-    pdl_trigger();
-
     int last = view.position + min(first + PREFILL_QUERIES - 1, queries - 1) / group;
     const int32_t *pages =
         op.slots.block_table + static_cast<int64_t>(view.slot) * op.slots.pages_per_sequence;
@@ -240,18 +235,17 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
     float scores[PAGE_TOKENS / 8][4] = {}, keep[2];
     uint32_t weights[PAGE_TOKENS / 16][4] = {}, next[PAGE_TOKENS / 16][4];
     int64_t page = pages[0];
+    pdl_wait();
+    pdl_trigger();
     fetch(keys, op.k_pages, op, page, kv_head, last + 1);
     copy_async_commit();
+    // The rotations lie where the second page's values will.
+    load_tile<query_at>(shared, reinterpret_cast<float2 *>(shared + QUERY_BYTES + 3 * PAGE_BYTES),
+                        op, view, first, kv_head);
     for (int unit = 0; unit < units; unit++) {
         uint32_t even = static_cast<uint32_t>(unit % 2) * PAGE_BYTES, odd = PAGE_BYTES - even;
         int known = last + 1 - unit * PAGE_TOKENS;
         tiles_ready(); // keys of this page, values of the one before it
-        fetch(values + even, op.v_pages, op, page, kv_head, known);
-        if (unit + 1 < units) {
-            page = pages[unit + 1];
-            fetch(keys + odd, op.k_pages, op, page, kv_head, known - PAGE_TOKENS);
-        }
-        copy_async_commit();
         hold(r.sum);
         hold(weights);
         products_begin();
@@ -260,6 +254,13 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
             queue_values(&r, values + odd, weights);
         else
             products_commit(); // an empty group: the waits count alike
+        // Under way behind the products; what they overwrite was used a page ago.
+        fetch(values + even, op.v_pages, op, page, kv_head, known);
+        if (unit + 1 < units) {
+            page = pages[unit + 1];
+            fetch(keys + odd, op.k_pages, op, page, kv_head, known - PAGE_TOKENS);
+        }
+        copy_async_commit();
         products_wait<1>();
         hold(scores);
         if ((unit + 1) * PAGE_TOKENS > view.position + first / group || unit == 0)

@@ -96,10 +96,10 @@ static __device__ __forceinline__ float power_of_2(float value)
     return power;
 }
 
-// 1 / (1 + e^-value), f32.
+// 1 / (1 + e^-value) to 4 ulp of f32.
 static __device__ __forceinline__ float sigmoid(float value)
 {
-    return 1.0f / (1.0f + __expf(-value));
+    return __fdividef(1.0f, 1.0f + __expf(-value));
 }
 
 // Largest over the four lanes that hold a row of a product.

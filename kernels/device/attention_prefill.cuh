@@ -67,16 +67,22 @@ static __device__ void load_tile(char *queries, float2 *rotation, const struct a
     int group = op.heads / op.kv_heads, pairs = op.rotary_dim / 2, last = view.active * group - 1;
     int token_first = first / group, token_last = min(first + PREFILL_QUERIES - 1, last) / group;
     float scale[BF16_VECTOR];
+    bf16x8 raw[PREFILL_QUERIES / PREFILL_WARPS]; // all under way while the rotations are made
+#pragma unroll
+    for (int i = 0; i < PREFILL_QUERIES / PREFILL_WARPS; i++) {
+        int query = min(first + warp + i * PREFILL_WARPS, last);
+        raw[i] =
+            projected_head(op, view.token_first + query / group, kv_head * group + query % group);
+    }
     load_norm(scale, op.q_norm);
     for (int i = static_cast<int>(threadIdx.x); i < (token_last - token_first + 1) * pairs;
          i += PREFILL_THREADS)
         rotation[i] = rotation_of(op, view.position + token_first + i / pairs, i % pairs);
     __syncthreads();
-#pragma unroll 8 // so many loads are under way
-    for (int row = warp; row < PREFILL_QUERIES; row += PREFILL_WARPS) {
-        int query = min(first + row, last), token = query / group;
-        bf16x8 raw = projected_head(op, view.token_first + token, kv_head * group + query % group);
-        bf16x8 q = norm_rotate_head(raw, scale, op.eps, rotation + (token - token_first) * pairs,
+#pragma unroll
+    for (int i = 0; i < PREFILL_QUERIES / PREFILL_WARPS; i++) {
+        int row = warp + i * PREFILL_WARPS, token = min(first + row, last) / group;
+        bf16x8 q = norm_rotate_head(raw[i], scale, op.eps, rotation + (token - token_first) * pairs,
                                     op.rotary_dim);
         *reinterpret_cast<uint4 *>(queries + AT(row, lane)) = q.bits;
     }
@@ -110,7 +116,7 @@ static __device__ __forceinline__ void hide(float (&scores)[PAGE_TOKENS / 8][4],
 static __device__ void store(prefill_state *r, char *stage, const struct attention &op,
                              const row_view &view, int query, int kv_head)
 {
-    enum { ROW_BYTES = HEAD_DIM * 4, BATCH = 4 };
+    enum { ROW_BYTES = HEAD_DIM * 4, BATCH = 8 };
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, group = op.heads / op.kv_heads;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
