@@ -13,6 +13,8 @@ enum { EMBED_THREADS = 128 };
 static __global__ void embed_kernel(bf16x8 *y, const int32_t *ids, const bf16x8 *table, int vectors)
 {
     int64_t row = blockIdx.x;
+    pdl_wait();
+    pdl_trigger();
     int64_t id = ids[row];
     for (int i = threadIdx.x; i < vectors; i += EMBED_THREADS) {
         bf16x8 value = {make_uint4(0, 0, 0, 0)};
@@ -28,8 +30,7 @@ extern "C" void embed(struct stream *stream, bf16 *y, const int32_t *ids,
     ASSERT(table->format == WEIGHT_BF16 && table->columns % BF16_VECTOR == 0);
     if (tokens == 0)
         return;
-    embed_kernel<<<static_cast<unsigned>(tokens), EMBED_THREADS, 0, stream->handle>>>(
-        reinterpret_cast<bf16x8 *>(y), ids, static_cast<const bf16x8 *>(table->data),
-        table->columns / BF16_VECTOR);
-    LAUNCH_CHECK();
+    launch_chained(embed_kernel, dim3(static_cast<unsigned>(tokens)), dim3(EMBED_THREADS), 0,
+                   stream->handle, reinterpret_cast<bf16x8 *>(y), ids,
+                   static_cast<const bf16x8 *>(table->data), table->columns / BF16_VECTOR);
 }

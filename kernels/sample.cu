@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// sample.cu -- a block per sampled row finds the shard's best; one thread picks over the ranks.
+// sample.cu -- blocks over parts of a row find its best, the last of them adds the parts up in
+// order; one block picks over the ranks.
+#include <limits.h>
+
 #include "kernels/device/launch.cuh"
+#include "kernels/device/reduce.cuh"
 
 extern "C" {
 #include "kernels/sample.h"
@@ -8,8 +12,8 @@ extern "C" {
 
 enum { SAMPLE_THREADS = 256 };
 
-// Philox4x32-10: key = seed, counter = {position, token, 0, 0}.
-static ON_BOTH_SIDES double uniform_of(uint64_t seed, int32_t position, int32_t token)
+// The upper 52 bits. Philox4x32-10: key = seed, counter = {position, token, 0, 0}.
+static ON_BOTH_SIDES uint64_t uniform_bits(uint64_t seed, int32_t position, int32_t token)
 {
     uint32_t c[4] = {static_cast<uint32_t>(position), static_cast<uint32_t>(token), 0, 0};
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
@@ -24,8 +28,12 @@ static ON_BOTH_SIDES double uniform_of(uint64_t seed, int32_t position, int32_t 
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    uint64_t bits = (static_cast<uint64_t>(c[1]) << 32 | c[0]) >> 12;
-    return (static_cast<double>(bits) + 0.5) * 0x1p-52;
+    return (static_cast<uint64_t>(c[1]) << 32 | c[0]) >> 12;
+}
+
+static ON_BOTH_SIDES double uniform_of(uint64_t seed, int32_t position, int32_t token)
+{
+    return (static_cast<double>(uniform_bits(seed, position, token)) + 0.5) * 0x1p-52;
 }
 
 extern "C" double sample_uniform(uint64_t seed, int32_t position, int32_t token)
@@ -62,87 +70,211 @@ static __device__ struct sample_candidate nobody()
     return none;
 }
 
-// The best of this thread's stride of a row.
-static __device__ struct sample_candidate scan(const struct sample_shard &op, int sample, int count)
+// ---- the shard's best ----
+
+// Blocks of one row that have written their part; the last one adds them up and zeroes this.
+static __device__ unsigned parts_done[SAMPLE_ROWS_MAX];
+
+// A perturbed logit in f32. It differs from value_of by less than half of sloppiness(): what lies
+// further below the best so far than that need not be looked at in f64.
+static __device__ float value_about(const struct slot_sampling &sampling, int32_t position,
+                                    int32_t id, float logit)
 {
-    const float *logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
-    const struct slot_sampling &sampling = op.slots.slots[op.tables.sample_slots[sample]].sampling;
-    int32_t position = op.tables.sample_positions[sample];
+    uint64_t odd = 2 * uniform_bits(sampling.seed, position, id) + 1; // of 2^53
+    bool upper = odd > (1ull << 52);
+    float rest = __ull2float_rn(upper ? (1ull << 53) - odd : odd) * 0x1p-53f;
+    float exponential = upper ? -log1pf(-rest) : -logf(rest);
+    return logit / sampling.temperature - logf(exponential);
+}
+
+static __device__ float sloppiness(float value)
+{
+    return 2e-5f + 2e-6f * fabsf(value);
+}
+
+// Floats in the order of signed integers, for an atomic maximum.
+static __device__ int ordered(float value)
+{
+    int bits = __float_as_int(value);
+    return bits >= 0 ? bits : bits ^ 0x7fffffff;
+}
+
+// What a block looks for in its part of a row.
+struct part {
+    const float *logits; // of the whole row
+    int first, end;
+    int32_t position, vocab_first;
+    float cut;
+};
+
+// This thread's best. `best_about` is shared and holds ordered(): it only saves work, so that the
+// order of its changes does not show.
+static __device__ struct sample_candidate
+scan(const part &part, const struct slot_sampling &sampling, int *best_about)
+{
     struct sample_candidate best = nobody();
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += SAMPLE_THREADS) {
+    bool draws = sampling.temperature > 0;
+    for (int i = part.first + static_cast<int>(threadIdx.x); i < part.end; i += SAMPLE_THREADS) {
         struct sample_candidate one = nobody();
-        one.logit = logits[i];
-        one.id = op.vocab_first + i;
-        one.value = value_of(sampling, position, one.id, one.logit);
-        bool out = op.cuts != NULL && !(logits[i] >= op.cuts[sample]);
-        float maximum = logits[i] > best.maximum ? logits[i] : best.maximum;
-        if (!out && better(one, best))
+        one.logit = part.logits[i];
+        one.id = part.vocab_first + i;
+        best.maximum = one.logit > best.maximum ? one.logit : best.maximum;
+        if (!(one.logit >= part.cut) && part.cut > -INFINITY)
+            continue;
+        if (draws && isfinite(one.logit)) {
+            float about = value_about(sampling, part.position, one.id, one.logit);
+            int known = *static_cast<volatile int *>(best_about);
+            if (ordered(about + sloppiness(about)) < known)
+                continue;
+            atomicMax(best_about, ordered(about - sloppiness(about)));
+        }
+        one.value = value_of(sampling, part.position, one.id, one.logit);
+        float maximum = best.maximum;
+        if (better(one, best))
             best = one;
         best.maximum = maximum;
     }
     return best;
 }
 
-// grid samples.
-static __global__ void shard_kernel(struct sample_shard op)
+// Takes the better of two candidates and the larger maximum; the sum is for later.
+static __device__ struct sample_candidate merged(const struct sample_candidate &a,
+                                                 const struct sample_candidate &b)
 {
-    __shared__ struct sample_candidate all[SAMPLE_THREADS];
-    __shared__ float sums[SAMPLE_THREADS];
-    int sample = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
-    int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
-    bool inert = op.tables.sample_positions[sample] < 0;
-    all[thread] = inert ? nobody() : scan(op, sample, count);
-    __syncthreads();
-    for (int half = SAMPLE_THREADS / 2; half > 0; half /= 2) {
-        if (thread < half) {
-            float maximum = fmaxf(all[thread].maximum, all[thread + half].maximum);
-            if (better(all[thread + half], all[thread]))
-                all[thread] = all[thread + half];
-            all[thread].maximum = maximum;
-        }
-        __syncthreads();
-    }
-    float sum = 0, maximum = all[0].maximum;
-    const float *logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
-    for (int i = thread; i < count && !inert && isfinite(maximum); i += SAMPLE_THREADS)
-        sum += isnan(logits[i]) ? 0.0f : expf(logits[i] - maximum);
-    sums[thread] = sum;
+    struct sample_candidate best = better(b, a) ? b : a;
+    best.maximum = fmaxf(a.maximum, b.maximum);
+    return best;
+}
+
+// The best of all threads, in every thread. all [SAMPLE_THREADS].
+static __device__ struct sample_candidate block_best(struct sample_candidate own,
+                                                     struct sample_candidate *all)
+{
+    int thread = static_cast<int>(threadIdx.x);
+    all[thread] = own;
     __syncthreads();
     for (int half = SAMPLE_THREADS / 2; half > 0; half /= 2) {
         if (thread < half)
-            sums[thread] += sums[thread + half];
+            all[thread] = merged(all[thread], all[thread + half]);
         __syncthreads();
     }
+    return all[0];
+}
+
+// Past the first cache, which other blocks' writes do not reach.
+static __device__ struct sample_candidate load_part(const struct sample_candidate *part)
+{
+    union {
+        struct sample_candidate candidate;
+        uint2 words[sizeof(struct sample_candidate) / sizeof(uint2)];
+    } loaded;
+    const uint2 *from = reinterpret_cast<const uint2 *>(part);
+#pragma unroll
+    for (size_t i = 0; i < sizeof loaded.words / sizeof *loaded.words; i++)
+        loaded.words[i] = __ldcg(from + i);
+    return loaded.candidate;
+}
+
+// In the last block of a row: the parts' best, their sums moved to the largest maximum.
+static __device__ void finish_row(const struct sample_shard &op, int sample, int parts_count,
+                                  struct sample_candidate *all, float *sums)
+{
+    int thread = static_cast<int>(threadIdx.x);
+    const struct sample_candidate *parts = op.parts + static_cast<int64_t>(sample) * parts_count;
+    struct sample_candidate own = nobody();
+    if (thread < parts_count)
+        own = load_part(parts + thread);
+    __syncthreads();
+    struct sample_candidate best = block_best(own, all);
+    float share = own.sum > 0 ? own.sum * expf(own.maximum - best.maximum) : 0.0f;
+    best.sum = block_sum<SAMPLE_THREADS>(share, sums);
     if (thread == 0) {
-        op.candidates[sample] = all[0];
-        op.candidates[sample].sum = sums[0];
+        op.candidates[sample] = best;
+        parts_done[sample] = 0;
     }
+}
+
+// grid (parts of a row, samples).
+static __global__ void shard_kernel(const struct sample_shard op)
+{
+    __shared__ struct sample_candidate all[SAMPLE_THREADS];
+    __shared__ float sums[SAMPLE_THREADS / WARP_THREADS];
+    __shared__ int best_about;
+    __shared__ bool last;
+    int sample = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
+    int parts_count = static_cast<int>(gridDim.x);
+    int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
+    int width = (count + parts_count - 1) / parts_count;
+    pdl_wait();
+    pdl_trigger();
+    int32_t position = op.tables.sample_positions[sample];
+    if (position < 0) {
+        if (blockIdx.x == 0 && thread == 0)
+            op.candidates[sample] = nobody();
+        return;
+    }
+    if (thread == 0)
+        best_about = INT_MIN;
+    __syncthreads();
+    struct part part;
+    part.logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
+    part.first = min(static_cast<int>(blockIdx.x) * width, count);
+    part.end = min(part.first + width, count);
+    part.position = position;
+    part.vocab_first = op.vocab_first;
+    part.cut = op.cuts != NULL ? op.cuts[sample] : -INFINITY;
+    struct sample_candidate best = block_best(
+        scan(part, op.slots.slots[op.tables.sample_slots[sample]].sampling, &best_about), all);
+    float sum = 0;
+    for (int i = part.first + thread; i < part.end && isfinite(best.maximum); i += SAMPLE_THREADS)
+        sum += isnan(part.logits[i]) ? 0.0f : expf(part.logits[i] - best.maximum);
+    best.sum = block_sum<SAMPLE_THREADS>(sum, sums);
+    if (thread == 0) {
+        op.parts[static_cast<int64_t>(sample) * parts_count + blockIdx.x] = best;
+        __threadfence();
+        last = atomicAdd(&parts_done[sample], 1) == gridDim.x - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    if (last)
+        finish_row(op, sample, parts_count, all, sums);
 }
 
 extern "C" void sample_shard(struct stream *stream, const struct sample_shard *op)
 {
-    if (op->tables.samples_count == 0)
+    int samples = op->tables.samples_count;
+    ASSERT(samples <= SAMPLE_ROWS_MAX && op->parts != NULL);
+    if (samples == 0)
         return;
-    shard_kernel<<<static_cast<unsigned>(op->tables.samples_count), SAMPLE_THREADS, 0,
-                   stream->handle>>>(*op);
-    LAUNCH_CHECK();
+    // As many blocks as fill the device, at most one per thread of the block that adds them up.
+    int parts = SAMPLE_PARTS / samples;
+    parts = parts > SAMPLE_THREADS ? SAMPLE_THREADS : parts < 1 ? 1 : parts;
+    launch_chained(shard_kernel, dim3(static_cast<unsigned>(parts), static_cast<unsigned>(samples)),
+                   dim3(SAMPLE_THREADS), 0, stream->handle, *op);
 }
 
-static __device__ uint64_t hash_bytes(uint64_t hash, uint64_t value, int bytes)
+// ---- the pick ----
+
+// The finaliser of splitmix64.
+static __device__ uint64_t mix(uint64_t z)
 {
-    for (int i = 0; i < bytes; i++) {
-        hash ^= (value >> (8 * i)) & 0xff;
-        hash *= 0x100000001b3u;
-    }
-    return hash;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
 }
 
-// One block: threads pick, then thread 0 hashes in order.
+// One block: a thread per sample, then the sum of what each adds to the hash.
 static __global__ void pick_kernel(int32_t *tokens, uint64_t *hash,
                                    const struct sample_candidate *gathered, int ranks,
                                    struct step_tables tables, const uint64_t *step)
 {
+    __shared__ unsigned long long sum;
     int samples = tables.samples_count;
+    pdl_wait();
+    pdl_trigger();
+    uint64_t seed = mix(*step), own = 0;
+    if (threadIdx.x == 0)
+        sum = seed;
     for (int i = static_cast<int>(threadIdx.x); i < samples; i += SAMPLE_THREADS) {
         struct sample_candidate best = nobody();
         for (int rank = 0; rank < ranks; rank++) {
@@ -151,25 +283,23 @@ static __global__ void pick_kernel(int32_t *tokens, uint64_t *hash,
                 best = other;
         }
         tokens[i] = best.id;
+        uint32_t slot = static_cast<uint32_t>(tables.sample_slots[i]);
+        uint32_t position = static_cast<uint32_t>(tables.sample_positions[i]);
+        uint64_t place = static_cast<uint64_t>(slot) << 32 | position;
+        if (tables.sample_slots[i] >= 0)
+            own += mix(mix(seed + place) + static_cast<uint32_t>(best.id));
     }
     __syncthreads();
-    if (threadIdx.x > 0)
-        return;
-    uint64_t sum = hash_bytes(0xcbf29ce484222325u, *step, 8);
-    for (int i = 0; i < samples; i++) {
-        if (tables.sample_slots[i] < 0)
-            continue;
-        sum = hash_bytes(sum, static_cast<uint32_t>(tables.sample_slots[i]), 4);
-        sum = hash_bytes(sum, static_cast<uint32_t>(tokens[i]), 4);
-    }
-    *hash = sum;
+    atomicAdd(&sum, static_cast<unsigned long long>(own)); // integers: any order
+    __syncthreads();
+    if (threadIdx.x == 0)
+        *hash = sum;
 }
 
 extern "C" void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,
                             const struct sample_candidate *gathered, int ranks,
                             const struct step_tables *tables, const uint64_t *step)
 {
-    pick_kernel<<<1, SAMPLE_THREADS, 0, stream->handle>>>(tokens, hash, gathered, ranks, *tables,
-                                                          step);
-    LAUNCH_CHECK();
+    launch_chained(pick_kernel, dim3(1), dim3(SAMPLE_THREADS), 0, stream->handle, tokens, hash,
+                   gathered, ranks, *tables, step);
 }

@@ -10,17 +10,23 @@
 //   shape   logits [samples, vocab own] f32; candidates [samples]; gathered [ranks, samples];
 //           tokens [samples] int32
 //   needs   vocab_first + vocab own <= vocab of the model
-//   launch  a block of 256 per sampled row; one block picks
+//   launch  blocks of 256 over parts of the rows, so many that they fill the device; one block
+//           picks
 //   moves   samples * vocab own * 4 bytes
 //   limit   HBM: 248,320 logits are 1 MB a row, 0.2 us at 4.6 TB/s
-//   error   the value is computed in f64 on the CPU, rounded to f32 and compared so (that makes
-//           any sharding agree with the whole); a kernel may differ in ties closer than 1e-6
+//   error   the value is computed in f64, rounded to f32 and compared so (that makes any sharding
+//           agree with the whole); a kernel may differ in ties closer than 1e-6. sum is of f32
 //   source  Gumbel-max: Maddison, Tarlow, Minka, A* Sampling, 2014, section 2; Philox4x32-10:
 //           Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, 2011
 #pragma once
 
 #include "kernels/runtime.h"
 #include "kernels/slots.h"
+
+enum {
+    SAMPLE_ROWS_MAX = 6144, // sampled in one step
+    SAMPLE_PARTS = 1056,    // blocks that look at the rows of a step, at least: 8 on each of 132
+};
 
 // The best of one shard for one row. An inert row, and a shard of padding only, has id -1, value
 // -infinity and sum 0. A NaN logit counts as -infinity.
@@ -41,13 +47,14 @@ struct sample_shard {
     int vocab_real;               // number of real token ids of the model
     const float *cuts;            // [samples] logits below are not drawn (sample_cut.h); NULL: none
     struct sample_candidate *candidates;
+    struct sample_candidate *parts; // [SAMPLE_PARTS + samples] scratch of the kernel
 };
 
 void sample_shard(struct stream *stream, const struct sample_shard *op);
 
 // tokens[i] = best of gathered[0..ranks)[i] by value, ties to the lowest id; -1 for inert rows.
-// hash [1]: FNV-1a 64 of step [1] (8 bytes), then per sample of a slot >= 0 its slot and its drawn
-// token (4 bytes each), low byte first: the number every rank reports.
+// hash [1]: the number every rank reports. With m(z) splitmix64's finaliser and s = m(step [1]): s
+// plus, for every sample of a slot >= 0, m(m(s + (slot << 32 | position)) + token), modulo 2^64.
 void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,
                  const struct sample_candidate *gathered, int ranks,
                  const struct step_tables *tables, const uint64_t *step);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// sample_cut.cu -- a block per row; each thread owns eight bins and scans the shard for them, so
-// that a bin's sum has one order. Exact and slow: k up to 64 will gather candidates instead.
+// sample_cut.cu -- blocks over parts of a row add to its bins, which are integers: a count, or a
+// mass in units of 2^-44, so that the order of the additions does not show. The memory of a bin
+// (8 bytes) holds an unsigned number here.
+#include <limits.h>
+
 #include "kernels/device/launch.cuh"
 
 extern "C" {
@@ -10,8 +13,18 @@ extern "C" {
 enum {
     CUT_THREADS = 256,
     OWN_BINS = SAMPLE_CUT_BINS / CUT_THREADS,
-    CUT_CHUNK = 1024, // logits in shared memory at a time
+    CUT_BLOCKS = 528,   // of a pass over few rows: 4 on each of 132 multiprocessors
+    CUT_PARTS_MAX = 64, // of a row
 };
+
+// A mass is at most 1 a logit: 2^18 logits and 8 ranks stay below 2^63.
+static const double MASS_UNITS = 0x1p44;
+
+static __device__ unsigned long long *bins_of(const double *bins, int row)
+{
+    return reinterpret_cast<unsigned long long *>(const_cast<double *>(bins)) +
+           static_cast<int64_t>(row) * SAMPLE_CUT_BINS;
+}
 
 static ON_BOTH_SIDES int level_shift(int level)
 {
@@ -55,6 +68,8 @@ extern "C" bool sample_cut_needed(const struct slot_sampling *sampling)
 static __global__ void clear_kernel(float *cuts, int samples)
 {
     int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+    pdl_wait();
+    pdl_trigger();
     if (i < samples)
         cuts[i] = -INFINITY;
 }
@@ -63,9 +78,9 @@ extern "C" void sample_cut_clear(struct stream *stream, float *cuts, int samples
 {
     if (samples == 0)
         return;
-    clear_kernel<<<static_cast<unsigned>((samples + CUT_THREADS - 1) / CUT_THREADS), CUT_THREADS, 0,
-                   stream->handle>>>(cuts, samples);
-    LAUNCH_CHECK();
+    launch_chained(clear_kernel,
+                   dim3(static_cast<unsigned>((samples + CUT_THREADS - 1) / CUT_THREADS)),
+                   dim3(CUT_THREADS), 0, stream->handle, cuts, samples);
 }
 
 // NULL when the row is inert.
@@ -77,10 +92,15 @@ static __device__ const struct slot_sampling *sampling_of(const struct sample_cu
     return &op.slots.slots[op.tables.sample_slots[sample]].sampling;
 }
 
-static __global__ void cut_begin_kernel(struct sample_cut op)
+// grid rows.
+static __global__ void cut_begin_kernel(const struct sample_cut op)
 {
-    int row = static_cast<int>(threadIdx.x);
-    if (row >= op.rows_count)
+    int row = static_cast<int>(blockIdx.x);
+    pdl_wait();
+    pdl_trigger();
+    for (int bin = static_cast<int>(threadIdx.x); bin < SAMPLE_CUT_BINS; bin += CUT_THREADS)
+        bins_of(op.bins, row)[bin] = 0;
+    if (threadIdx.x > 0)
         return;
     struct sample_cut_state *state = &op.states[row];
     state->maximum = state->cut = -INFINITY;
@@ -98,71 +118,71 @@ static __global__ void cut_begin_kernel(struct sample_cut op)
 extern "C" void sample_cut_begin(struct stream *stream, const struct sample_cut *op)
 {
     ASSERT(op->rows_count <= SAMPLE_CUT_ROWS_MAX);
-    cut_begin_kernel<<<1, SAMPLE_CUT_ROWS_MAX, 0, stream->handle>>>(*op);
-    LAUNCH_CHECK();
+    if (op->rows_count == 0)
+        return;
+    launch_chained(cut_begin_kernel, dim3(static_cast<unsigned>(op->rows_count)), dim3(CUT_THREADS),
+                   0, stream->handle, *op);
 }
 
-static __device__ double weight_of(float logit, const struct sample_cut_state &state,
-                                   const struct slot_sampling &sampling, enum sample_cut_kind kind)
+// What a logit counts, in units of a bin.
+static __device__ uint64_t weight_of(float logit, const struct sample_cut_state &state,
+                                     const struct slot_sampling &sampling,
+                                     enum sample_cut_kind kind)
 {
     if (kind == SAMPLE_CUT_COUNT)
         return 1;
-    return exp((static_cast<double>(logit) - static_cast<double>(state.maximum)) /
-               static_cast<double>(sampling.temperature));
+    double mass = exp((static_cast<double>(logit) - static_cast<double>(state.maximum)) /
+                      static_cast<double>(sampling.temperature));
+    return __double2ull_rn(mass * MASS_UNITS);
 }
 
-// What a pass over a row's logits counts.
-struct cut_pass {
-    const struct sample_cut_state *state;
-    const struct slot_sampling *sampling;
-    enum sample_cut_kind kind;
-    int level;
-};
-
-// Adds a chunk of logits to this thread's bins, in id order.
-static __device__ void add_chunk(double sums[OWN_BINS], const float *chunk, int count,
-                                 const cut_pass &pass)
+// One bin's halves in shared memory; 64-bit atomics there are loops.
+static __device__ void add_to_bin(unsigned *low, unsigned *high, uint64_t weight)
 {
-    int shift = level_shift(pass.level), bits = level_bits(pass.level);
-    uint32_t first = threadIdx.x * OWN_BINS;
-    for (int i = 0; i < count; i++) {
-        uint32_t key = key_of(chunk[i]);
-        bool other = pass.level > 0 && (key >> (shift + bits)) != pass.state->key >> (shift + bits);
-        uint32_t own = ((key >> shift) & ((1u << bits) - 1)) - first;
-        if (own < OWN_BINS && !other && chunk[i] >= pass.state->cut) {
-#pragma unroll
-            for (uint32_t b = 0; b < OWN_BINS; b++)
-                sums[b] +=
-                    b == own ? weight_of(chunk[i], *pass.state, *pass.sampling, pass.kind) : 0.0;
-        }
-    }
+    unsigned part = static_cast<unsigned>(weight), upper = static_cast<unsigned>(weight >> 32);
+    unsigned before = atomicAdd(low, part);
+    upper += before + part < before;
+    if (upper > 0)
+        atomicAdd(high, upper);
 }
 
-// grid rows.
-static __global__ void histogram_kernel(struct sample_cut op, enum sample_cut_kind kind, int level)
+// grid (parts of a row, rows).
+static __global__ void histogram_kernel(const struct sample_cut op, enum sample_cut_kind kind,
+                                        int level)
 {
-    __shared__ float chunk[CUT_CHUNK];
-    int row = static_cast<int>(blockIdx.x);
+    __shared__ unsigned low[SAMPLE_CUT_BINS], high[SAMPLE_CUT_BINS];
+    int row = static_cast<int>(blockIdx.y);
+    for (int bin = static_cast<int>(threadIdx.x); bin < SAMPLE_CUT_BINS; bin += CUT_THREADS)
+        low[bin] = high[bin] = 0;
+    pdl_wait();
+    pdl_trigger();
     const struct slot_sampling *sampling = sampling_of(op, row);
-    struct sample_cut_state *state = &op.states[row];
-    int active = level == 0 ? sampling != NULL && has(*sampling, kind) : state->active;
-    int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
-    const float *logits = op.logits + static_cast<int64_t>(op.rows[row]) * op.vocab_count;
-    double sums[OWN_BINS] = {0};
-    for (int first = 0; first < count && active; first += CUT_CHUNK) {
-        int n = min(CUT_CHUNK, count - first);
-        __syncthreads();
-        for (int i = static_cast<int>(threadIdx.x); i < n; i += CUT_THREADS)
-            chunk[i] = logits[first + i];
-        __syncthreads();
-        add_chunk(sums, chunk, n, {state, sampling, kind, level});
-    }
-    double *bins = op.bins + static_cast<int64_t>(row) * SAMPLE_CUT_BINS + threadIdx.x * OWN_BINS;
-    for (int b = 0; b < OWN_BINS; b++)
-        bins[b] = sums[b];
+    struct sample_cut_state *stored = &op.states[row];
+    const struct sample_cut_state state = *stored;
+    bool active = level == 0 ? sampling != NULL && has(*sampling, kind) : state.active != 0;
     __syncthreads();
-    if (threadIdx.x == 0 && level == 0)
-        state->active = active;
+    if (!active)
+        return;
+    int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
+    int width = (count + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x);
+    int first = static_cast<int>(blockIdx.x) * width, end = min(first + width, count);
+    int shift = level_shift(level), bits = level_bits(level);
+    const float *logits = op.logits + static_cast<int64_t>(op.rows[row]) * op.vocab_count;
+    for (int i = first + static_cast<int>(threadIdx.x); i < end; i += CUT_THREADS) {
+        uint32_t key = key_of(logits[i]);
+        // Of another branch than the one decided, already out, or no number.
+        bool other = level > 0 && (key >> (shift + bits)) != state.key >> (shift + bits);
+        if (other || !(logits[i] >= state.cut))
+            continue;
+        uint32_t bin = (key >> shift) & ((1u << bits) - 1);
+        add_to_bin(&low[bin], &high[bin], weight_of(logits[i], state, *sampling, kind));
+    }
+    __syncthreads();
+    for (int bin = static_cast<int>(threadIdx.x); bin < SAMPLE_CUT_BINS; bin += CUT_THREADS) {
+        uint64_t weight = static_cast<uint64_t>(high[bin]) << 32 | low[bin];
+        if (weight > 0)
+            atomicAdd(&bins_of(op.bins, row)[bin], static_cast<unsigned long long>(weight));
+    }
 }
 
 extern "C" void sample_cut_histogram(struct stream *stream, const struct sample_cut *op,
@@ -170,74 +190,142 @@ extern "C" void sample_cut_histogram(struct stream *stream, const struct sample_
 {
     if (op->rows_count == 0)
         return;
-    histogram_kernel<<<static_cast<unsigned>(op->rows_count), CUT_THREADS, 0, stream->handle>>>(
-        *op, kind, level);
-    LAUNCH_CHECK();
+    int parts = CUT_BLOCKS / op->rows_count;
+    parts = parts > CUT_PARTS_MAX ? CUT_PARTS_MAX : parts < 1 ? 1 : parts;
+    launch_chained(histogram_kernel,
+                   dim3(static_cast<unsigned>(parts), static_cast<unsigned>(op->rows_count)),
+                   dim3(CUT_THREADS), 0, stream->handle, *op, kind, level);
 }
 
-static __device__ double bin_of(const struct sample_cut &op, int row, int bin)
+// The bin of all ranks. Integers: their sum has no order.
+static __device__ uint64_t bin_of(const struct sample_cut &op, int row, int bin)
 {
-    double sum = 0;
-    for (int rank = 0; rank < op.ranks; rank++) {
-        int64_t at = static_cast<int64_t>(rank) * op.rows_count + row;
-        sum += op.gathered[at * SAMPLE_CUT_BINS + bin];
-    }
+    uint64_t sum = 0;
+    for (int rank = 0; rank < op.ranks; rank++)
+        sum += bins_of(op.gathered, rank * op.rows_count + row)[bin];
     return sum;
 }
 
-static __device__ void set_target(const struct sample_cut &op, int row, enum sample_cut_kind kind)
+// The sum over the threads above this one, and over all.
+static __device__ uint64_t sum_above(uint64_t own, uint64_t *all, uint64_t *shared)
 {
-    struct sample_cut_state *state = &op.states[row];
-    const struct slot_sampling *sampling = sampling_of(op, row);
-    double total = 0;
-    for (int bin = SAMPLE_CUT_BINS - 1; bin >= 0; bin--)
-        total += bin_of(op, row, bin);
-    state->key = 0;
-    state->above = 0;
-    state->target = kind == SAMPLE_CUT_COUNT ? static_cast<double>(sampling->top_k)
-                                             : static_cast<double>(sampling->top_p) * total;
-    if (state->target >= total)
-        state->active = 0;
+    int thread = static_cast<int>(threadIdx.x);
+    shared[thread] = own;
+    __syncthreads();
+    for (int step = 1; step < CUT_THREADS; step *= 2) {
+        uint64_t other = thread + step < CUT_THREADS ? shared[thread + step] : 0;
+        __syncthreads();
+        shared[thread] += other;
+        __syncthreads();
+    }
+    *all = shared[0];
+    return shared[thread] - own;
 }
 
-// A thread per row.
-static __global__ void narrow_kernel(struct sample_cut op, enum sample_cut_kind kind, int level)
+// Decided by one thread: the bits of a level, and what the bins above them hold.
+static __device__ void decide(struct sample_cut_state *state, int bin, uint64_t above, int level)
 {
-    int row = static_cast<int>(threadIdx.x), lowest = -1;
-    if (row >= op.rows_count || !op.states[row].active)
-        return;
-    struct sample_cut_state *state = &op.states[row];
-    if (level == 0)
-        set_target(op, row, kind);
-    double above_lowest = 0;
-    for (int bin = SAMPLE_CUT_BINS - 1; bin >= 0 && state->active; bin--) {
-        double weight = bin_of(op, row, bin);
-        if (!(weight > 0))
-            continue;
-        lowest = bin;
-        above_lowest = state->above;
-        if (state->above + weight >= state->target)
-            break;
-        state->above += weight;
-    }
-    if (lowest < 0)
-        return;
-    state->above = above_lowest;
-    state->key |= static_cast<uint32_t>(lowest) << level_shift(level);
+    state->above = static_cast<double>(above);
+    state->key |= static_cast<uint32_t>(bin) << level_shift(level);
     if (level == SAMPLE_CUT_LEVELS - 1)
         state->cut = value_of(state->key);
+}
+
+// What this thread's bins hold of a row.
+struct own_bins {
+    uint64_t weights[OWN_BINS];
+    uint64_t above; // what all higher bins and the levels before hold
+};
+
+// The thread in whose bins the target is reached decides; when rounding keeps the sum below it,
+// the lowest bin that holds anything completes it.
+static __device__ void narrow_row(struct sample_cut_state *state, const own_bins &own,
+                                  uint64_t target, int level)
+{
+    __shared__ int lowest;
+    __shared__ bool reached;
+    int first = static_cast<int>(threadIdx.x) * OWN_BINS;
+    uint64_t above = own.above, above_lowest = above;
+    int own_lowest = INT_MAX;
+    if (threadIdx.x == 0) {
+        lowest = INT_MAX;
+        reached = false;
+    }
+    __syncthreads();
+    for (int b = OWN_BINS - 1; b >= 0; b--) {
+        uint64_t weight = own.weights[b];
+        if (weight == 0)
+            continue;
+        own_lowest = first + b;
+        above_lowest = above;
+        if (above < target && above + weight >= target) {
+            reached = true;
+            decide(state, first + b, above, level);
+            break;
+        }
+        above += weight;
+    }
+    if (own_lowest < INT_MAX)
+        atomicMin(&lowest, own_lowest);
+    __syncthreads();
+    if (!reached && own_lowest == lowest && lowest < INT_MAX)
+        decide(state, own_lowest, above_lowest, level);
+}
+
+// grid rows. Leaves the shard's bins empty for the next level.
+static __global__ void narrow_kernel(const struct sample_cut op, enum sample_cut_kind kind,
+                                     int level)
+{
+    __shared__ uint64_t shared[CUT_THREADS];
+    int row = static_cast<int>(blockIdx.x), first = static_cast<int>(threadIdx.x) * OWN_BINS;
+    pdl_wait();
+    pdl_trigger();
+    struct sample_cut_state *state = &op.states[row];
+    const struct slot_sampling *sampling = sampling_of(op, row);
+    bool active = level == 0 ? sampling != NULL && has(*sampling, kind) : state->active != 0;
+    own_bins own;
+    uint64_t sum = 0, total;
+    for (int b = 0; b < OWN_BINS && active; b++) {
+        own.weights[b] = bin_of(op, row, first + b);
+        sum += own.weights[b];
+    }
+    // Rounded where they are stored, but alike for all threads.
+    double target = state->target;
+    uint64_t before = level == 0 ? 0 : __double2ull_rn(state->above);
+    own.above = before + sum_above(active ? sum : 0, &total, shared);
+    for (int b = 0; b < OWN_BINS; b++)
+        bins_of(op.bins, row)[first + b] = 0;
+    if (active && level == 0) {
+        double mass = static_cast<double>(total);
+        target = kind == SAMPLE_CUT_COUNT ? static_cast<double>(sampling->top_k)
+                                          : static_cast<double>(sampling->top_p) * mass;
+        active = target < mass; // else everything is kept
+    }
+    __syncthreads(); // all have read the state
+    if (threadIdx.x == 0 && level == 0) {
+        state->key = 0;
+        state->target = target;
+        state->active = active;
+    }
+    __syncthreads();
+    if (active)
+        narrow_row(state, own, __double2ull_ru(target), level);
 }
 
 extern "C" void sample_cut_narrow(struct stream *stream, const struct sample_cut *op,
                                   enum sample_cut_kind kind, int level)
 {
-    narrow_kernel<<<1, SAMPLE_CUT_ROWS_MAX, 0, stream->handle>>>(*op, kind, level);
-    LAUNCH_CHECK();
+    if (op->rows_count == 0)
+        return;
+    launch_chained(narrow_kernel, dim3(static_cast<unsigned>(op->rows_count)), dim3(CUT_THREADS), 0,
+                   stream->handle, *op, kind, level);
 }
 
 static __global__ void cut_end_kernel(struct sample_cut op)
 {
     int row = static_cast<int>(threadIdx.x);
+    pdl_wait();
+    pdl_trigger();
     if (row >= op.rows_count)
         return;
     const struct slot_sampling *sampling = sampling_of(op, row);
@@ -254,6 +342,5 @@ static __global__ void cut_end_kernel(struct sample_cut op)
 
 extern "C" void sample_cut_end(struct stream *stream, const struct sample_cut *op)
 {
-    cut_end_kernel<<<1, SAMPLE_CUT_ROWS_MAX, 0, stream->handle>>>(*op);
-    LAUNCH_CHECK();
+    launch_chained(cut_end_kernel, dim3(1), dim3(SAMPLE_CUT_ROWS_MAX), 0, stream->handle, *op);
 }

@@ -10,12 +10,13 @@
 //           [ranks, samples]; bins [rows_count, SAMPLE_CUT_BINS] f64; gathered bins [ranks,
 //           rows_count, SAMPLE_CUT_BINS]; cuts [samples] f32
 //   needs   rows_count <= SAMPLE_CUT_ROWS_MAX
-//   launch  a block of 256 per row and pass, eight bins a thread
+//   launch  blocks of 256 over parts of the rows add to bins; a block per row, eight bins a thread,
+//           narrows
 //   moves   rows_count * vocab own * 4 bytes a pass, three passes for top-k, three for top-p
-//   limit   a pass reads 1 MB a row of 248,320 logits, 0.2 us at 4.6 TB/s; the scan of all logits
-//           by every thread takes far longer and is to be replaced for k up to 64
-//   error   mass sums in f64, in id order within a shard and in rank order over them; a logit whose
-//           cumulative mass is closer to p than their rounding may fall on either side
+//   limit   a pass reads 1 MB a row of 248,320 logits, 0.2 us at 4.6 TB/s; latency for few rows
+//   error   mass sums in f64 in id order within a shard and in rank order over them, or in units of
+//           2^-44 of the largest logit's mass (CUDA); a logit whose cumulative mass is closer to p
+//           than their rounding, 2^-27 of all, may fall on either side
 //   source  order of the filters and what each keeps: TopKLogitsWarper, TopPLogitsWarper,
 //           MinPLogitsWarper of HF transformers
 #pragma once
@@ -23,7 +24,7 @@
 #include "kernels/sample.h"
 
 enum {
-    SAMPLE_CUT_ROWS_MAX = 16, // at once; more rows take turns
+    SAMPLE_CUT_ROWS_MAX = 64, // at once; more rows take turns
     SAMPLE_CUT_BINS = 2048,
     SAMPLE_CUT_LEVELS = 3, // 11 + 11 + 10 bits of a logit
 };
@@ -53,7 +54,7 @@ struct sample_cut {
     struct sample_cut_state *states;           // [rows_count]
     const struct sample_candidate *candidates; // gathered [ranks, samples], of an uncut pass
     int ranks;
-    double *bins;           // [rows_count, SAMPLE_CUT_BINS] of this shard
+    double *bins;           // [rows_count, SAMPLE_CUT_BINS] of this shard; CUDA: as integers
     const double *gathered; // [ranks, rows_count, SAMPLE_CUT_BINS]
     float *cuts;            // [samples]
 };

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // sample_penalty.cu -- counts by one thread a row of the step (a row's tokens may repeat),
-// penalties by a block a sampled row.
+// penalties by blocks over parts of the sampled rows.
 #include "kernels/device/launch.cuh"
 
 extern "C" {
 #include "kernels/sample_penalty.h"
 }
 
-enum { PENALTY_THREADS = 256 };
+enum {
+    PENALTY_THREADS = 256,
+    PENALTY_BLOCKS = 528, // over few rows: 4 on each of 132 multiprocessors
+    PENALTY_PARTS_MAX = 64,
+};
 
 static ON_BOTH_SIDES bool keeps_counts(const struct slot_sampling &sampling)
 {
@@ -194,10 +198,12 @@ static __device__ float penalised(float logit, uint32_t count, const struct slot
     return logit;
 }
 
-// grid rows_count: a row's counted tokens and the drafts before it.
-static __global__ void penalty_kernel(struct sample_penalty op)
+// grid (parts of a row, rows_count): a row's counted tokens and the drafts before it.
+static __global__ void penalty_kernel(const struct sample_penalty op)
 {
-    int32_t sample = op.rows[blockIdx.x];
+    pdl_wait();
+    pdl_trigger();
+    int32_t sample = op.rows[blockIdx.y];
     int32_t position = op.tables.sample_positions[sample];
     if (position < 0)
         return;
@@ -205,7 +211,9 @@ static __global__ void penalty_kernel(struct sample_penalty op)
     const struct slot_sampling &sampling = op.slots.slots[slot].sampling;
     float *logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
     const uint16_t *counts = op.counts + static_cast<int64_t>(slot) * op.vocab_count;
-    for (int i = static_cast<int>(threadIdx.x); i < op.vocab_count && keeps_counts(sampling);
+    int width = (op.vocab_count + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x);
+    int first = static_cast<int>(blockIdx.x) * width, end = min(first + width, op.vocab_count);
+    for (int i = first + static_cast<int>(threadIdx.x); i < end && keeps_counts(sampling);
          i += PENALTY_THREADS) {
         uint32_t count = counts[i] + drafts_before(op.tables, token, op.vocab_first + i);
         if (count != 0)
@@ -215,7 +223,7 @@ static __global__ void penalty_kernel(struct sample_penalty op)
     for (int i = static_cast<int>(threadIdx.x);
          i < sampling.stop_count && position < sampling.stops_from; i += PENALTY_THREADS) {
         int32_t own = sampling.stop_ids[i] - op.vocab_first;
-        if (own >= 0 && own < op.vocab_count)
+        if (own >= first && own < end)
             logits[own] = -INFINITY;
     }
 }
@@ -224,7 +232,9 @@ extern "C" void sample_penalty(struct stream *stream, const struct sample_penalt
 {
     if (op->rows_count == 0)
         return;
-    penalty_kernel<<<static_cast<unsigned>(op->rows_count), PENALTY_THREADS, 0, stream->handle>>>(
-        *op);
-    LAUNCH_CHECK();
+    int parts = PENALTY_BLOCKS / op->rows_count;
+    parts = parts > PENALTY_PARTS_MAX ? PENALTY_PARTS_MAX : parts < 1 ? 1 : parts;
+    launch_chained(penalty_kernel,
+                   dim3(static_cast<unsigned>(parts), static_cast<unsigned>(op->rows_count)),
+                   dim3(PENALTY_THREADS), 0, stream->handle, *op);
 }

@@ -12,7 +12,8 @@
 //           rows [rows_count] index of the sampled rows that have penalties or banned stops;
 //           page_tokens [pages, 64]
 //   needs   counts zeroed when a slot opens; every token told once
-//   launch  a block of 256 per sampled row, one thread per row of the step for counts
+//   launch  blocks of 256 over parts of the sampled rows, one thread per row of the step for
+//           counts
 //   moves   rows_count * vocab own * 6 bytes
 //   limit   HBM: 248,320 logits and counts are 1.5 MB a row, 0.3 us at 4.6 TB/s
 //   error   exact but for the f32 rounding of each of the three operations

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// slots.cu -- the rules of kernels/slots.h, a thread per opening, page list or row: latency only.
+// slots.cu -- the rules of kernels/slots.h, a thread or a block per opening, page list or row:
+// latency only.
 #include "kernels/device/launch.cuh"
 
 extern "C" {
@@ -89,7 +90,7 @@ static __device__ int decode_tokens(const struct slot &slot, int token_count)
     return max(tokens, 0);
 }
 
-// Of kind none, which looks like a decode row whose tokens do not run.
+// Of kind none, which looks like a decode row whose tokens do not run. One thread.
 static __device__ int begin_none(const struct step_tables &tables, const struct step_row &row)
 {
     for (int i = 0; i < row.token_count; i++) {
@@ -101,6 +102,7 @@ static __device__ int begin_none(const struct step_tables &tables, const struct 
     return 0;
 }
 
+// One thread.
 static __device__ int begin_decode(const struct step_tables &tables, const struct step_row &row,
                                    const struct slot &slot)
 {
@@ -117,17 +119,18 @@ static __device__ int begin_decode(const struct step_tables &tables, const struc
     return active;
 }
 
+// All threads of the block.
 static __device__ int begin_prefill(const struct step_tables &tables, const struct step_row &row,
                                     const struct slot &slot)
 {
     int active = slot.end == SLOT_RUNS ? row.token_count : 0;
-    for (int i = 0; i < row.token_count; i++) {
+    for (int i = static_cast<int>(threadIdx.x); i < row.token_count; i += SLOT_THREADS) {
         int token = row.token_first + i;
         tables.token_positions[token] = active > 0 ? slot.position + i : -1;
         if (active == 0)
             tables.token_ids[token] = -1;
     }
-    if (row.sample != 0) {
+    if (row.sample != 0 && threadIdx.x == 0) {
         tables.sample_tokens[row.sample_first] = row.token_first + row.token_count - 1;
         tables.sample_positions[row.sample_first] = active > 0 ? slot.position + active : -1;
         tables.sample_slots[row.sample_first] = row.slot;
@@ -135,18 +138,22 @@ static __device__ int begin_prefill(const struct step_tables &tables, const stru
     return active;
 }
 
-static __global__ void begin_kernel(struct slots slots, struct step_tables tables)
+// grid rows_count: a prompt has thousands of tokens.
+static __global__ void begin_kernel(const struct slots slots, const struct step_tables tables)
 {
-    int i = thread_index();
-    if (i >= tables.rows_count)
-        return;
+    int i = static_cast<int>(blockIdx.x), active = 0;
+    pdl_wait();
+    pdl_trigger();
     const struct step_row row = tables.rows[i];
     const struct slot &slot = slots.slots[row.slot];
-    for (int token = 0; token < row.token_count; token++)
+    for (int token = static_cast<int>(threadIdx.x); token < row.token_count; token += SLOT_THREADS)
         tables.token_rows[row.token_first + token] = i;
-    tables.active_count[i] = row.kind == ROW_NONE     ? begin_none(tables, row)
-                             : row.kind == ROW_DECODE ? begin_decode(tables, row, slot)
-                                                      : begin_prefill(tables, row, slot);
+    if (row.kind == ROW_PREFILL)
+        active = begin_prefill(tables, row, slot);
+    else if (threadIdx.x == 0)
+        active = row.kind == ROW_NONE ? begin_none(tables, row) : begin_decode(tables, row, slot);
+    if (threadIdx.x == 0)
+        tables.active_count[i] = active;
 }
 
 extern "C" void slots_begin(struct stream *stream, const struct slots *slots,
@@ -154,9 +161,8 @@ extern "C" void slots_begin(struct stream *stream, const struct slots *slots,
 {
     if (tables->rows_count == 0)
         return;
-    begin_kernel<<<blocks_for(tables->rows_count), SLOT_THREADS, 0, stream->handle>>>(*slots,
-                                                                                      *tables);
-    LAUNCH_CHECK();
+    launch_chained(begin_kernel, dim3(static_cast<unsigned>(tables->rows_count)),
+                   dim3(SLOT_THREADS), 0, stream->handle, *slots, *tables);
 }
 
 // ---- end ----
@@ -193,10 +199,12 @@ static __device__ void end_decode(struct slot *slot, struct row_result *result,
     slot->parity = 1 - slot->parity;
 }
 
-static __global__ void end_kernel(struct slots slots, struct step_tables tables,
+static __global__ void end_kernel(const struct slots slots, const struct step_tables tables,
                                   const int32_t *sampled, struct row_result *results)
 {
     int i = thread_index();
+    pdl_wait();
+    pdl_trigger();
     if (i >= tables.rows_count)
         return;
     const struct step_row row = tables.rows[i];
@@ -231,7 +239,6 @@ extern "C" void slots_end(struct stream *stream, const struct slots *slots,
 {
     if (tables->rows_count == 0)
         return;
-    end_kernel<<<blocks_for(tables->rows_count), SLOT_THREADS, 0, stream->handle>>>(
-        *slots, *tables, sampled, results);
-    LAUNCH_CHECK();
+    launch_chained(end_kernel, dim3(blocks_for(tables->rows_count)), dim3(SLOT_THREADS), 0,
+                   stream->handle, *slots, *tables, sampled, results);
 }

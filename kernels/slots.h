@@ -6,7 +6,7 @@
 //   shape   slots [slots_count]; block_table [slots_count, pages_per_sequence];
 //           rows [rows_count]; tokens [tokens_count]
 //   needs   a slot at most once in a step's rows; rows sorted: decode rows first
-//   launch  a thread per row, a block per list of pages
+//   launch  a block per row or list of pages; a thread per row that ends
 //   moves   a few bytes a row: latency only
 //   limit   latency: about 2 us a kernel
 //   error   integers: exact

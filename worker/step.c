@@ -84,6 +84,8 @@ static void carve_device(struct step_engine *engine, struct carver *carver)
     t->sample_slots = (int32_t *)carve(carver, samples, sizeof(int32_t));
     engine->candidates_dev =
         (struct sample_candidate *)carve(carver, samples, sizeof(struct sample_candidate));
+    engine->parts_dev = (struct sample_candidate *)carve(carver, SAMPLE_PARTS + samples,
+                                                         sizeof(struct sample_candidate));
     engine->gathered_dev = engine->candidates_dev; // with nobody to gather from
     if (ranks > 1) {
         engine->gathered_dev = (struct sample_candidate *)carve(carver, ranks * samples,

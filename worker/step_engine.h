@@ -63,6 +63,7 @@ struct step_engine {
     struct step_tables tables_dev;           // counts are set per step
     struct sample_candidate *candidates_dev; // [samples]
     struct sample_candidate *gathered_dev;   // [ranks, samples]
+    struct sample_candidate *parts_dev;      // [SAMPLE_PARTS + samples]
     int32_t *sampled_dev;                    // [samples]
     struct sample_cut_state *cut_states_dev; // [SAMPLE_CUT_ROWS_MAX]
     double *bins_dev;                        // [SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]

@@ -31,6 +31,7 @@ void step_queue_candidates(const struct step_engine *engine, const struct step_t
                                     .vocab_real = engine->options.vocab_real,
                                     .cuts = cuts_dev,
                                     .candidates = engine->candidates_dev,
+                                    .parts = engine->parts_dev,
                                 });
     if (model->shard.ranks == 1)
         return; // gathered_dev is candidates_dev

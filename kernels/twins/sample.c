@@ -119,19 +119,18 @@ struct pick_arguments {
     int ranks;
 };
 
-static uint64_t hash_bytes(uint64_t hash, uint64_t value, int bytes)
+// The finaliser of splitmix64.
+static uint64_t mix(uint64_t z)
 {
-    for (int i = 0; i < bytes; i++) {
-        hash ^= (value >> (8 * i)) & 0xff;
-        hash *= 0x100000001b3u;
-    }
-    return hash;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
 }
 
 static void run_pick(const void *arguments)
 {
     const struct pick_arguments *op = arguments;
-    uint64_t hash = hash_bytes(0xcbf29ce484222325u, *op->step, 8);
+    uint64_t seed = mix(*op->step), hash = seed;
     int samples = op->tables.samples_count;
     for (int sample = 0; sample < samples; sample++) {
         struct sample_candidate best = {.value = -INFINITY, .id = -1};
@@ -147,8 +146,9 @@ static void run_pick(const void *arguments)
         op->tokens[sample] = best.id;
         if (op->tables.sample_slots[sample] < 0)
             continue;
-        hash = hash_bytes(hash, (uint32_t)op->tables.sample_slots[sample], 4);
-        hash = hash_bytes(hash, (uint32_t)best.id, 4);
+        uint64_t place = (uint64_t)op->tables.sample_slots[sample] << 32 |
+                         (uint32_t)op->tables.sample_positions[sample];
+        hash += mix(mix(seed + place) + (uint32_t)best.id);
     }
     *op->hash = hash;
 }

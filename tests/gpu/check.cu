@@ -120,6 +120,11 @@ void check_end()
                check_numbers.relative, check_numbers.of_bound);
     printf("%s%s\n", failed ? "  " : "", state.failure);
     fflush(stdout);
+    check_drop();
+}
+
+void check_drop()
+{
     for (int i = 0; i < state.arrays_count; i++) {
         struct array *array = &state.arrays[i];
         free(array->host);

@@ -59,8 +59,10 @@ struct check_registration {
 // failure repeats.
 void check_begin(const char *format, ...) PRINTF_LIKE(1, 2);
 
-// Prints the check's one line.
+// Prints the check's one line and releases its arrays; check_drop only releases them, for
+// benchmarks that are set up like a check.
 void check_end();
+void check_drop();
 
 // Marks the running check as failed and says why; later words of the same check are dropped.
 void check_fail(const char *format, ...) PRINTF_LIKE(1, 2);
