@@ -99,6 +99,7 @@ static void carve_device(struct step_engine *engine, struct carver *carver)
     engine->gathered_bins_dev = engine->bins_dev;
     if (ranks > 1)
         engine->gathered_bins_dev = (double *)carve(carver, ranks * bins, sizeof(double));
+    engine->graphs.every_row_dev = (int32_t *)carve(carver, samples, sizeof(int32_t));
     engine->cuts_dev = (float *)carve(carver, samples, sizeof(float));
     if (engine->options.drafts_max > 0)
         carve_drafts(engine, carver);
@@ -251,11 +252,11 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
-    struct sample_penalty penalty = step_penalty_op(engine, sampling->penalty_count);
+    struct sample_penalty penalty = step_penalty_op(engine, sampling);
     if (tables->rows_count > 0) {
         slots_begin(model->stream, &model->state->slots, tables);
         step_queue_notes(engine, moves);
-        if (sampling->counts)
+        if (sampling->counts && tables->decode_rows < tables->rows_count)
             sample_penalty_prompt(model->stream, &penalty);
         model_forward(model, tables);
         step_queue_saves(engine, moves);
@@ -280,10 +281,12 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
     struct stream *stream = engine->options.model->stream;
     struct graph *graph = step_graphs_find(engine, &staging->upload, sampling, plan->draft);
     queue_upload(engine, &staging->upload, plan);
-    copy_up(stream, engine->upload_dev.cut_rows, staging->upload.cut_rows, sampling->cut_count,
-            sizeof(int32_t));
-    copy_up(stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
-            sampling->penalty_count, sizeof(int32_t));
+    if (graph == NULL) {
+        copy_up(stream, engine->upload_dev.cut_rows, staging->upload.cut_rows, sampling->cut_count,
+                sizeof(int32_t));
+        copy_up(stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
+                sampling->penalty_count, sizeof(int32_t));
+    }
     copy_up(stream, engine->upload_dev.loads, staging->upload.loads, moves->loads,
             sizeof *staging->upload.loads);
     copy_up(stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,

@@ -44,13 +44,21 @@ struct staging {
 
 enum { STEP_GRAPHS_MAX = 24 };
 
+// How much a recorded step does to choose its tokens.
+enum step_class {
+    STEP_CLASS_PLAIN, // the largest logit, perturbed or not
+    STEP_CLASS_FULL,  // penalties and cuts of every row that has them
+    STEP_CLASSES,
+};
+
 // Decode steps recorded at start, by drafts that a row verifies and makes, and by count of rows,
 // ascending.
 struct step_graphs {
     uint64_t launched; // steps that came from a graph
     int counts[STEP_VERIFY_MAX];
     int rows[STEP_VERIFY_MAX][STEP_GRAPHS_MAX];
-    struct graph *decode[STEP_VERIFY_MAX][STEP_GRAPHS_MAX];
+    struct graph *decode[STEP_CLASSES][STEP_VERIFY_MAX][STEP_GRAPHS_MAX];
+    int32_t *every_row_dev; // [samples] 0, 1, 2, ..: what full steps cut and penalise
 };
 
 struct step_engine {
@@ -87,6 +95,7 @@ struct step_engine {
 // Which sampled rows need more than the largest logit: known here, since a slot's parameters
 // never change.
 struct sampling_plan {
+    bool every_row;    // the counts are of all rows, which find out for themselves
     int cut_count;     // rows in cut_rows
     bool cut_by_count; // some row has top-k
     bool cut_by_mass;  // some row has top-p
@@ -127,8 +136,9 @@ void step_queue_saves(const struct step_engine *engine, const struct prefix_move
 
 // ---- step_sampling.c: from hidden rows to sampled ids ----
 
-// The penalty op over the first rows_count of the uploaded penalty rows.
-struct sample_penalty step_penalty_op(const struct step_engine *engine, int rows_count);
+// The penalty op over the rows that the sampling plan lists.
+struct sample_penalty step_penalty_op(const struct step_engine *engine,
+                                      const struct sampling_plan *sampling);
 // Queues logits, penalties, cuts and the choice of a token for every sampled row.
 void step_queue_sampling(const struct step_engine *engine, const struct sampling_plan *sampling);
 
@@ -145,9 +155,9 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
 enum status step_graphs_open(struct step_engine *engine, struct error *error) MUST_CHECK;
 void step_graphs_close(struct step_engine *engine);
 // The recorded step that can run these rows and make so many drafts, or NULL: some row is no decode
-// row, is sampled with cuts or penalties, or verifies another number of drafts than it makes, or
-// there are more than the largest graph has. Fills the staged rows up to the
-// graph's count.
+// row, or verifies another number of drafts than it makes, or there are more than the largest graph
+// has. Fills the staged rows up to the graph's count; what the sampling plan lists need not be
+// uploaded then.
 struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
                                const struct sampling_plan *sampling, int drafts);
 

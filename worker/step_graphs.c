@@ -3,6 +3,8 @@
 // that holds its rows and fills up with rows of no sequence. Host side only.
 #include "worker/step_engine.h"
 
+#include <stdlib.h>
+
 // At most a third of a step's rows are filling, and none up to four.
 static const int counts[] = {1,  2,  3,  4,   6,   8,   12,  16,  24,  32,
                              48, 64, 96, 128, 192, 256, 384, 512, 768, 1024};
@@ -16,18 +18,50 @@ static void set_counts(struct step_tables *tables, int rows, int verify)
     tables->verify = verify;
 }
 
+// What a class does to `samples` sampled rows.
+static struct sampling_plan plan_of(enum step_class class, int samples)
+{
+    if (class == STEP_CLASS_PLAIN)
+        return (struct sampling_plan){.cut_count = 0};
+    return (struct sampling_plan){.every_row = true,
+                                  .cut_count = samples,
+                                  .cut_by_count = true,
+                                  .cut_by_mass = true,
+                                  .penalty_count = samples,
+                                  .counts = true};
+}
+
 static enum status record(struct step_engine *engine, int rows, int drafts, struct error *error)
 {
     struct step_graphs *graphs = &engine->graphs;
     struct stream *stream = engine->options.model->stream;
-    struct sampling_plan plain = {.cut_count = 0};
     struct prefix_moves none = {.loads = 0};
-    int *count = &graphs->counts[drafts];
+    int index = graphs->counts[drafts]++;
+    graphs->rows[drafts][index] = rows;
     set_counts(&engine->tables_dev, rows, 1 + drafts);
-    stream_capture_begin(stream);
-    step_queue_rows(engine, &plain, &none, drafts);
-    TRY(stream_capture_end(stream, &graphs->decode[drafts][*count], error));
-    graphs->rows[drafts][(*count)++] = rows;
+    for (int class = 0; class < STEP_CLASSES; class ++) {
+        struct sampling_plan sampling =
+            plan_of((enum step_class) class, engine->tables_dev.samples_count);
+        stream_capture_begin(stream);
+        step_queue_rows(engine, &sampling, &none, drafts);
+        TRY(stream_capture_end(stream, &graphs->decode[class][drafts][index], error));
+    }
+    return OK;
+}
+
+// The rows' indices, for classes that leave it to a row whether it has something to do.
+static enum status fill_every_row(struct step_engine *engine, struct error *error)
+{
+    struct stream *stream = engine->options.model->stream;
+    size_t bytes = (size_t)engine->samples_max * sizeof(int32_t);
+    int32_t *rows = (int32_t *)malloc(bytes);
+    if (rows == NULL)
+        return error_set(error, E_SYSTEM, "no memory for the rows of a graph");
+    for (int i = 0; i < engine->samples_max; i++)
+        rows[i] = i;
+    stream_copy_to_device(stream, engine->graphs.every_row_dev, rows, bytes);
+    stream_synchronize(stream);
+    free(rows);
     return OK;
 }
 
@@ -45,6 +79,7 @@ static enum status record_all(struct step_engine *engine, int drafts, struct err
 
 enum status step_graphs_open(struct step_engine *engine, struct error *error)
 {
+    TRY(fill_every_row(engine, error));
     for (int drafts = 0; drafts <= engine->options.drafts_max; drafts++)
         TRY(record_all(engine, drafts, error));
     return OK;
@@ -53,8 +88,10 @@ enum status step_graphs_open(struct step_engine *engine, struct error *error)
 void step_graphs_close(struct step_engine *engine)
 {
     for (int drafts = 0; drafts < STEP_VERIFY_MAX; drafts++) {
-        for (int i = 0; i < engine->graphs.counts[drafts]; i++)
-            graph_close(engine->graphs.decode[drafts][i]);
+        for (int i = 0; i < engine->graphs.counts[drafts]; i++) {
+            for (int class = 0; class < STEP_CLASSES; class ++)
+                graph_close(engine->graphs.decode[class][drafts][i]);
+        }
         engine->graphs.counts[drafts] = 0;
     }
 }
@@ -81,7 +118,8 @@ struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
     struct step_graphs *graphs = &engine->graphs;
     struct step_tables *tables = &engine->tables_dev;
     bool plain = sampling->cut_count == 0 && sampling->penalty_count == 0 && !sampling->counts;
-    if (!plain || tables->rows_count == 0 || tables->decode_rows < tables->rows_count ||
+    enum step_class class = plain ? STEP_CLASS_PLAIN : STEP_CLASS_FULL;
+    if (tables->rows_count == 0 || tables->decode_rows < tables->rows_count ||
         tables->verify != 1 + drafts)
         return NULL;
     for (int i = 0; i < graphs->counts[drafts]; i++) {
@@ -91,7 +129,7 @@ struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
         fill_up(engine, up, rows, 1 + drafts);
         set_counts(tables, rows, 1 + drafts);
         graphs->launched++;
-        return graphs->decode[drafts][i];
+        return graphs->decode[class][drafts][i];
     }
     return NULL;
 }

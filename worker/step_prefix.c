@@ -59,7 +59,8 @@ void step_queue_recalls(const struct step_engine *engine, const struct prefix_mo
                         int openings_count)
 {
     const struct model *model = engine->options.model;
-    struct sample_penalty penalty = step_penalty_op(engine, 0);
+    struct sampling_plan none = {.penalty_count = 0};
+    struct sample_penalty penalty = step_penalty_op(engine, &none);
     if (moves->recalls)
         sample_penalty_recall(model->stream, &penalty, model->state->prefix.page_tokens,
                               engine->upload_dev.openings, openings_count);
@@ -68,7 +69,8 @@ void step_queue_recalls(const struct step_engine *engine, const struct prefix_mo
 void step_queue_notes(const struct step_engine *engine, const struct prefix_moves *moves)
 {
     const struct model *model = engine->options.model;
-    struct sample_penalty penalty = step_penalty_op(engine, 0);
+    struct sampling_plan none = {.penalty_count = 0};
+    struct sample_penalty penalty = step_penalty_op(engine, &none);
     if (moves->prefills && engine->options.memory.checkpoints > 0)
         sample_penalty_note(model->stream, &penalty, model->state->prefix.page_tokens);
 }

@@ -3,7 +3,8 @@
 // shard's candidates, cuts, the pick that all ranks make alike.
 #include "worker/step_engine.h"
 
-struct sample_penalty step_penalty_op(const struct step_engine *engine, int rows_count)
+struct sample_penalty step_penalty_op(const struct step_engine *engine,
+                                      const struct sampling_plan *sampling)
 {
     const struct model *model = engine->options.model;
     return (struct sample_penalty){
@@ -12,8 +13,9 @@ struct sample_penalty step_penalty_op(const struct step_engine *engine, int rows
         .logits = model->state->workspace.logits,
         .vocab_first = model->shard.vocab.first,
         .vocab_count = model->shard.vocab.count,
-        .rows = engine->upload_dev.penalty_rows,
-        .rows_count = rows_count,
+        .rows =
+            sampling->every_row ? engine->graphs.every_row_dev : engine->upload_dev.penalty_rows,
+        .rows_count = sampling->penalty_count,
         .counts = model->state->drawn_counts,
     };
 }
@@ -75,7 +77,9 @@ static void queue_cuts(const struct step_engine *engine, const struct sampling_p
     sample_cut_clear(model->stream, engine->cuts_dev, engine->tables_dev.samples_count);
     for (int first = 0; first < sampling->cut_count; first += SAMPLE_CUT_ROWS_MAX) {
         int rest = sampling->cut_count - first;
-        op.rows = engine->upload_dev.cut_rows + first;
+        const int32_t *rows =
+            sampling->every_row ? engine->graphs.every_row_dev : engine->upload_dev.cut_rows;
+        op.rows = rows + first;
         op.rows_count = rest < SAMPLE_CUT_ROWS_MAX ? rest : SAMPLE_CUT_ROWS_MAX;
         sample_cut_begin(model->stream, &op);
         if (sampling->cut_by_count)
@@ -91,7 +95,7 @@ void step_queue_sampling(const struct step_engine *engine, const struct sampling
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
     if (tables->samples_count > 0) {
-        struct sample_penalty penalty = step_penalty_op(engine, sampling->penalty_count);
+        struct sample_penalty penalty = step_penalty_op(engine, sampling);
         model_logits(model, tables, model->state->workspace.hidden);
         if (sampling->penalty_count > 0)
             sample_penalty(model->stream, &penalty);

@@ -426,8 +426,8 @@ static void plans_that_do_not_fit_are_refused_by_name(void **state)
     free(e);
 }
 
-// Five sequences, of which one is sampled with a temperature and one ends early; one more opens
-// beside them at step 8, when the decode rows are not alone.
+// Five sequences, of which one is sampled with a temperature and one ends early; one more, with
+// penalties and cuts, opens beside them at step 8, when the decode rows are not alone.
 static void make_crowd(struct step_plan *plan, uint64_t step, int32_t stop_id)
 {
     begin(plan, step);
@@ -447,6 +447,10 @@ static void make_crowd(struct step_plan *plan, uint64_t step, int32_t stop_id)
     }
     if (step == 8) {
         add_open(plan, 5, 20, 40);
+        plan->opens[0].temperature = 1.5f;
+        plan->opens[0].top_k = 20;
+        plan->opens[0].top_p = 0.9f;
+        plan->opens[0].presence = 1.5f;
         add_prefill(plan, 5, 20, true);
     }
 }
