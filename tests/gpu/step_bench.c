@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// step_bench.c -- whole steps of a dummy model without coordinator and sockets, two in flight as
+// when serving: step_bench MODEL_DIR CONTEXT STEPS ROWS [ROWS..] prints a JSON line per count of
+// rows for decoding behind CONTEXT tokens, with the bytes a step has to move and the share of
+// 4.6 TB/s reached, and one for the prefill before it. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "parallel/base/clock.h"
+#include "parallel/config.h"
+#include "parallel/memory_plan.h"
+#include "worker/loader.h"
+
+enum { ROWS_MAX = 1024, CHUNK_TOKENS = 8192, WAIT_MS_MAX = 120000 };
+
+struct bench {
+    struct model_config config;
+    struct shard shard;
+    struct memory_plan memory;
+    struct loader *loader;
+    struct step_plan plan;
+    struct report report;
+    uint64_t step; // number of the last plan submitted
+    int context, steps;
+};
+
+static void must(enum status status, const struct error *error)
+{
+    if (status != OK)
+        DIE("%s", error->text);
+}
+
+// Steps until at most `left` are in flight.
+static void drain(struct bench *b, uint64_t left)
+{
+    struct step_engine *engine = loader_engine(b->loader);
+    uint64_t limit_ns = clock_now_ns() + (uint64_t)WAIT_MS_MAX * CLOCK_NS_PER_MS;
+    while (step_begun(engine) - step_done(engine) > left) {
+        if (!step_next_report(engine, &b->report) && clock_now_ns() > limit_ns)
+            DIE("step %llu did not end", (unsigned long long)b->step);
+    }
+}
+
+static void submit(struct bench *b)
+{
+    struct error error = {.text = ""};
+    drain(b, 1);
+    b->plan.step = ++b->step;
+    b->plan.epoch = 1;
+    must(step_submit(loader_engine(b->loader), &b->plan, &error), &error);
+}
+
+static void add_open(struct bench *b, int slot)
+{
+    struct step_plan *plan = &b->plan;
+    int pages = b->memory.pages_per_sequence;
+    plan->opens[plan->opens_count++] = (struct step_open){.slot = slot,
+                                                          .prompt_tokens = b->context,
+                                                          .tokens_end = b->context + b->steps + 64,
+                                                          .seed = (uint64_t)slot};
+    plan->pages[plan->pages_count++] =
+        (struct step_pages){.slot = slot, .count = pages, .ids_first = plan->page_ids_count};
+    for (int i = 0; i < pages; i++)
+        plan->page_ids[plan->page_ids_count++] = slot * pages + i;
+}
+
+// Tokens first .. first + count of a slot's prompt, the last of which is sampled.
+static void add_prefill(struct bench *b, int slot, int first, int count)
+{
+    struct step_plan *plan = &b->plan;
+    bool last = first + count == b->context;
+    plan->rows[plan->rows_count++] = (struct step_plan_row){.slot = slot,
+                                                            .kind = STEP_ROW_PREFILL,
+                                                            .tokens_first = plan->tokens_count,
+                                                            .tokens_count = count,
+                                                            .token_next = last ? -1 : 1,
+                                                            .sample = last,
+                                                            .checkpoint = -1};
+    for (int i = 0; i < count; i++)
+        plan->tokens[plan->tokens_count++] = (int32_t)((uint32_t)(first + i + 1) * 2654435761u %
+                                                       (uint32_t)(1000 + slot) * 97 % 100000);
+}
+
+// Opens `rows` slots and runs their prompts in steps of CHUNK_TOKENS; returns the seconds.
+static double prefill(struct bench *b, int rows)
+{
+    int slot = 0, at = 0, most = b->memory.step_tokens;
+    most = most < CHUNK_TOKENS ? most : CHUNK_TOKENS;
+    uint64_t begun_ns = clock_now_ns();
+    while (slot < rows) {
+        int room = most;
+        step_plan_clear(&b->plan);
+        while (slot < rows && room > 0 && b->plan.opens_count < 32) {
+            int count = b->context - at < room ? b->context - at : room;
+            if (at == 0)
+                add_open(b, slot);
+            add_prefill(b, slot, at, count);
+            room -= count;
+            at += count;
+            if (at < b->context)
+                break;
+            at = 0;
+            slot++;
+        }
+        submit(b);
+    }
+    drain(b, 0);
+    return (double)(clock_now_ns() - begun_ns) * 1e-9;
+}
+
+static double decode(struct bench *b, int rows, int steps)
+{
+    step_plan_clear(&b->plan);
+    for (int slot = 0; slot < rows; slot++)
+        b->plan.rows[b->plan.rows_count++] =
+            (struct step_plan_row){.slot = slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
+    uint64_t begun_ns = clock_now_ns();
+    for (int i = 0; i < steps; i++)
+        submit(b);
+    drain(b, 0);
+    return (double)(clock_now_ns() - begun_ns) * 1e-9 / steps;
+}
+
+// Bytes that one decode step reads and writes at least: weights once, of the experts as many as
+// `rows` independent tokens pick on average; the embedding's rows only; states and keys.
+static double decode_bytes(const struct bench *b, int rows)
+{
+    const struct model_config *c = &b->config;
+    double experts = c->experts, hidden = c->hidden, attention = 0;
+    double bytes = (double)memory_plan_weight_bytes(c, &b->shard, false);
+    if (!c->tied)
+        bytes -= 2.0 * c->vocab * hidden;
+    if (c->experts > 0) {
+        double unused = pow(1 - c->experts_per_token / experts, rows);
+        bytes -= c->layers * experts * 3 * hidden * c->expert_intermediate * 2 * unused;
+    }
+    for (int i = 0; i < c->layers; i++)
+        attention += c->layer_is_attention[i];
+    bytes += rows * 2.0 * (double)memory_plan_slot_bytes(c, &b->shard);
+    return bytes + rows * attention * 4.0 * c->kv_heads * c->head_dim * b->context;
+}
+
+static void run(struct bench *b, const char *model, int rows)
+{
+    double prefill_s = prefill(b, rows), tokens = (double)rows * b->context;
+    printf("{\"op\": \"prefill\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
+           "\"s\": %.4f, \"tokens_per_s\": %.0f}\n",
+           model, rows, b->context, prefill_s, tokens / prefill_s);
+    decode(b, rows, 3);
+    double step_s = decode(b, rows, b->steps), bytes = decode_bytes(b, rows);
+    printf("{\"op\": \"decode\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
+           "\"us\": %.1f, \"tokens_per_s\": %.0f, \"bytes\": %.0f, \"percent_of_limit\": %.1f}\n",
+           model, rows, b->context, step_s * 1e6, rows / step_s, bytes,
+           100 * bytes / 4.6e12 / step_s);
+    fflush(stdout);
+}
+
+static void plan_memory(struct bench *b, int rows, struct error *error)
+{
+    struct memory_wishes wishes = {.bytes_free = runtime_bytes_free(),
+                                   .utilization = 0.95,
+                                   .sequences = rows,
+                                   .sequence_tokens = b->context + b->steps + 128,
+                                   .step_tokens = CHUNK_TOKENS};
+    must(memory_plan_make(&b->memory, &b->config, &b->shard, &wishes, error), error);
+    if (b->memory.sequences < rows || b->memory.pages < rows * b->memory.pages_per_sequence)
+        DIE("%d sequences of %d tokens do not fit: %d of %d pages do", rows, b->context + b->steps,
+            b->memory.sequences, b->memory.pages);
+}
+
+static void load(struct bench *b, const char *model_dir, struct error *error)
+{
+    struct loader_options options = {.model_dir = model_dir,
+                                     .load_format = LOAD_DUMMY,
+                                     .config = b->config,
+                                     .place = {.ranks = 1,
+                                               .epoch = 1,
+                                               .sequences = b->memory.sequences,
+                                               .sequence_tokens = b->memory.sequence_tokens,
+                                               .step_tokens = b->memory.step_tokens,
+                                               .pages = b->memory.pages,
+                                               .pages_per_sequence = b->memory.pages_per_sequence,
+                                               .vocab_real = b->config.vocab},
+                                     .ended_fd = eventfd(0, 0),
+                                     .notify_fd = eventfd(0, EFD_NONBLOCK)};
+    uint64_t one, begun_ns = clock_now_ns();
+    must(loader_start(&b->loader, &options, error), error);
+    if (read(options.ended_fd, &one, sizeof one) != (ssize_t)sizeof one)
+        DIE("the loader's eventfd cannot be read");
+    must(loader_result(b->loader, error), error);
+    printf("{\"op\": \"load\", \"model\": \"%s\", \"s\": %.3f}\n", model_dir,
+           (double)(clock_now_ns() - begun_ns) * 1e-9);
+}
+
+int main(int count, char **arguments)
+{
+    struct error error = {.text = ""};
+    struct bench *b = (struct bench *)calloc(1, sizeof *b);
+    int most = 0;
+    if (b == NULL || count < 5) {
+        fprintf(stderr, "usage: step_bench MODEL_DIR CONTEXT STEPS ROWS [ROWS..]\n");
+        return 1;
+    }
+    b->context = atoi(arguments[2]);
+    b->steps = atoi(arguments[3]);
+    for (int i = 4; i < count; i++)
+        most = atoi(arguments[i]) > most ? atoi(arguments[i]) : most;
+    must(runtime_open(0, &error), &error);
+    must(config_load(&b->config, arguments[1], &error), &error);
+    must(shard_make(&b->shard, &b->config, 0, 1, &error), &error);
+    plan_memory(b, most, &error);
+    must(step_plan_open(&b->plan, &error), &error);
+    b->report.rows = (struct step_result *)calloc(STEP_ROWS_MAX, sizeof *b->report.rows);
+    load(b, arguments[1], &error);
+    for (int i = 4; i < count; i++)
+        run(b, arguments[1], atoi(arguments[i]));
+    loader_close(b->loader);
+    step_plan_close(&b->plan);
+    free(b->report.rows);
+    free(b);
+    return 0;
+}
