@@ -225,7 +225,7 @@ void model_logits(const struct model *model, const struct step_tables *tables,
                   const bf16 *hidden_rows)
 {
     lm_head(model->stream, model->state->workspace.logits, hidden_rows, tables->sample_tokens,
-            &model->weights->lm_head, tables->samples_count);
+            &model->weights->lm_head, tables->samples_count, model->state->workspace.normed);
 }
 
 // The head's joined and projected input, into the residual stream.

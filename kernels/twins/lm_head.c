@@ -31,8 +31,9 @@ static void run(const void *arguments)
 }
 
 void lm_head(struct stream *stream, float *logits, const bf16 *hidden_rows,
-             const int32_t *sample_tokens, const struct weight *weight, int samples)
+             const int32_t *sample_tokens, const struct weight *weight, int samples, bf16 *gathered)
 {
+    (void)gathered; // rows are read where they are
     ASSERT(logits != NULL && hidden_rows != NULL && sample_tokens != NULL && samples >= 0);
     ASSERT(weight->format == WEIGHT_BF16 && weight->rows > 0 && weight->columns > 0);
     struct lm_head_arguments arguments = {logits, hidden_rows, sample_tokens, *weight, samples};

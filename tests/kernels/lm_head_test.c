@@ -30,7 +30,7 @@ static void multiplies_the_sampled_rows(void **state)
     const bf16 *hidden_rows = ops_bf16_wide(&ops, TOKENS * HIDDEN);
     struct weight weight = ops_weight(&ops, VOCAB, HIDDEN, 0);
     float *logits = ops_alloc(&ops, SAMPLES * VOCAB * sizeof *logits);
-    lm_head(ops.streams[0], logits, hidden_rows, sample_tokens, &weight, SAMPLES);
+    lm_head(ops.streams[0], logits, hidden_rows, sample_tokens, &weight, SAMPLES, NULL);
     ops_wait(&ops);
     for (int sample = 0; sample < SAMPLES; sample++) {
         for (int id = 0; id < VOCAB; id++) {
@@ -60,7 +60,7 @@ static void shards_and_single_rows_agree(void **state)
     const bf16 *hidden_rows = ops_bf16_wide(&ops, TOKENS * HIDDEN);
     struct weight whole = ops_weight(&ops, VOCAB, HIDDEN, 0);
     float *logits = ops_alloc(&ops, SAMPLES * VOCAB * sizeof *logits);
-    lm_head(ops.streams[0], logits, hidden_rows, sample_tokens, &whole, SAMPLES);
+    lm_head(ops.streams[0], logits, hidden_rows, sample_tokens, &whole, SAMPLES, NULL);
     for (int ranks = 2; ranks <= 8; ranks *= 2) {
         int own = VOCAB / ranks;
         for (int rank = 0; rank < ranks; rank++) {
@@ -69,7 +69,7 @@ static void shards_and_single_rows_agree(void **state)
             shard.data = weight_bf16(&whole) + rank * own * HIDDEN;
             float *part = ops_alloc(&ops, (size_t)own * sizeof *part);
             int sample = (rank * 7) % SAMPLES;
-            lm_head(ops.streams[0], part, hidden_rows, sample_tokens + sample, &shard, 1);
+            lm_head(ops.streams[0], part, hidden_rows, sample_tokens + sample, &shard, 1, NULL);
             ops_wait(&ops);
             assert_memory_equal(part, logits + sample * VOCAB + rank * own,
                                 (size_t)own * sizeof *part);
