@@ -105,36 +105,90 @@ struct part {
     int first, end;
     int32_t position, vocab_first;
     float cut;
+    bool aligned; // first and the row, for loads of four
 };
 
-// This thread's best. `best_about` is shared and holds ordered(): it only saves work, so that the
-// order of its changes does not show.
+// Four logits of a part, -infinity past its end. Rows are aligned where a shard's width is.
+static __device__ __forceinline__ float4 load_four(const part &part, int i)
+{
+    if (part.aligned && i + 4 <= part.end)
+        return *reinterpret_cast<const float4 *>(part.logits + i);
+    float4 four;
+    four.x = i < part.end ? part.logits[i] : -INFINITY;
+    four.y = i + 1 < part.end ? part.logits[i + 1] : -INFINITY;
+    four.z = i + 2 < part.end ? part.logits[i + 2] : -INFINITY;
+    four.w = i + 3 < part.end ? part.logits[i + 3] : -INFINITY;
+    return four;
+}
+
+// A logit that is not cut, of a row that is drawn from. `best_about` is shared and holds ordered():
+// it only saves work, so that the order of its changes does not show.
+static __device__ void draw_one(struct sample_candidate *best, const part &part,
+                                const struct slot_sampling &sampling, int i, int *best_about)
+{
+    struct sample_candidate one = nobody();
+    one.logit = part.logits[i];
+    one.id = part.vocab_first + i;
+    if (isfinite(one.logit)) {
+        float about = value_about(sampling, part.position, one.id, one.logit);
+        int known = *static_cast<volatile int *>(best_about);
+        if (ordered(about + sloppiness(about)) < known)
+            return;
+        atomicMax(best_about, ordered(about - sloppiness(about)));
+    }
+    one.value = value_of(sampling, part.position, one.id, one.logit);
+    one.maximum = best->maximum;
+    if (better(one, *best))
+        *best = one;
+}
+
+// This thread's best: of the lowest ids that have it. Nothing but -infinity and NaN: its lowest id.
 static __device__ struct sample_candidate
 scan(const part &part, const struct slot_sampling &sampling, int *best_about)
 {
     struct sample_candidate best = nobody();
     bool draws = sampling.temperature > 0;
-    for (int i = part.first + static_cast<int>(threadIdx.x); i < part.end; i += SAMPLE_THREADS) {
-        struct sample_candidate one = nobody();
-        one.logit = part.logits[i];
-        one.id = part.vocab_first + i;
-        best.maximum = one.logit > best.maximum ? one.logit : best.maximum;
-        if (!(one.logit >= part.cut) && part.cut > -INFINITY)
-            continue;
-        if (draws && isfinite(one.logit)) {
-            float about = value_about(sampling, part.position, one.id, one.logit);
-            int known = *static_cast<volatile int *>(best_about);
-            if (ordered(about + sloppiness(about)) < known)
-                continue;
-            atomicMax(best_about, ordered(about - sloppiness(about)));
+    float value = -INFINITY, maximum = -INFINITY;
+    int id = -1;
+    for (int i = part.first + 4 * static_cast<int>(threadIdx.x); i < part.end;
+         i += 4 * SAMPLE_THREADS) {
+        float4 four = load_four(part, i);
+        const float logits[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            bool in = i + k < part.end && !(part.cut > -INFINITY && !(logits[k] >= part.cut));
+            maximum = fmaxf(maximum, logits[k]); // a NaN loses
+            if (draws && in) {
+                draw_one(&best, part, sampling, i + k, best_about);
+            } else if (in && (logits[k] > value || id < 0)) {
+                value = isnan(logits[k]) ? -INFINITY : logits[k];
+                id = i + k;
+            }
         }
-        one.value = value_of(sampling, part.position, one.id, one.logit);
-        float maximum = best.maximum;
-        if (better(one, best))
-            best = one;
-        best.maximum = maximum;
     }
+    if (!draws && id >= 0) {
+        best.value = value;
+        best.id = part.vocab_first + id;
+        best.logit = part.logits[id];
+    }
+    best.maximum = maximum;
     return best;
+}
+
+// This thread's share of the sum of exp(logit - maximum).
+static __device__ float sum_masses(const part &part, float maximum)
+{
+    const float log2_e = 1.4426950408889634f;
+    float sums[4] = {0, 0, 0, 0};
+    for (int i = part.first + 4 * static_cast<int>(threadIdx.x); i < part.end;
+         i += 4 * SAMPLE_THREADS) {
+        float4 four = load_four(part, i);
+        const float logits[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            sums[k] += isnan(logits[k]) ? 0.0f : exp2f((logits[k] - maximum) * log2_e);
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 // Takes the better of two candidates and the larger maximum; the sum is for later.
@@ -204,7 +258,7 @@ static __global__ void shard_kernel(const struct sample_shard op)
     int sample = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
     int parts_count = static_cast<int>(gridDim.x);
     int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
-    int width = (count + parts_count - 1) / parts_count;
+    int width = ((count + parts_count - 1) / parts_count + 3) / 4 * 4;
     pdl_wait();
     pdl_trigger();
     int32_t position = op.tables.sample_positions[sample];
@@ -223,11 +277,10 @@ static __global__ void shard_kernel(const struct sample_shard op)
     part.position = position;
     part.vocab_first = op.vocab_first;
     part.cut = op.cuts != NULL ? op.cuts[sample] : -INFINITY;
+    part.aligned = op.vocab_count % 4 == 0;
     struct sample_candidate best = block_best(
         scan(part, op.slots.slots[op.tables.sample_slots[sample]].sampling, &best_about), all);
-    float sum = 0;
-    for (int i = part.first + thread; i < part.end && isfinite(best.maximum); i += SAMPLE_THREADS)
-        sum += isnan(part.logits[i]) ? 0.0f : expf(part.logits[i] - best.maximum);
+    float sum = isfinite(best.maximum) ? sum_masses(part, best.maximum) : 0.0f;
     best.sum = block_sum<SAMPLE_THREADS>(sum, sums);
     if (thread == 0) {
         op.parts[static_cast<int64_t>(sample) * parts_count + blockIdx.x] = best;

@@ -84,7 +84,7 @@ static void choose(struct sample_candidate *best, const struct sample_shard *op,
         best->maximum = logits[i] > best->maximum ? logits[i] : best->maximum;
     }
     for (int i = 0; i < count && isfinite(best->maximum); i++)
-        sum += exp((double)logits[i] - (double)best->maximum);
+        sum += isnan(logits[i]) ? 0 : exp((double)logits[i] - (double)best->maximum);
     best->sum = (float)sum;
 }
 

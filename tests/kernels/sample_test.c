@@ -283,9 +283,15 @@ static void nan_and_minus_infinity_lose(void **state)
             f.logits[sample * VOCAB + id] = id % 2 ? -INFINITY : NAN;
         f.logits[sample * VOCAB + 100 + sample] = -40;
     }
+    struct sample_candidate candidates[SAMPLES];
     draw(&f, 4, tokens, &hash, NULL);
     for (int sample = 0; sample < SAMPLES; sample++)
         assert_int_equal(tokens[sample], 100 + sample);
+    draw(&f, 1, tokens, &hash, candidates);
+    for (int sample = 0; sample < SAMPLES; sample++) {
+        assert_int_equal(tokens[sample], 100 + sample);
+        assert_true(candidates[sample].sum == 1); // a NaN has no mass
+    }
     close_fixture(&f);
 }
 
