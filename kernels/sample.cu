@@ -121,34 +121,55 @@ static __device__ __forceinline__ float4 load_four(const part &part, int i)
     return four;
 }
 
-// A logit that is not cut, of a row that is drawn from. `best_about` is shared and holds ordered():
-// it only saves work, so that the order of its changes does not show.
-static __device__ void draw_one(struct sample_candidate *best, const part &part,
-                                const struct slot_sampling &sampling, int i, int *best_about)
+// Values in the order of unsigned numbers, then the lower id: the larger the better, 0 is nobody.
+static __device__ __forceinline__ uint64_t key_of(float value, int32_t id)
 {
-    struct sample_candidate one = nobody();
-    one.logit = part.logits[i];
-    one.id = part.vocab_first + i;
-    if (isfinite(one.logit)) {
-        float about = value_about(sampling, part.position, one.id, one.logit);
-        int known = *static_cast<volatile int *>(best_about);
-        if (ordered(about + sloppiness(about)) < known)
-            return;
-        atomicMax(best_about, ordered(about - sloppiness(about)));
-    }
-    one.value = value_of(sampling, part.position, one.id, one.logit);
-    one.maximum = best->maximum;
-    if (better(one, *best))
-        *best = one;
+    uint32_t bits = __float_as_uint(value + 0.0f); // -0 is 0
+    bits = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+    return static_cast<uint64_t>(bits) << 32 | (0xffffffffu - static_cast<uint32_t>(id));
 }
 
-// This thread's best: of the lowest ids that have it. Nothing but -infinity and NaN: its lowest id.
-static __device__ struct sample_candidate
-scan(const part &part, const struct slot_sampling &sampling, int *best_about)
+static __device__ __forceinline__ float value_of_key(uint64_t key)
 {
-    struct sample_candidate best = nobody();
+    uint32_t bits = static_cast<uint32_t>(key >> 32);
+    return __uint_as_float((bits & 0x80000000u) != 0 ? bits & 0x7fffffffu : ~bits);
+}
+
+static __device__ __forceinline__ int32_t id_of_key(uint64_t key)
+{
+    return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(key));
+}
+
+// The key of a logit that is not cut, of a row that is drawn from; 0 when another is better
+// anyway. `best_about` is shared and holds ordered(): it only saves work, so that the order of its
+// changes does not show.
+static __device__ uint64_t draw_one(const part &part, const struct slot_sampling &sampling, int i,
+                                    float logit, int *best_about)
+{
+    int32_t id = part.vocab_first + i;
+    if (isfinite(logit)) {
+        float about = value_about(sampling, part.position, id, logit);
+        int known = *static_cast<volatile int *>(best_about);
+        if (ordered(about + sloppiness(about)) < known)
+            return 0;
+        atomicMax(best_about, ordered(about - sloppiness(about)));
+    }
+    return key_of(value_of(sampling, part.position, id, logit), id);
+}
+
+// What a thread, a block or a row has found.
+struct found {
+    uint64_t key; // of the best
+    float maximum;
+};
+
+// This thread's best and largest.
+static __device__ found scan(const part &part, const struct slot_sampling &sampling,
+                             int *best_about)
+{
+    found best = {0, -INFINITY};
     bool draws = sampling.temperature > 0;
-    float value = -INFINITY, maximum = -INFINITY;
+    float value = -INFINITY;
     int id = -1;
     for (int i = part.first + 4 * static_cast<int>(threadIdx.x); i < part.end;
          i += 4 * SAMPLE_THREADS) {
@@ -157,21 +178,18 @@ scan(const part &part, const struct slot_sampling &sampling, int *best_about)
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             bool in = i + k < part.end && !(part.cut > -INFINITY && !(logits[k] >= part.cut));
-            maximum = fmaxf(maximum, logits[k]); // a NaN loses
+            best.maximum = fmaxf(best.maximum, logits[k]); // a NaN loses
             if (draws && in) {
-                draw_one(&best, part, sampling, i + k, best_about);
+                uint64_t key = draw_one(part, sampling, i + k, logits[k], best_about);
+                best.key = key > best.key ? key : best.key;
             } else if (in && (logits[k] > value || id < 0)) {
                 value = isnan(logits[k]) ? -INFINITY : logits[k];
                 id = i + k;
             }
         }
     }
-    if (!draws && id >= 0) {
-        best.value = value;
-        best.id = part.vocab_first + id;
-        best.logit = part.logits[id];
-    }
-    best.maximum = maximum;
+    if (!draws && id >= 0)
+        best.key = key_of(value, part.vocab_first + id);
     return best;
 }
 
@@ -191,28 +209,44 @@ static __device__ float sum_masses(const part &part, float maximum)
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// Takes the better of two candidates and the larger maximum; the sum is for later.
-static __device__ struct sample_candidate merged(const struct sample_candidate &a,
-                                                 const struct sample_candidate &b)
+static __device__ __forceinline__ found larger(const found &a, const found &b)
 {
-    struct sample_candidate best = better(b, a) ? b : a;
-    best.maximum = fmaxf(a.maximum, b.maximum);
-    return best;
+    return {a.key > b.key ? a.key : b.key, fmaxf(a.maximum, b.maximum)};
 }
 
-// The best of all threads, in every thread. all [SAMPLE_THREADS].
-static __device__ struct sample_candidate block_best(struct sample_candidate own,
-                                                     struct sample_candidate *all)
+// The best of all threads, in every thread. shared [SAMPLE_THREADS / WARP_THREADS].
+static __device__ found block_best(found own, found *shared)
 {
-    int thread = static_cast<int>(threadIdx.x);
-    all[thread] = own;
-    __syncthreads();
-    for (int half = SAMPLE_THREADS / 2; half > 0; half /= 2) {
-        if (thread < half)
-            all[thread] = merged(all[thread], all[thread + half]);
-        __syncthreads();
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+#pragma unroll
+    for (int offset = WARP_THREADS / 2; offset > 0; offset /= 2) {
+        found other = {__shfl_xor_sync(0xffffffffu, own.key, offset),
+                       __shfl_xor_sync(0xffffffffu, own.maximum, offset)};
+        own = larger(own, other);
     }
-    return all[0];
+    __syncthreads(); // of an earlier use of shared
+    if (threadIdx.x % WARP_THREADS == 0)
+        shared[warp] = own;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < SAMPLE_THREADS / WARP_THREADS; i++)
+        own = larger(own, shared[i]);
+    return own;
+}
+
+// As a candidate; `logits` of the row.
+static __device__ struct sample_candidate candidate_of(const found &best, float sum,
+                                                       const float *logits, int vocab_first)
+{
+    struct sample_candidate candidate = nobody();
+    candidate.maximum = best.maximum;
+    candidate.sum = sum;
+    if (best.key == 0)
+        return candidate;
+    candidate.id = id_of_key(best.key);
+    candidate.value = value_of_key(best.key);
+    candidate.logit = logits[candidate.id - vocab_first];
+    return candidate;
 }
 
 // Past the first cache, which other blocks' writes do not reach.
@@ -231,66 +265,74 @@ static __device__ struct sample_candidate load_part(const struct sample_candidat
 
 // In the last block of a row: the parts' best, their sums moved to the largest maximum.
 static __device__ void finish_row(const struct sample_shard &op, int sample, int parts_count,
-                                  struct sample_candidate *all, float *sums)
+                                  found *shared, float *sums)
 {
     int thread = static_cast<int>(threadIdx.x);
     const struct sample_candidate *parts = op.parts + static_cast<int64_t>(sample) * parts_count;
     struct sample_candidate own = nobody();
     if (thread < parts_count)
         own = load_part(parts + thread);
-    __syncthreads();
-    struct sample_candidate best = block_best(own, all);
+    found best = {own.id >= 0 ? key_of(own.value, own.id) : 0, own.maximum};
+    best = block_best(best, shared);
     float share = own.sum > 0 ? own.sum * expf(own.maximum - best.maximum) : 0.0f;
-    best.sum = block_sum<SAMPLE_THREADS>(share, sums);
+    float sum = block_sum<SAMPLE_THREADS>(share, sums);
     if (thread == 0) {
-        op.candidates[sample] = best;
+        const float *logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
+        op.candidates[sample] = candidate_of(best, sum, logits, op.vocab_first);
         parts_done[sample] = 0;
     }
+}
+
+static __device__ part part_of(const struct sample_shard &op, int sample)
+{
+    int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
+    int parts_count = static_cast<int>(gridDim.x);
+    int width = ((count + parts_count - 1) / parts_count + 3) / 4 * 4;
+    part part;
+    part.logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
+    part.first = min(static_cast<int>(blockIdx.x) * width, count);
+    part.end = min(part.first + width, count);
+    part.position = op.tables.sample_positions[sample];
+    part.vocab_first = op.vocab_first;
+    part.cut = op.cuts != NULL ? op.cuts[sample] : -INFINITY;
+    part.aligned = op.vocab_count % 4 == 0;
+    return part;
 }
 
 // grid (parts of a row, samples).
 static __global__ void shard_kernel(const struct sample_shard op)
 {
-    __shared__ struct sample_candidate all[SAMPLE_THREADS];
+    __shared__ found shared[SAMPLE_THREADS / WARP_THREADS];
     __shared__ float sums[SAMPLE_THREADS / WARP_THREADS];
     __shared__ int best_about;
     __shared__ bool last;
     int sample = static_cast<int>(blockIdx.y), thread = static_cast<int>(threadIdx.x);
     int parts_count = static_cast<int>(gridDim.x);
-    int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
-    int width = ((count + parts_count - 1) / parts_count + 3) / 4 * 4;
+    if (thread == 0)
+        best_about = INT_MIN;
     pdl_wait();
     pdl_trigger();
-    int32_t position = op.tables.sample_positions[sample];
-    if (position < 0) {
+    const part part = part_of(op, sample);
+    if (part.position < 0) {
         if (blockIdx.x == 0 && thread == 0)
             op.candidates[sample] = nobody();
         return;
     }
-    if (thread == 0)
-        best_about = INT_MIN;
     __syncthreads();
-    struct part part;
-    part.logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
-    part.first = min(static_cast<int>(blockIdx.x) * width, count);
-    part.end = min(part.first + width, count);
-    part.position = position;
-    part.vocab_first = op.vocab_first;
-    part.cut = op.cuts != NULL ? op.cuts[sample] : -INFINITY;
-    part.aligned = op.vocab_count % 4 == 0;
-    struct sample_candidate best = block_best(
-        scan(part, op.slots.slots[op.tables.sample_slots[sample]].sampling, &best_about), all);
+    const struct slot_sampling &sampling = op.slots.slots[op.tables.sample_slots[sample]].sampling;
+    found best = block_best(scan(part, sampling, &best_about), shared);
     float sum = isfinite(best.maximum) ? sum_masses(part, best.maximum) : 0.0f;
-    best.sum = block_sum<SAMPLE_THREADS>(sum, sums);
+    sum = block_sum<SAMPLE_THREADS>(sum, sums);
     if (thread == 0) {
-        op.parts[static_cast<int64_t>(sample) * parts_count + blockIdx.x] = best;
+        op.parts[static_cast<int64_t>(sample) * parts_count + blockIdx.x] =
+            candidate_of(best, sum, part.logits, op.vocab_first);
         __threadfence();
         last = atomicAdd(&parts_done[sample], 1) == gridDim.x - 1;
         __threadfence();
     }
     __syncthreads();
     if (last)
-        finish_row(op, sample, parts_count, all, sums);
+        finish_row(op, sample, parts_count, shared, sums);
 }
 
 extern "C" void sample_shard(struct stream *stream, const struct sample_shard *op)

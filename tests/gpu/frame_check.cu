@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// frame_check.cu -- what stands between the graphs of two steps: how long the device waits for the
+// copies of a step's rows and results, or would wait if kernels read and wrote the host's memory.
+#include <stdio.h>
+
+#include "tests/gpu/check.cuh"
+
+enum { KERNELS = 100, FRAMES = 400, ROWS_BYTES = 28 * 64 + 256, RESULTS_BYTES = 36 * 64 + 256 };
+
+// As long as a small kernel of a step.
+static __global__ void filler_kernel(int *sink)
+{
+    pdl_wait();
+    pdl_trigger();
+    if (threadIdx.x == 0)
+        sink[blockIdx.x] = static_cast<int>(clock64());
+}
+
+// One block copies `words` 16-byte words; either side may be the host's.
+static __global__ void copy_kernel(uint4 *to, const uint4 *from, int words)
+{
+    pdl_wait();
+    pdl_trigger();
+    for (int i = static_cast<int>(threadIdx.x); i < words; i += 256)
+        to[i] = from[i];
+}
+
+struct frame {
+    uint8_t *host, *dev;
+    int *sink;
+    bool copies,
+        kernels; // how rows come and results go: by the copy engine, by kernels, not at all
+};
+
+static struct graph *record(struct stream *stream, const struct frame &frame)
+{
+    struct graph *graph;
+    struct error error;
+    uint4 *host = reinterpret_cast<uint4 *>(frame.host),
+          *dev = reinterpret_cast<uint4 *>(frame.dev);
+    stream_capture_begin(stream);
+    if (frame.kernels)
+        launch_chained(copy_kernel, dim3(1), dim3(256), 0, stream->handle, dev, host,
+                       ROWS_BYTES / 16);
+    for (int i = 0; i < KERNELS; i++)
+        launch_chained(filler_kernel, dim3(132), dim3(128), 0, stream->handle, frame.sink);
+    if (frame.kernels)
+        launch_chained(copy_kernel, dim3(1), dim3(256), 0, stream->handle, host, dev,
+                       RESULTS_BYTES / 16);
+    if (stream_capture_end(stream, &graph, &error) != OK)
+        DIE("%s", error.text);
+    return graph;
+}
+
+static double us_per_frame(struct stream *stream, const struct frame &frame, bool event)
+{
+    struct graph *graph = record(stream, frame);
+    struct error error;
+    struct event *ended;
+    cudaEvent_t first, last;
+    float ms;
+    if (event_open(&ended, &error) != OK)
+        DIE("%s", error.text);
+    CUDA_CHECK(cudaEventCreate(&first));
+    CUDA_CHECK(cudaEventCreate(&last));
+    graph_launch(graph, stream);
+    CUDA_CHECK(cudaEventRecord(first, stream->handle));
+    for (int i = 0; i < FRAMES; i++) {
+        if (frame.copies)
+            stream_copy_to_device(stream, frame.dev, frame.host, ROWS_BYTES);
+        graph_launch(graph, stream);
+        if (frame.copies)
+            stream_copy_to_host(stream, frame.host, frame.dev, RESULTS_BYTES);
+        if (event)
+            event_record(ended, stream);
+    }
+    CUDA_CHECK(cudaEventRecord(last, stream->handle));
+    stream_synchronize(stream);
+    CUDA_CHECK(cudaEventElapsedTime(&ms, first, last));
+    CUDA_CHECK(cudaEventDestroy(first));
+    CUDA_CHECK(cudaEventDestroy(last));
+    event_close(ended);
+    graph_close(graph);
+    return ms * 1000.0 / FRAMES;
+}
+
+BENCH(frame)
+{
+    struct stream *stream;
+    struct error error;
+    struct frame frame = {};
+    if (stream_open(&stream, &error) != OK)
+        DIE("%s", error.text);
+    frame.host = static_cast<uint8_t *>(runtime_alloc_host(1 << 16));
+    frame.dev = static_cast<uint8_t *>(bench_memory(1 << 16, 1));
+    frame.sink = static_cast<int *>(bench_memory(132 * sizeof(int), 1));
+    double plain = us_per_frame(stream, frame, false);
+    double event = us_per_frame(stream, frame, true);
+    frame.copies = true;
+    double copies = us_per_frame(stream, frame, true);
+    frame.copies = false;
+    frame.kernels = true;
+    double kernels = us_per_frame(stream, frame, true);
+    printf("{\"op\": \"frame\", \"shape\": \"graph of %d kernels\", \"us\": %.2f, "
+           "\"event_us\": %.2f, \"copies_us\": %.2f, \"kernels_us\": %.2f}\n",
+           KERNELS, plain, event - plain, copies - plain, kernels - plain);
+    runtime_free_host(frame.host);
+    stream_close(stream);
+}
