@@ -10,7 +10,8 @@ extern "C" {
 #include "kernels/sample.h"
 }
 
-enum { SAMPLE_THREADS = 256 };
+// As many as a row has parts: the block that adds them up has one per thread.
+enum { SAMPLE_THREADS = SAMPLE_ROW_PARTS_MAX };
 
 // The upper 52 bits. Philox4x32-10: key = seed, counter = {position, token, 0, 0}.
 static ON_BOTH_SIDES uint64_t uniform_bits(uint64_t seed, int32_t position, int32_t token)
@@ -287,7 +288,7 @@ static __device__ part part_of(const struct sample_shard &op, int sample)
 {
     int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
     int parts_count = static_cast<int>(gridDim.x);
-    int width = ((count + parts_count - 1) / parts_count + 3) / 4 * 4;
+    int width = sample_part_width(count, parts_count);
     part part;
     part.logits = op.logits + static_cast<int64_t>(sample) * op.vocab_count;
     part.first = min(static_cast<int>(blockIdx.x) * width, count);
@@ -341,11 +342,9 @@ extern "C" void sample_shard(struct stream *stream, const struct sample_shard *o
     ASSERT(samples <= SAMPLE_ROWS_MAX && op->parts != NULL);
     if (samples == 0)
         return;
-    // As many blocks as fill the device, at most one per thread of the block that adds them up.
-    int parts = SAMPLE_PARTS / samples;
-    parts = parts > SAMPLE_THREADS ? SAMPLE_THREADS : parts < 1 ? 1 : parts;
-    launch_chained(shard_kernel, dim3(static_cast<unsigned>(parts), static_cast<unsigned>(samples)),
-                   dim3(SAMPLE_THREADS), 0, stream->handle, *op);
+    unsigned parts = static_cast<unsigned>(sample_parts(samples));
+    launch_chained(shard_kernel, dim3(parts, static_cast<unsigned>(samples)), dim3(SAMPLE_THREADS),
+                   0, stream->handle, *op);
 }
 
 // ---- the pick ----

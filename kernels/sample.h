@@ -22,10 +22,12 @@
 
 #include "kernels/runtime.h"
 #include "kernels/slots.h"
+#include "kernels/types.h"
 
 enum {
     SAMPLE_ROWS_MAX = 6144, // sampled in one step
-    SAMPLE_PARTS = 1056,    // blocks that look at the rows of a step, at least: 8 on each of 132
+    SAMPLE_PARTS = 1056,    // blocks that look at the rows of a step: 8 on each of 132
+    SAMPLE_ROW_PARTS_MAX = 256,
 };
 
 // The best of one shard for one row. An inert row, and a shard of padding only, has id -1, value
@@ -47,9 +49,22 @@ struct sample_shard {
     int vocab_real;               // number of real token ids of the model
     const float *cuts;            // [samples] logits below are not drawn (sample_cut.h); NULL: none
     struct sample_candidate *candidates;
-    struct sample_candidate *parts; // [SAMPLE_PARTS + samples] scratch of the kernel
+    struct sample_candidate *parts; // [SAMPLE_PARTS + samples]: see sample_parts; CUDA only
 };
 
+// The kernel looks at a row in so many parts of sample_part_width logits each (the last ones may be
+// short or empty) and leaves their candidates at parts [samples, sample_parts(samples)].
+ON_BOTH_SIDES static inline int sample_parts(int samples)
+{
+    int parts = samples > 0 ? SAMPLE_PARTS / samples : 1;
+    return parts > SAMPLE_ROW_PARTS_MAX ? SAMPLE_ROW_PARTS_MAX : parts < 1 ? 1 : parts;
+}
+ON_BOTH_SIDES static inline int sample_part_width(int count, int parts)
+{
+    return ((count + parts - 1) / parts + 3) / 4 * 4; // loads of four stay aligned
+}
+
+// Queued; candidates of all samples, and parts.
 void sample_shard(struct stream *stream, const struct sample_shard *op);
 
 // tokens[i] = best of gathered[0..ranks)[i] by value, ties to the lowest id; -1 for inert rows.

@@ -11,10 +11,9 @@ extern "C" {
 }
 
 enum {
-    CUT_THREADS = 256,
+    CUT_THREADS = SAMPLE_ROW_PARTS_MAX, // one per part where their maxima are compared
     OWN_BINS = SAMPLE_CUT_BINS / CUT_THREADS,
-    CUT_BLOCKS = 528,   // of a pass over few rows: 4 on each of 132 multiprocessors
-    CUT_PARTS_MAX = 64, // of a row
+    CUT_BLOCKS = 528, // of a pass over few rows: 4 on each of 132 multiprocessors
 };
 
 // A mass is at most 1 a logit: 2^18 logits and 8 ranks stay below 2^63.
@@ -92,17 +91,45 @@ static __device__ const struct slot_sampling *sampling_of(const struct sample_cu
     return &op.slots.slots[op.tables.sample_slots[sample]].sampling;
 }
 
+// The rank-th largest (from 0) of the parts' maxima, -infinity when there are not so many: at
+// least rank + 1 logits of this shard are as large. maxima [SAMPLE_ROW_PARTS_MAX], shared.
+static __device__ float maximum_of_rank(const struct sample_cut &op, int row, int rank,
+                                        float *maxima)
+{
+    __shared__ float chosen;
+    int thread = static_cast<int>(threadIdx.x), count = sample_parts(op.tables.samples_count);
+    const struct sample_candidate *parts = op.parts + static_cast<int64_t>(op.rows[row]) * count;
+    float own = thread < count ? parts[thread].maximum : -INFINITY;
+    maxima[thread] = own;
+    if (thread == 0)
+        chosen = -INFINITY;
+    __syncthreads();
+    int before = 0;
+    for (int i = 0; i < count; i++)
+        before += maxima[i] > own || (maxima[i] == own && i < thread);
+    if (thread < count && before == rank)
+        chosen = own;
+    __syncthreads();
+    return chosen;
+}
+
 // grid rows.
 static __global__ void cut_begin_kernel(const struct sample_cut op)
 {
+    __shared__ float maxima[CUT_THREADS];
     int row = static_cast<int>(blockIdx.x);
     pdl_wait();
     pdl_trigger();
     for (int bin = static_cast<int>(threadIdx.x); bin < SAMPLE_CUT_BINS; bin += CUT_THREADS)
         bins_of(op.bins, row)[bin] = 0;
+    const struct slot_sampling *sampling = sampling_of(op, row);
+    float floor = -INFINITY;
+    if (sampling != NULL && has(*sampling, SAMPLE_CUT_COUNT))
+        floor = maximum_of_rank(op, row, sampling->top_k, maxima);
     if (threadIdx.x > 0)
         return;
     struct sample_cut_state *state = &op.states[row];
+    state->floor = floor;
     state->maximum = state->cut = -INFINITY;
     state->key = 0;
     state->active = 0;
@@ -136,6 +163,16 @@ static __device__ uint64_t weight_of(float logit, const struct sample_cut_state 
     return __double2ull_rn(mass * MASS_UNITS);
 }
 
+// What a block looks for in its parts of a row.
+struct cut_pass {
+    struct sample_cut_state state;
+    const struct slot_sampling *sampling;
+    enum sample_cut_kind kind;
+    int level;
+    unsigned *low, *high; // the block's bins
+    float least;          // logits below do not count
+};
+
 // One bin's halves in shared memory; 64-bit atomics there are loops.
 static __device__ void add_to_bin(unsigned *low, unsigned *high, uint64_t weight)
 {
@@ -146,37 +183,59 @@ static __device__ void add_to_bin(unsigned *low, unsigned *high, uint64_t weight
         atomicAdd(high, upper);
 }
 
-// grid (parts of a row, rows).
+// Adds the logits [first, end) of a row to the block's bins.
+static __device__ void count_part(const struct sample_cut &op, int row, const cut_pass &pass,
+                                  int first, int end)
+{
+    int shift = level_shift(pass.level), bits = level_bits(pass.level);
+    const float *logits = op.logits + static_cast<int64_t>(op.rows[row]) * op.vocab_count;
+    for (int i = first + static_cast<int>(threadIdx.x); i < end; i += CUT_THREADS) {
+        uint32_t key = key_of(logits[i]);
+        // Of another branch than the one decided, already out, or no number.
+        bool other = pass.level > 0 && (key >> (shift + bits)) != pass.state.key >> (shift + bits);
+        if (other || !(logits[i] >= pass.least))
+            continue;
+        uint32_t bin = (key >> shift) & ((1u << bits) - 1);
+        add_to_bin(&pass.low[bin], &pass.high[bin],
+                   weight_of(logits[i], pass.state, *pass.sampling, pass.kind));
+    }
+}
+
+// grid (blocks of a row, rows). A part whose largest logit is out is not looked at.
 static __global__ void histogram_kernel(const struct sample_cut op, enum sample_cut_kind kind,
                                         int level)
 {
     __shared__ unsigned low[SAMPLE_CUT_BINS], high[SAMPLE_CUT_BINS];
     int row = static_cast<int>(blockIdx.y);
-    for (int bin = static_cast<int>(threadIdx.x); bin < SAMPLE_CUT_BINS; bin += CUT_THREADS)
-        low[bin] = high[bin] = 0;
     pdl_wait();
     pdl_trigger();
-    const struct slot_sampling *sampling = sampling_of(op, row);
-    struct sample_cut_state *stored = &op.states[row];
-    const struct sample_cut_state state = *stored;
-    bool active = level == 0 ? sampling != NULL && has(*sampling, kind) : state.active != 0;
-    __syncthreads();
+    cut_pass pass = {op.states[row], sampling_of(op, row), kind, level, low, high, 0};
+    bool active =
+        level == 0 ? pass.sampling != NULL && has(*pass.sampling, kind) : pass.state.active != 0;
     if (!active)
         return;
+    pass.least =
+        kind == SAMPLE_CUT_COUNT ? fmaxf(pass.state.cut, pass.state.floor) : pass.state.cut;
+    if (level > 0) // of the branch decided
+        pass.least = fmaxf(pass.least, value_of(pass.state.key));
     int count = max(min(op.vocab_real - op.vocab_first, op.vocab_count), 0);
-    int width = (count + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x);
-    int first = static_cast<int>(blockIdx.x) * width, end = min(first + width, count);
-    int shift = level_shift(level), bits = level_bits(level);
-    const float *logits = op.logits + static_cast<int64_t>(op.rows[row]) * op.vocab_count;
-    for (int i = first + static_cast<int>(threadIdx.x); i < end; i += CUT_THREADS) {
-        uint32_t key = key_of(logits[i]);
-        // Of another branch than the one decided, already out, or no number.
-        bool other = level > 0 && (key >> (shift + bits)) != state.key >> (shift + bits);
-        if (other || !(logits[i] >= state.cut))
+    int parts_count = sample_parts(op.tables.samples_count);
+    int width = sample_part_width(count, parts_count);
+    const struct sample_candidate *parts =
+        op.parts + static_cast<int64_t>(op.rows[row]) * parts_count;
+    bool cleared = false;
+    for (int i = static_cast<int>(blockIdx.x); i < parts_count; i += static_cast<int>(gridDim.x)) {
+        if (!(parts[i].maximum >= pass.least))
             continue;
-        uint32_t bin = (key >> shift) & ((1u << bits) - 1);
-        add_to_bin(&low[bin], &high[bin], weight_of(logits[i], state, *sampling, kind));
+        for (int bin = static_cast<int>(threadIdx.x); bin < SAMPLE_CUT_BINS && !cleared;
+             bin += CUT_THREADS)
+            low[bin] = high[bin] = 0;
+        __syncthreads();
+        cleared = true;
+        count_part(op, row, pass, min(i * width, count), min((i + 1) * width, count));
     }
+    if (!cleared)
+        return;
     __syncthreads();
     for (int bin = static_cast<int>(threadIdx.x); bin < SAMPLE_CUT_BINS; bin += CUT_THREADS) {
         uint64_t weight = static_cast<uint64_t>(high[bin]) << 32 | low[bin];
@@ -188,12 +247,13 @@ static __global__ void histogram_kernel(const struct sample_cut op, enum sample_
 extern "C" void sample_cut_histogram(struct stream *stream, const struct sample_cut *op,
                                      enum sample_cut_kind kind, int level)
 {
+    ASSERT(op->parts != NULL);
     if (op->rows_count == 0)
         return;
-    int parts = CUT_BLOCKS / op->rows_count;
-    parts = parts > CUT_PARTS_MAX ? CUT_PARTS_MAX : parts < 1 ? 1 : parts;
+    int blocks = CUT_BLOCKS / op->rows_count, parts = sample_parts(op->tables.samples_count);
+    blocks = blocks > parts ? parts : blocks < 1 ? 1 : blocks;
     launch_chained(histogram_kernel,
-                   dim3(static_cast<unsigned>(parts), static_cast<unsigned>(op->rows_count)),
+                   dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(op->rows_count)),
                    dim3(CUT_THREADS), 0, stream->handle, *op, kind, level);
 }
 

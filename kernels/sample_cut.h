@@ -42,6 +42,7 @@ struct sample_cut_state {
     int32_t active; // 0: this row is not cut by the kind under way
     double target;  // count or mass to reach, from above
     double above;   // reached by bins above the decided one
+    float floor;    // top-k: more than k logits are at least this; the others need no look
 };
 
 struct sample_cut {
@@ -53,6 +54,7 @@ struct sample_cut {
     int rows_count;
     struct sample_cut_state *states;           // [rows_count]
     const struct sample_candidate *candidates; // gathered [ranks, samples], of an uncut pass
+    const struct sample_candidate *parts;      // of the same pass on this shard; CUDA only
     int ranks;
     double *bins;           // [rows_count, SAMPLE_CUT_BINS] of this shard; CUDA: as integers
     const double *gathered; // [ranks, rows_count, SAMPLE_CUT_BINS]

@@ -69,6 +69,7 @@ static void queue_cuts(const struct step_engine *engine, const struct sampling_p
         .vocab_real = engine->options.vocab_real,
         .states = engine->cut_states_dev,
         .candidates = engine->gathered_dev,
+        .parts = engine->parts_dev,
         .ranks = model->shard.ranks,
         .bins = engine->bins_dev,
         .gathered = engine->gathered_bins_dev,

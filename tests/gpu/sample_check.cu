@@ -87,7 +87,7 @@ static void fill_slots(struct slot *slots, int count, bool cuts)
         sampling->temperature = i % 3 == 0 ? 0 : i % 3 == 1 ? 0.7f : 1.9f;
         if (!cuts)
             continue;
-        sampling->top_k = i % 4 == 1 ? 1 + i : i % 4 == 2 ? 20 : 0;
+        sampling->top_k = i % 4 == 1 ? 1 + i : i % 4 == 2 ? 20 : i % 16 == 3 ? 1000 : 0;
         sampling->top_p = i % 5 == 1 ? 0.9f : i % 5 == 2 ? 0.5f : 0;
         sampling->min_p = i % 7 == 1 ? 0.05f : 0;
     }
@@ -141,6 +141,7 @@ static struct chain make_chain(int samples, int vocab, int real, bool cuts)
     op.cut.rows_count = cuts ? samples : 0;
     op.cut.states = array<struct sample_cut_state>(ARRAY_SCRATCH, samples);
     op.cut.candidates = op.shard.candidates;
+    op.cut.parts = op.shard.parts;
     op.cut.ranks = 1;
     op.cut.bins = array<double>(ARRAY_SCRATCH, cuts ? samples * SAMPLE_CUT_BINS : 1);
     op.cut.gathered = op.cut.bins;
@@ -161,7 +162,7 @@ static struct chain device_chain(struct chain op)
     to_device(&op.cut.tables, &op.cut.slots);
     op.shard.logits = op.cut.logits = check_dev(op.shard.logits);
     op.cut.candidates = op.shard.candidates = check_dev(op.shard.candidates);
-    op.shard.parts = check_dev(op.shard.parts);
+    op.cut.parts = op.shard.parts = check_dev(op.shard.parts);
     op.tokens = check_dev(op.tokens);
     op.hash = check_dev(op.hash);
     op.step = check_dev(op.step);
