@@ -49,8 +49,6 @@ extern "C" enum status runtime_open(int device, struct error *error)
     enum status status = see_only(device, error);
     if (status != OK)
         return status;
-    // All kernels at start, none in the middle of a capture or of serving.
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
     cudaError_t found = cudaGetDeviceCount(&count);
     if (found != cudaSuccess || count == 0) {
         return error_set(error, E_SYSTEM, "CUDA device %d: %s", device,

@@ -96,6 +96,8 @@ static __device__ int begin_none(const struct step_tables &tables, const struct 
     for (int i = 0; i < row.token_count; i++) {
         int token = row.token_first + i, sample = row.sample_first + i;
         tables.token_ids[token] = tables.token_positions[token] = -1;
+        if (row.sample_first < 0)
+            continue;
         tables.sample_tokens[sample] = token;
         tables.sample_positions[sample] = tables.sample_slots[sample] = -1;
     }

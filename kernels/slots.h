@@ -26,7 +26,8 @@ enum {
 enum row_kind {
     ROW_DECODE,  // 1 + drafts tokens that the device knows; left pending until accepted
     ROW_PREFILL, // tokens from the plan; committed at once
-    ROW_NONE,    // of no sequence, inert: fills a step up to a size that is run often
+    ROW_NONE,    // of no sequence, inert: fills a step up to a size that is run often; samples all
+                 // of its tokens or (sample_first -1) none
 };
 
 // Why a slot no longer runs; the words of the wire's finish_reason.

@@ -97,7 +97,8 @@ static enum status open_all(struct loader *loader, struct error *error)
                                    .vocab_real = place->vocab_real,
                                    .drafts_max = loader->weights.has_mtp ? place->drafts_max : 0,
                                    .notify_fd = loader->options.notify_fd,
-                                   .graphs = wants_graphs()};
+                                   .graphs = wants_graphs(),
+                                   .warm = wants_graphs()};
     return step_engine_open(&loader->engine, &options, error);
 }
 

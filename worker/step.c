@@ -211,15 +211,29 @@ static void queue_upload(const struct step_engine *engine, const struct upload *
 {
     struct stream *stream = engine->options.model->stream;
     const struct upload *dev = &engine->upload_dev;
-    // Decode tokens are the device's: their ids go up only where a prompt's stand behind them.
-    bool prompts = engine->tables_dev.decode_rows < engine->tables_dev.rows_count;
-    const void *end = prompts ? (const void *)(up->token_ids + engine->tables_dev.tokens_count)
-                              : (const void *)(up->rows + engine->tables_dev.rows_count);
-    stream_copy_to_device(stream, dev->step, up->step,
-                          (size_t)((const uint8_t *)end - (const uint8_t *)up->step));
     copy_up(stream, dev->openings, up->openings, plan->opens_count, sizeof *up->openings);
     copy_up(stream, dev->pages, up->pages, plan->pages_count, sizeof *up->pages);
     copy_up(stream, dev->page_ids, up->page_ids, plan->page_ids_count, sizeof *up->page_ids);
+}
+
+// Rows and their tokens. Decode tokens are the device's: their ids go up only where a prompt's
+// stand behind them.
+static void queue_upload_rows(const struct step_engine *engine, const struct upload *up)
+{
+    bool prompts = engine->tables_dev.decode_rows < engine->tables_dev.rows_count;
+    const void *end = prompts ? (const void *)(up->token_ids + engine->tables_dev.tokens_count)
+                              : (const void *)(up->rows + engine->tables_dev.rows_count);
+    stream_copy_to_device(engine->options.model->stream, engine->upload_dev.step, up->step,
+                          (size_t)((const uint8_t *)end - (const uint8_t *)up->step));
+}
+
+// The hash and the results of the rows.
+static void queue_download(const struct step_engine *engine, const struct staging *staging)
+{
+    const struct download *down = &staging->download;
+    const uint8_t *end = (const uint8_t *)(down->results + staging->rows_count);
+    stream_copy_to_host(engine->options.model->stream, down->hash, engine->download_dev.hash,
+                        (size_t)(end - (const uint8_t *)down->hash));
 }
 
 // Slots first: what opens here may run here.
@@ -281,7 +295,8 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
     struct stream *stream = engine->options.model->stream;
     struct graph *graph = step_graphs_find(engine, &staging->upload, sampling, plan->draft);
     queue_upload(engine, &staging->upload, plan);
-    if (graph == NULL) {
+    if (graph == NULL) { // a recorded step fetches its rows itself, and leaves its results here
+        queue_upload_rows(engine, &staging->upload);
         copy_up(stream, engine->upload_dev.cut_rows, staging->upload.cut_rows, sampling->cut_count,
                 sizeof(int32_t));
         copy_up(stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
@@ -292,14 +307,12 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
     copy_up(stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,
             sizeof *staging->upload.saves);
     queue_openings(engine, plan, moves);
-    if (graph != NULL)
+    if (graph != NULL) {
         graph_launch(graph, stream);
-    else
+    } else {
         step_queue_rows(engine, sampling, moves, plan->draft);
-    const struct download *down = &staging->download;
-    const uint8_t *end = (const uint8_t *)(down->results + plan->rows_count);
-    stream_copy_to_host(stream, down->hash, engine->download_dev.hash,
-                        (size_t)(end - (const uint8_t *)down->hash));
+        queue_download(engine, staging);
+    }
     event_record(staging->ended, stream);
     if (engine->notifier != stream)
         stream_wait(engine->notifier, staging->ended);

@@ -5,6 +5,10 @@
 
 #include <stdlib.h>
 
+#include "kernels/step_frame.h"
+
+_Static_assert((int)STEP_FRAME_RING == (int)STEP_STAGING, "the staging memory is the ring");
+
 // At most a third of a step's rows are filling, and none up to four.
 static const int counts[] = {1,  2,  3,  4,   6,   8,   12,  16,  24,  32,
                              48, 64, 96, 128, 192, 256, 384, 512, 768, 1024};
@@ -19,9 +23,9 @@ static void set_counts(struct step_tables *tables, int rows, int verify)
 }
 
 // What a class does to `samples` sampled rows.
-static struct sampling_plan plan_of(enum step_class class, int samples)
+static struct sampling_plan plan_of(enum step_class kind, int samples)
 {
-    if (class == STEP_CLASS_PLAIN)
+    if (kind == STEP_CLASS_PLAIN)
         return (struct sampling_plan){.cut_count = 0};
     return (struct sampling_plan){.every_row = true,
                                   .cut_count = samples,
@@ -31,20 +35,59 @@ static struct sampling_plan plan_of(enum step_class class, int samples)
                                   .counts = true};
 }
 
+// Rows of no sequence from the staged ones up to `rows`.
+static void fill_up(const struct step_engine *engine, struct upload *up, int rows, int verify)
+{
+    for (int i = engine->tables_dev.rows_count; i < rows; i++) {
+        up->rows[i] = (struct step_row){
+            .slot = engine->options.model->state->slots.slots_count - 1,
+            .kind = ROW_NONE,
+            .token_first = i * verify,
+            .token_count = verify,
+            .token_next = -1,
+            .sample = verify,
+            .sample_first = i * verify,
+        };
+    }
+}
+
+// The ring is the staging memory: a step's number says which is its own.
+static struct step_frame frame_of(const struct step_engine *engine, int rows)
+{
+    const struct upload *up = &engine->upload_dev;
+    const struct download *down = &engine->download_dev;
+    struct step_frame frame = {
+        .up_dev = (uint8_t *)up->step,
+        .down_dev = (uint8_t *)down->hash,
+        .up_bytes = (size_t)((uint8_t *)(up->rows + rows) - (uint8_t *)up->step),
+        .down_bytes = (size_t)((uint8_t *)(down->results + rows) - (uint8_t *)down->hash),
+    };
+    frame.up_bytes = (frame.up_bytes + 15) / 16 * 16; // the arrays' ends are aligned
+    frame.down_bytes = (frame.down_bytes + 15) / 16 * 16;
+    for (int i = 0; i < STEP_STAGING; i++) {
+        frame.up[i] = (const uint8_t *)engine->staging[i].upload.step;
+        frame.down[i] = (uint8_t *)engine->staging[i].download.hash;
+    }
+    return frame;
+}
+
 static enum status record(struct step_engine *engine, int rows, int drafts, struct error *error)
 {
     struct step_graphs *graphs = &engine->graphs;
     struct stream *stream = engine->options.model->stream;
+    struct step_frame frame = frame_of(engine, rows);
     struct prefix_moves none = {.loads = 0};
     int index = graphs->counts[drafts]++;
     graphs->rows[drafts][index] = rows;
     set_counts(&engine->tables_dev, rows, 1 + drafts);
-    for (int class = 0; class < STEP_CLASSES; class ++) {
+    for (int kind = 0; kind < STEP_CLASSES; kind++) {
         struct sampling_plan sampling =
-            plan_of((enum step_class) class, engine->tables_dev.samples_count);
+            plan_of((enum step_class)kind, engine->tables_dev.samples_count);
         stream_capture_begin(stream);
+        step_frame_fetch(stream, &frame);
         step_queue_rows(engine, &sampling, &none, drafts);
-        TRY(stream_capture_end(stream, &graphs->decode[class][drafts][index], error));
+        step_frame_report(stream, &frame);
+        TRY(stream_capture_end(stream, &graphs->decode[kind][drafts][index], error));
     }
     return OK;
 }
@@ -65,21 +108,83 @@ static enum status fill_every_row(struct step_engine *engine, struct error *erro
     return OK;
 }
 
-// The last graph holds as many sequences as a step can verify.
-static enum status record_all(struct step_engine *engine, int drafts, struct error *error)
+// As many sequences as a step can verify.
+static int most_rows(const struct step_engine *engine, int drafts)
 {
     int most = engine->options.memory.step_tokens / (1 + drafts);
     int sampled = engine->samples_max / (1 + drafts);
     most = engine->options.memory.sequences < most ? engine->options.memory.sequences : most;
-    most = sampled < most ? sampled : most;
+    return sampled < most ? sampled : most;
+}
+
+// The last graph holds them all.
+static enum status record_all(struct step_engine *engine, int drafts, struct error *error)
+{
+    int most = most_rows(engine, drafts);
     for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] < most; i++)
         TRY(record(engine, counts[i], drafts, error));
     return record(engine, most, drafts, error);
 }
 
+// Runs the rows that are staged first, none of which is a sequence's.
+static void run_staged(struct step_engine *engine, int rows, enum step_class kind, int drafts)
+{
+    struct stream *stream = engine->options.model->stream;
+    struct prefix_moves none = {.loads = 0};
+    struct sampling_plan sampling = plan_of(kind, engine->tables_dev.samples_count);
+    stream_copy_to_device(stream, engine->upload_dev.rows, engine->staging[0].upload.rows,
+                          (size_t)rows * sizeof(struct step_row));
+    step_queue_rows(engine, &sampling, &none, drafts);
+    stream_synchronize(stream); // the staged rows are written again
+}
+
+static void warm_decode(struct step_engine *engine, int rows, enum step_class kind, int drafts)
+{
+    engine->tables_dev.rows_count = 0;
+    fill_up(engine, &engine->staging[0].upload, rows, 1 + drafts);
+    set_counts(&engine->tables_dev, rows, 1 + drafts);
+    run_staged(engine, rows, kind, drafts);
+}
+
+static void warm_prompt(struct step_engine *engine, int tokens)
+{
+    engine->staging[0].upload.rows[0] =
+        (struct step_row){.slot = engine->options.model->state->slots.slots_count - 1,
+                          .kind = ROW_NONE,
+                          .token_count = tokens,
+                          .token_next = -1,
+                          .sample_first = -1};
+    set_counts(&engine->tables_dev, 1, 1);
+    engine->tables_dev.tokens_count = tokens;
+    engine->tables_dev.samples_count = 0;
+    engine->tables_dev.decode_rows = engine->tables_dev.verify = 0;
+    run_staged(engine, 1, STEP_CLASS_PLAIN, 0);
+}
+
+// What a backend loads or makes at first use, it does here and not in a request: steps of the
+// smallest and largest counts and of a prompt run once, with rows of no sequence.
+static void warm_up(struct step_engine *engine)
+{
+    int drafts_max = engine->options.drafts_max, tokens = engine->options.memory.step_tokens;
+    for (int tokens_few = 1; tokens_few < tokens; tokens_few *= 8)
+        warm_prompt(engine, tokens_few);
+    warm_prompt(engine, tokens);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        if (counts[i] <= most_rows(engine, 0))
+            warm_decode(engine, counts[i], STEP_CLASS_PLAIN, 0);
+    }
+    for (int drafts = 0; drafts <= drafts_max; drafts++) {
+        warm_decode(engine, 1, STEP_CLASS_FULL, drafts);
+        warm_decode(engine, most_rows(engine, drafts), STEP_CLASS_PLAIN, drafts);
+    }
+}
+
 enum status step_graphs_open(struct step_engine *engine, struct error *error)
 {
     TRY(fill_every_row(engine, error));
+    if (engine->options.warm)
+        warm_up(engine);
+    stream_zero(engine->options.model->stream, engine->upload_dev.step, sizeof(uint64_t));
     for (int drafts = 0; drafts <= engine->options.drafts_max; drafts++)
         TRY(record_all(engine, drafts, error));
     return OK;
@@ -89,26 +194,10 @@ void step_graphs_close(struct step_engine *engine)
 {
     for (int drafts = 0; drafts < STEP_VERIFY_MAX; drafts++) {
         for (int i = 0; i < engine->graphs.counts[drafts]; i++) {
-            for (int class = 0; class < STEP_CLASSES; class ++)
-                graph_close(engine->graphs.decode[class][drafts][i]);
+            for (int kind = 0; kind < STEP_CLASSES; kind++)
+                graph_close(engine->graphs.decode[kind][drafts][i]);
         }
         engine->graphs.counts[drafts] = 0;
-    }
-}
-
-// Rows of no sequence from the staged ones up to `rows`.
-static void fill_up(const struct step_engine *engine, struct upload *up, int rows, int verify)
-{
-    for (int i = engine->tables_dev.rows_count; i < rows; i++) {
-        up->rows[i] = (struct step_row){
-            .slot = engine->options.model->state->slots.slots_count - 1,
-            .kind = ROW_NONE,
-            .token_first = i * verify,
-            .token_count = verify,
-            .token_next = -1,
-            .sample = verify,
-            .sample_first = i * verify,
-        };
     }
 }
 
@@ -118,7 +207,7 @@ struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
     struct step_graphs *graphs = &engine->graphs;
     struct step_tables *tables = &engine->tables_dev;
     bool plain = sampling->cut_count == 0 && sampling->penalty_count == 0 && !sampling->counts;
-    enum step_class class = plain ? STEP_CLASS_PLAIN : STEP_CLASS_FULL;
+    enum step_class kind = plain ? STEP_CLASS_PLAIN : STEP_CLASS_FULL;
     if (tables->rows_count == 0 || tables->decode_rows < tables->rows_count ||
         tables->verify != 1 + drafts)
         return NULL;
@@ -129,7 +218,7 @@ struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
         fill_up(engine, up, rows, 1 + drafts);
         set_counts(tables, rows, 1 + drafts);
         graphs->launched++;
-        return graphs->decode[class][drafts][i];
+        return graphs->decode[kind][drafts][i];
     }
     return NULL;
 }

@@ -136,7 +136,8 @@ static int begin_none(const struct step_tables *tables, const struct step_row *r
     for (int i = 0; i < row->token_count; i++) {
         tables->token_ids[row->token_first + i] = -1;
         tables->token_positions[row->token_first + i] = -1;
-        tables->sample_tokens[row->sample_first + i] = row->token_first + i;
+        if (row->sample_first >= 0)
+            tables->sample_tokens[row->sample_first + i] = row->token_first + i;
     }
     return 0;
 }
