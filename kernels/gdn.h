@@ -33,7 +33,11 @@
 #include "kernels/slots.h"
 #include "kernels/types.h"
 
-enum { GDN_HEAD_DIM = 128, GDN_CONV_WIDTH = 4 };
+enum {
+    GDN_HEAD_DIM = 128,
+    GDN_CONV_WIDTH = 4,
+    GDN_CHUNK_TOKENS = 64, // of the chunked form
+};
 
 // One GDN layer's memory, all slots of this rank.
 struct gdn_state {
