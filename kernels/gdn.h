@@ -7,11 +7,17 @@
 //   shape   projected [tokens, projected_stride] bf16 = [q | k | v | z | b | a] of own heads;
 //           o [tokens, value_heads, value_dim] bf16; the rest in struct gdn_state
 //   needs   key_dim = value_dim = 128, conv_width = 4, value_heads % key_heads == 0
-//   launch  a block of 128 per value head and row, its state in 66 KB of shared memory; then
-//           a block of 128 channels per row
-//   moves   per row 2 * value_heads * 64 KiB of state, per token the projections
-//   limit   HBM: 32 value heads read and write 4.2 MB a row, 0.9 us at 4.6 TB/s
-//   error   state, k, u, g are f32, rounded at every token; o is rounded to bf16 once
+//   launch  token by token: blocks of 256, each with 32, 64 or 128 value dimensions of a head and
+//           row. Prefill rows of 64 tokens and more: a block of 256 per chunk of 64 tokens and key
+//           head; then four warps per row, value head and 32 value dimensions, through the
+//           chunks; after either a block per row and 128 channels
+//   moves   per row 2 * value_heads * 64 KiB of state, per token the projections, per chunk its
+//           tiles twice
+//   limit   decode HBM: 32 value heads read and write 4.2 MB a row, 0.9 us at 4.6 TB/s; prefill
+//           of one sequence latency and tensor cores
+//   error   token by token: state, k, u, g are f32, rounded at every token; o is rounded to bf16
+//           once. By chunks: state f32, but what is read of it, u and the solved system are
+//           rounded to bf16 (2^-9 each) before they are multiplied
 //   source  Yang, Kautz, Hatamizadeh, Gated Delta Networks, 2024, eq. 10; the fold: the state
 //           after j rows is exp(G_j) S + sum exp(G_j - G_i) k_i u_i^T, applied row by row
 //
@@ -21,12 +27,16 @@
 // The convolution's SiLU output (q, k, v) is rounded to bf16; q and k are then l2-normalised,
 // x * rsqrt(sum x^2 + 1e-6), and kept as f32. g and u are rounded to f32, and S once per token,
 // as f32(alpha S + k u): a fold of stored (k, u, g) repeats exactly that, so folding j rows gives
-// the bits that running them gave. o reads the rounded S.
+// the bits that running them gave. o reads the rounded S; a kernel may form the same sum from the
+// state before, alpha S^T q + u (k . q).
 //
 // A row reads pending rows from parity `parity` of its slot. A decode row writes its tokens' (k, u,
-// g) and raw columns to the other parity, and back to memory only what it folded: state and conv
-// columns without its own tokens. A prefill row writes both with its tokens and leaves nothing
-// pending. slots_end then changes parity and pending. Tokens that do not run leave zeros in o.
+// g) and raw columns, behind the three columns before them, to the other parity, and back to memory
+// only what it folded: the state without its own tokens. A prefill row writes state and conv with
+// its tokens and leaves nothing pending. slots_end then changes parity and pending. So no decode
+// row overwrites what another block of the same row still reads. Tokens that do not run leave
+// zeros in o. State, conv and pending rows are read before this op's predecessor on the stream has
+// ended (kernels/device/launch.cuh): whatever wrote them lies further back than that.
 #pragma once
 
 #include "kernels/runtime.h"
@@ -36,24 +46,51 @@
 enum {
     GDN_HEAD_DIM = 128,
     GDN_CONV_WIDTH = 4,
-    GDN_CHUNK_TOKENS = 64, // of the chunked form
+    GDN_PENDING_COLUMNS = GDN_CONV_WIDTH - 1 + ROW_VERIFY_MAX,
+    // Chunked prefill.
+    GDN_CHUNK_TOKENS = 64,
+    GDN_CHUNKED_TOKENS_MIN = 64,                           // of a row that is served by chunks
+    GDN_VALUE_SLICE = 32,                                  // value dimensions of a tile of v
+    GDN_TILE_VALUES = 2 * GDN_CHUNK_TOKENS * GDN_HEAD_DIM, // per chunk and head
+    GDN_FACTORS = 256,                                     // per chunk and value head
 };
 
 // One GDN layer's memory, all slots of this rank.
 struct gdn_state {
     float *state; // [slots, value_heads, value_dim, key_dim]
-    bf16 *conv;   // [slots, 3, channels]: raw projection columns, oldest first
+    bf16 *conv;   // [slots, 3, channels]: raw projection columns, oldest first; read while nothing
+                  // is pending, written by prefill rows
     // Pending rows of the last decode step, per slot and parity.
-    float *pending_k;   // [slots, 2, ROW_VERIFY_MAX, key_heads, key_dim], normalised
-    float *pending_u;   // [slots, 2, ROW_VERIFY_MAX, value_heads, value_dim]
-    float *pending_g;   // [slots, 2, ROW_VERIFY_MAX, value_heads], log decay of the row
-    bf16 *pending_conv; // [slots, 2, ROW_VERIFY_MAX, channels]
+    float *pending_k; // [slots, 2, ROW_VERIFY_MAX, key_heads, key_dim], normalised
+    float *pending_u; // [slots, 2, ROW_VERIFY_MAX, value_heads, value_dim]
+    float *pending_g; // [slots, 2, ROW_VERIFY_MAX, value_heads], log decay of the row
+    bf16
+        *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]: 3 columns before, then the rows
 };
+
+// What the kernels of chunked prefill hand over within one op: per chunk and key head tiles of k
+// and q, per chunk and value head tiles of v and two squares of tokens, and factors. Its contents
+// matter to nobody outside. A row that finds no room runs token by token, every row when chunks is
+// 0 (as the CPU backend always does).
+struct gdn_workspace {
+    bf16 *tiles;    // [chunks, key_heads + value_heads, GDN_TILE_VALUES], in an order of its own
+    float *factors; // [chunks, value_heads, GDN_FACTORS]
+    int chunks;
+};
+
+// Chunks that a step of so many tokens is given room for: its tokens, and as many ragged ends as a
+// quarter of that, one at least.
+static inline int gdn_workspace_chunks(int step_tokens)
+{
+    int whole = step_tokens / GDN_CHUNK_TOKENS;
+    return whole + (whole < 4 ? 1 : whole / 4);
+}
 
 struct gdn {
     struct step_tables tables;
     struct slots slots;
     struct gdn_state state;
+    struct gdn_workspace workspace;
     const bf16 *projected;
     int projected_stride;
     const float *conv_weight; // [channels, 4]
@@ -63,6 +100,7 @@ struct gdn {
     bf16 *o;
 };
 
+// Queues the op. tables.decode_rows and verify are true of the rows.
 void gdn(struct stream *stream, const struct gdn *op);
 
 // Zeroes state and conv columns of slots opened at position 0; one that opens later has its

@@ -10,6 +10,8 @@ enum {
     ALIGN_BYTES = 256,          // every buffer begins on such a boundary
     STEP_TOKENS_DEFAULT = 8192, // beyond it prefill gains no speed, and latency suffers
     CONV_COLUMNS_KEPT = 3,      // conv_width - 1
+    GDN_CHUNK_TOKENS = 64,
+    GDN_FACTORS_BYTES = 256 * 4, // per chunk and value head
     PENDING_PARITIES = 2,
     // Slots, step tables and lists of a step: the constant part, and per token, sequence and
     // sampled row. Candidates are gathered from every rank, in two parities.
@@ -125,8 +127,23 @@ uint64_t memory_plan_pending_bytes(const struct model_config *config, const stru
     uint64_t k = (uint64_t)shard->key_heads.count * (uint64_t)config->key_dim;
     uint64_t u = (uint64_t)shard->value_heads.count * (uint64_t)config->value_dim;
     uint64_t g = (uint64_t)shard->value_heads.count;
-    uint64_t row = (k + u + g) * 4 + (uint64_t)shard_conv_channels(shard, config) * 2;
-    return layers * PENDING_PARITIES * VERIFY_ROWS_MAX * row;
+    uint64_t column = (uint64_t)shard_conv_channels(shard, config) * 2;
+    // Behind the columns that the convolution still needs of the tokens before.
+    uint64_t buffer = VERIFY_ROWS_MAX * ((k + u + g) * 4 + column) + CONV_COLUMNS_KEPT * column;
+    return layers * PENDING_PARITIES * buffer;
+}
+
+// What chunked prefill of GDN keeps within a step: gdn_workspace_chunks of kernels/gdn.h times a
+// pair of tiles per head (exact for heads of 128) and the factors.
+static uint64_t gdn_workspace_bytes(const struct model_config *config, const struct shard *shard,
+                                    uint64_t tokens)
+{
+    uint64_t whole = tokens / GDN_CHUNK_TOKENS;
+    uint64_t chunks = whole + (whole < 4 ? 1 : whole / 4);
+    uint64_t key_heads = (uint64_t)shard->key_heads.count;
+    uint64_t value_heads = (uint64_t)shard->value_heads.count;
+    uint64_t tiles = 2 * GDN_CHUNK_TOKENS * (uint64_t)config->key_dim * 2;
+    return chunks * ((key_heads + value_heads) * tiles + value_heads * GDN_FACTORS_BYTES);
 }
 
 static uint64_t largest(int64_t a, int64_t b)
@@ -190,6 +207,7 @@ static uint64_t workspace_bytes(const struct model_config *config, const struct 
     bytes += attention_parts_bytes(config);
     bytes += expert_bytes(config, tokens);
     bytes += samples * ((uint64_t)shard->vocab.count * 4 + (1 + 3 * ranks) * CANDIDATE_BYTES);
+    bytes += gdn_workspace_bytes(config, shard, tokens);
     bytes += sequences * (TABLE_BYTES_PER_SEQUENCE + 4 * (uint64_t)plan->pages_per_sequence);
     bytes += sequences * 2 * (uint64_t)shard->vocab.count; // how often each token was drawn
     bytes += sequences * 2 * (uint64_t)config->hidden;     // the MTP head's last hidden rows

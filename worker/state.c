@@ -68,7 +68,8 @@ static void carve_gdn(struct gdn_state *state, struct carver *carver,
     state->pending_k = (float *)carve(carver, pending * key_heads * GDN_HEAD_DIM, sizeof(float));
     state->pending_u = (float *)carve(carver, pending * value_heads * GDN_HEAD_DIM, sizeof(float));
     state->pending_g = (float *)carve(carver, pending * value_heads, sizeof(float));
-    state->pending_conv = (bf16 *)carve(carver, pending * channels, sizeof(bf16));
+    state->pending_conv =
+        (bf16 *)carve(carver, slots_count * 2 * GDN_PENDING_COLUMNS * channels, sizeof(bf16));
 }
 
 // Widths of the buffers that layers of different kinds share.
@@ -92,6 +93,18 @@ static struct widths widths_of(const struct model_config *config, const struct s
                         shard->shared_intermediate.count;
     }
     return widths;
+}
+
+static void carve_gdn_workspace(struct gdn_workspace *workspace, struct carver *carver,
+                                const struct shard *shard, int step_tokens)
+{
+    uint64_t chunks = (uint64_t)gdn_workspace_chunks(step_tokens);
+    uint64_t key_heads = (uint64_t)shard->key_heads.count;
+    uint64_t value_heads = (uint64_t)shard->value_heads.count;
+    workspace->chunks = (int)chunks;
+    workspace->tiles =
+        (bf16 *)carve(carver, chunks * (key_heads + value_heads) * GDN_TILE_VALUES, sizeof(bf16));
+    workspace->factors = (float *)carve(carver, chunks * value_heads * GDN_FACTORS, sizeof(float));
 }
 
 static void carve_workspace(struct workspace *w, struct carver *carver,
@@ -134,6 +147,7 @@ static void carve_workspace(struct workspace *w, struct carver *carver,
     }
     w->logits = (float *)carve(
         carver, (uint64_t)state_samples_max(plan) * (uint64_t)shard->vocab.count, sizeof(float));
+    carve_gdn_workspace(&w->gdn, carver, shard, plan->step_tokens);
 }
 
 static void carve_prefix(struct rank_state *state, struct carver *carver,

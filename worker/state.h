@@ -39,6 +39,7 @@ struct workspace {
     int32_t *expert_lists; // moe_lists_count
     float *logits;         // [samples, vocab own]
     struct attention_workspace attention;
+    struct gdn_workspace gdn;
 };
 
 // What prefix reuse keeps; nothing when the plan has no checkpoints.

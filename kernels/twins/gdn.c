@@ -53,55 +53,39 @@ static size_t pending_g_at(const struct walk *walk, size_t buffer, int row, int 
     return at * (size_t)walk->op->value_heads + (size_t)value_head;
 }
 
-static bf16 *conv_history(const struct walk *walk)
+static bf16 *conv_columns(const struct walk *walk)
 {
     return walk->op->state.conv + walk->slot * HISTORY * walk->channels;
 }
 
-static const bf16 *pending_column(const struct walk *walk, size_t buffer, int row)
+static bf16 *pending_columns(const struct walk *walk, size_t buffer)
 {
-    return walk->op->state.pending_conv + (buffer * ROW_VERIFY_MAX + (size_t)row) * walk->channels;
+    return walk->op->state.pending_conv + buffer * GDN_PENDING_COLUMNS * walk->channels;
 }
 
-// Raw projection of token `token` of the row; the slot's history lies before token 0.
+// Raw projection of token `token` of the row. Before token 0 lie the last of {history, accepted
+// pending rows}, which stand in the pending buffer; when nothing is pending, the slot's columns.
 static const bf16 *column(const struct walk *walk, int token)
 {
-    if (token < 0)
-        return conv_history(walk) + (size_t)(HISTORY + token) * walk->channels;
-    return walk->op->projected +
-           (size_t)(walk->token_first + token) * (size_t)walk->op->projected_stride;
-}
-
-// Moves the accepted rows' columns into the history. Ascending order: a column is read before it
-// is overwritten.
-static void fold_conv(const struct walk *walk)
-{
-    bf16 *history = conv_history(walk);
-    for (int i = 0; i < HISTORY; i++) {
-        int from = walk->pending + i;
-        const bf16 *source = from < HISTORY
-                                 ? history + (size_t)from * walk->channels
-                                 : pending_column(walk, walk->pending_from, from - HISTORY);
-        bf16 *to = history + (size_t)i * walk->channels;
-        if (source != to)
-            memcpy(to, source, walk->channels * sizeof(bf16));
+    if (token >= 0) {
+        return walk->op->projected +
+               (size_t)(walk->token_first + token) * (size_t)walk->op->projected_stride;
     }
+    const bf16 *history = walk->pending > 0 ? pending_columns(walk, walk->pending_from) +
+                                                  (size_t)walk->pending * walk->channels
+                                            : conv_columns(walk);
+    return history + (size_t)(HISTORY + token) * walk->channels;
 }
 
-// A prefill row's own columns enter the history; a decode row's are left pending.
+// A prefill row's last columns become the slot's. A decode row leaves its history and its own in
+// the other parity.
 static void keep_conv(const struct walk *walk)
 {
-    if (walk->decode) {
-        bf16 *to =
-            walk->op->state.pending_conv + walk->pending_to * ROW_VERIFY_MAX * walk->channels;
-        for (int token = 0; token < walk->tokens; token++)
-            memcpy(to + (size_t)token * walk->channels, column(walk, token),
-                   walk->channels * sizeof(bf16));
-        return;
-    }
-    for (int i = 0; i < HISTORY; i++)
-        memmove(conv_history(walk) + (size_t)i * walk->channels,
-                column(walk, walk->tokens - HISTORY + i), walk->channels * sizeof(bf16));
+    int first = walk->decode ? -HISTORY : walk->tokens - HISTORY;
+    bf16 *to = walk->decode ? pending_columns(walk, walk->pending_to) : conv_columns(walk);
+    // Ascending order: a column is read before it is overwritten.
+    for (int token = first; token < walk->tokens; token++, to += walk->channels)
+        memmove(to, column(walk, token), walk->channels * sizeof(bf16));
 }
 
 // y = bf16(silu(convolution)) of 128 channels of one token.
@@ -319,7 +303,6 @@ static void run_row(const struct walk *walk)
 {
     int group = walk->op->value_heads / walk->op->key_heads;
     struct chunk chunk;
-    fold_conv(walk);
     for (chunk.first = 0; chunk.first < walk->tokens; chunk.first += CHUNK_TOKENS) {
         int left = walk->tokens - chunk.first;
         chunk.tokens = left < CHUNK_TOKENS ? left : CHUNK_TOKENS;

@@ -59,7 +59,8 @@ static void open_memory(struct world *w)
         .pending_k = ops_alloc(ops, buffers * keys * DIM * sizeof(float)),
         .pending_u = ops_alloc(ops, buffers * values * DIM * sizeof(float)),
         .pending_g = ops_alloc(ops, buffers * values * sizeof(float)),
-        .pending_conv = ops_alloc(ops, buffers * (size_t)w->channels * sizeof(bf16)),
+        .pending_conv =
+            ops_alloc(ops, SLOTS * 2 * GDN_PENDING_COLUMNS * (size_t)w->channels * sizeof(bf16)),
     };
 }
 

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn.cuh -- what the Gated DeltaNet kernels share: a row's place in memory, the convolution's
+// history, the gates and one token's update of the state. Rounding is spelled out (no contraction
+// by the compiler), so that every kernel that computes one of these gets the same bits.
+#pragma once
+
+#include "kernels/device/launch.cuh"
+
+extern "C" {
+#include "kernels/gdn.h"
+}
+
+enum { GDN_HISTORY = GDN_CONV_WIDTH - 1 };
+
+// What a block knows of its row.
+struct gdn_row {
+    int64_t slot, pending_from, pending_to; // slot * 2 + parity, read and written
+    int token_first, tokens, pending, channels;
+    bool decode;
+};
+
+// The row `index` of the step.
+static __device__ __forceinline__ gdn_row gdn_load_row(const struct gdn &op, int index)
+{
+    const struct step_row &step = op.tables.rows[index];
+    const struct slot &slot = op.slots.slots[step.slot];
+    gdn_row row;
+    row.slot = step.slot;
+    row.pending_from = 2 * row.slot + slot.parity;
+    row.pending_to = 2 * row.slot + 1 - slot.parity;
+    row.token_first = step.token_first;
+    row.tokens = op.tables.active_count[index];
+    row.pending = slot.pending;
+    row.channels = (2 * op.key_heads + op.value_heads) * GDN_HEAD_DIM;
+    row.decode = step.kind == ROW_DECODE;
+    return row;
+}
+
+// The three columns before the row's first token, oldest first, `channels` apart: behind the
+// accepted pending rows, or where the last prefill left them.
+static __device__ __forceinline__ const bf16 *gdn_history(const struct gdn &op, const gdn_row &row)
+{
+    if (row.pending > 0)
+        return op.state.pending_conv +
+               (row.pending_from * GDN_PENDING_COLUMNS + row.pending) * row.channels;
+    return op.state.conv + row.slot * GDN_HISTORY * row.channels;
+}
+
+// x sigmoid(x), a few units of 2^-24 off; an overflowing exponential gives 0.
+static __device__ __forceinline__ float gdn_silu(float x)
+{
+    float e, r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(__fmul_rn(x, -1.4426950408889634f)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(__fadd_rn(1.0f, e)));
+    return __fmul_rn(x, r);
+}
+
+// One channel on its way through the tokens of a row.
+struct gdn_channel {
+    float taps[GDN_CONV_WIDTH];
+    float before[GDN_HISTORY]; // raw columns before the next token, oldest first
+};
+
+// Channel `at`; history as from gdn_history, `channels` apart.
+static __device__ __forceinline__ void gdn_open_channel(gdn_channel *channel, const struct gdn &op,
+                                                        const bf16 *history, int channels, int at)
+{
+    const float4 taps = __ldg(reinterpret_cast<const float4 *>(op.conv_weight) + at);
+    channel->taps[0] = taps.x;
+    channel->taps[1] = taps.y;
+    channel->taps[2] = taps.z;
+    channel->taps[3] = taps.w;
+#pragma unroll
+    for (int i = 0; i < GDN_HISTORY; i++)
+        channel->before[i] = bf16_to_float(history[static_cast<int64_t>(i) * channels + at]);
+}
+
+// bf16(silu(convolution)) at the token whose raw column is x.
+static __device__ __forceinline__ float gdn_convolve(gdn_channel *channel, float x)
+{
+    float sum = __fmul_rn(channel->taps[0], channel->before[0]);
+    sum = __fmaf_rn(channel->taps[1], channel->before[1], sum);
+    sum = __fmaf_rn(channel->taps[2], channel->before[2], sum);
+    sum = __fmaf_rn(channel->taps[3], x, sum);
+    channel->before[0] = channel->before[1];
+    channel->before[1] = channel->before[2];
+    channel->before[2] = x;
+    return bf16_to_float(bf16_from_float(gdn_silu(sum)));
+}
+
+// log alpha of a token and value head, from the projection's column a.
+static __device__ __forceinline__ float gdn_log_decay(const struct gdn &op, int head, bf16 a)
+{
+    float x = __fadd_rn(bf16_to_float(a), op.dt_bias[head]);
+    float softplus = x > 20.0f ? x : log1pf(expf(x));
+    return __fmul_rn(-expf(op.a_log[head]), softplus);
+}
+
+// From the projection's column b.
+static __device__ __forceinline__ float gdn_beta(bf16 b)
+{
+    return __fdiv_rn(1.0f, __fadd_rn(1.0f, expf(-bf16_to_float(b))));
+}
+
+// One element of the state through one token, in a step that runs it and in one that folds it.
+static __device__ __forceinline__ float gdn_advance(float state, float alpha, float k, float u)
+{
+    return __fmaf_rn(k, u, __fmul_rn(alpha, state));
+}
+
+// Index of a head in pending_k (key heads), pending_u and pending_g (value heads).
+static __device__ __forceinline__ int64_t gdn_pending(int64_t buffer, int row, int heads, int head)
+{
+    return (buffer * ROW_VERIFY_MAX + row) * heads + head;
+}

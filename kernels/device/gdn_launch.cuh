@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn_launch.cuh -- the parts of the op gdn, each in a file of its own, as its launcher queues
+// them.
+#pragma once
+
+#include "kernels/device/launch.cuh"
+
+extern "C" {
+#include "kernels/gdn.h"
+}
+
+// Decode rows, and prefill rows that are not served by chunks, token by token; a block has 16 *
+// `rows` rows of a head's state.
+void gdn_launch_recurrent(struct stream *stream, const struct gdn *op, int rows);
+
+// Long prefill rows: what does not depend on the state, for at most `chunks` chunks; then the state
+// through the chunks of the step's last `rows` rows, `slices` * 32 value dimensions a block.
+void gdn_launch_chunks(struct stream *stream, const struct gdn *op, int chunks);
+void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows, int slices);

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn_mma.cuh -- warp-wide matrix instructions and asynchronous copies as the chunked GDN kernels
+// use them. Lane l of a warp is (g, t) = (l / 4, l % 4). Source: PTX ISA, mma, ldmatrix,
+// movmatrix, cp.async.bulk, mbarrier.
+#pragma once
+
+#include <cstdint>
+
+// An address in shared memory as instructions take it.
+static __device__ __forceinline__ uint32_t shared_address(const void *pointer)
+{
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// Two values rounded to bf16, the first in the lower half.
+static __device__ __forceinline__ uint32_t pack_bf16(float low, float high)
+{
+    uint32_t packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+// Four 8 x 8 matrices of 16-bit values; lanes 8 i .. 8 i + 7 name the rows of matrix i, of which
+// lane (g, t) gets row g, columns 2 t and 2 t + 1; transposed: rows 2 t and 2 t + 1 of column g.
+static __device__ __forceinline__ void load_matrices(uint32_t to[4], uint32_t row_address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row_address));
+}
+
+// As load_matrices, transposed.
+static __device__ __forceinline__ void load_transposed(uint32_t to[4], uint32_t row_address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row_address));
+}
+
+// An 8 x 8 matrix of 16-bit values, transposed across the warp.
+static __device__ __forceinline__ uint32_t transpose_matrix(uint32_t from)
+{
+    uint32_t to;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(to) : "r"(from));
+    return to;
+}
+
+// c (16 x 8) += a (16 x 16) b (16 x 8), bf16 products summed in f32. Lane (g, t) has c at (g, 2 t),
+// (g, 2 t + 1), (g + 8, ..), ..; a at rows g, g + 8, g, g + 8, columns 2 t (+ 8 in the last two);
+// b at rows 2 t (+ 8), column g.
+static __device__ __forceinline__ void multiply_add(float c[4], const uint32_t a[4], uint32_t b0,
+                                                    uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The same for 16 x 8 times 8 x 8 in tf32: a at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
+// b at (t, g), (t + 4, g).
+static __device__ __forceinline__ void multiply_add_tf32(float c[4], const float a[4],
+                                                         const float b[2])
+{
+    uint32_t x[6];
+#pragma unroll
+    for (int i = 0; i < 6; i++)
+        asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(x[i]) : "f"(i < 4 ? a[i] : b[i - 4]));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(x[4]), "r"(x[5]));
+}
+
+// ---- copies by the bulk engine, counted by barriers in shared memory ----
+
+// Once, by one thread, before anyone uses the barrier; then a fence and a block barrier.
+static __device__ __forceinline__ void barrier_init(uint64_t *barrier, int arrivals)
+{
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
+                 : "memory");
+}
+
+// Arrives and tells the barrier how many bytes its phase waits for.
+static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(bytes)
+                 : "memory");
+}
+
+// Arrives.
+static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
+{
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+
+// Returns when the phase of that parity has ended.
+static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+                 "@done bra.uni ended;\n"
+                 "bra.uni again;\n"
+                 "ended:\n"
+                 "}" ::"r"(shared_address(barrier)),
+                 "r"(parity)
+                 : "memory");
+}
+
+// Global to shared memory, bytes a multiple of 16, counted by `barrier`.
+static __device__ __forceinline__ void copy_bulk(void *to, const void *from, int bytes,
+                                                 uint64_t *barrier)
+{
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(shared_address(to)),
+        "l"(from), "r"(bytes), "r"(shared_address(barrier))
+        : "memory");
+}

@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn_scan_sm90.cu -- chunked prefill, second kernel: the state through a row's chunks. A warp has
+// 16 value dimensions of a head, all 128 key dimensions of them in accumulators, as S^T. Everything
+// is computed transposed: the accumulators of one product are then, packed to bf16, the left
+// operand of the next, and warps share nothing but the tiles that the bulk engine brings. The state
+// is f32; its bf16 image is only read.
+#include "kernels/device/gdn_chunks.cuh"
+#include "kernels/device/gdn_launch.cuh"
+#include "kernels/device/gdn_mma.cuh"
+#include "kernels/device/reduce.cuh"
+
+enum {
+    DIM = GDN_HEAD_DIM,
+    WARP_VALUES = 16,
+    K_STEPS = DIM / 16,
+    T_STEPS = CHUNK / 16,
+    TOKEN_TILES = CHUNK / 8,
+    KEY_TILES = DIM / 8,
+    HANDOFFS = 2,
+    SIDE = 4, // tiles of a product that are worked on side by side
+};
+
+// One chunk on its way through a block of `SLICES_OWN` slices of 32 value dimensions.
+template <int SLICES_OWN> struct scan_stage {
+    bf16 k[TILE_K], q[TILE_K];
+    bf16 t[TILE_T], p[TILE_T];
+    bf16 v[SLICES_OWN * TILE_V];
+    float factors[GDN_FACTORS];
+};
+
+// What a warp that carries state hands to the one that reads it out: the state before a chunk as an
+// operand, and u.
+struct scan_handoff {
+    uint4 image[K_STEPS][WARP_THREADS];
+    uint4 u[T_STEPS][WARP_THREADS];
+};
+
+template <int SLICES_OWN, int STAGES> struct scan_shared {
+    scan_stage<SLICES_OWN> stages[STAGES];
+    scan_handoff handoffs[2 * SLICES_OWN][HANDOFFS];
+    uint64_t full[STAGES], empty[STAGES];
+    uint64_t given[2 * SLICES_OWN][HANDOFFS], taken[2 * SLICES_OWN][HANDOFFS];
+};
+
+template <int SLICES_OWN>
+static __device__ __forceinline__ void bring(scan_stage<SLICES_OWN> *stage, uint64_t *full,
+                                             const gdn_tiles &tiles, int slice)
+{
+    barrier_expect(full, static_cast<int>(sizeof *stage));
+    copy_bulk(stage->k, tiles.k, 2 * TILE_K * 2, full);
+    copy_bulk(stage->t, tiles.t, 2 * TILE_T * 2, full);
+    copy_bulk(stage->v, tiles.v + slice * TILE_V, SLICES_OWN * TILE_V * 2, full);
+    copy_bulk(stage->factors, tiles.factors, GDN_FACTORS * 4, full);
+}
+
+static __device__ __forceinline__ void clear(float c[TOKEN_TILES][4])
+{
+#pragma unroll
+    for (int n = 0; n < TOKEN_TILES; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            c[n][i] = 0;
+    }
+}
+
+// Accumulators of two neighbouring tiles as the left operand of a product over their columns.
+static __device__ __forceinline__ void pack_operand(uint32_t a[4], const float low[4],
+                                                    const float high[4])
+{
+    a[0] = pack_bf16(low[0], low[1]);
+    a[1] = pack_bf16(low[2], low[3]);
+    a[2] = pack_bf16(high[0], high[1]);
+    a[3] = pack_bf16(high[2], high[3]);
+}
+
+// c [16 values, 64 tokens] = S^T x^T, x a tile of k or q.
+static __device__ __forceinline__ void
+read_state(float c[TOKEN_TILES][4], const uint32_t s[K_STEPS][4], const bf16 *x, int lane)
+{
+    clear(c);
+#pragma unroll
+    for (int i = 0; i < K_STEPS / 2; i++) {
+#pragma unroll
+        for (int n = 0; n < TOKEN_TILES; n += SIDE) { // side by side: one waits, others go on
+            uint32_t b[SIDE][4];
+#pragma unroll
+            for (int j = 0; j < SIDE; j++)
+                load_matrices(
+                    b[j], shared_address(x + tile_128(8 * (n + j) + lane % 8, 4 * i + lane / 8)));
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+#pragma unroll
+                for (int j = 0; j < SIDE; j++)
+                    multiply_add(c[n + j], s[2 * i + half], b[j][2 * half], b[j][2 * half + 1]);
+            }
+        }
+    }
+}
+
+// c += x m^T, m [64, 64] with nothing above the diagonal.
+static __device__ __forceinline__ void
+multiply_lower(float c[TOKEN_TILES][4], const uint32_t x[T_STEPS][4], const bf16 *m, int lane)
+{
+#pragma unroll
+    for (int i = 0; i < T_STEPS / 2; i++) {
+#pragma unroll
+        for (int n = 4 * i; n < TOKEN_TILES; n += SIDE) {
+            uint32_t b[SIDE][4];
+#pragma unroll
+            for (int j = 0; j < SIDE; j++)
+                load_matrices(
+                    b[j], shared_address(m + tile_64(8 * (n + j) + lane % 8, 4 * i + lane / 8)));
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+#pragma unroll
+                for (int j = 0; j < SIDE; j++) {
+                    if ((n + j) / 2 >= 2 * i + half)
+                        multiply_add(c[n + j], x[2 * i + half], b[j][2 * half], b[j][2 * half + 1]);
+                }
+            }
+        }
+    }
+}
+
+// S^T += x k.
+static __device__ __forceinline__ void
+write_state(float s[KEY_TILES][4], const uint32_t x[T_STEPS][4], const bf16 *k, int lane)
+{
+#pragma unroll
+    for (int i = 0; i < T_STEPS; i++) {
+#pragma unroll
+        for (int n = 0; n < KEY_TILES; n += 2) {
+            uint32_t b[4];
+            load_transposed(b, shared_address(k + tile_128(16 * i + lane % 16, n + lane / 16)));
+            multiply_add(s[n], x[i], b[0], b[1]);
+            multiply_add(s[n + 1], x[i], b[2], b[3]);
+        }
+    }
+}
+
+// x = bf16(v - factor c), the left operand of the solve. values: the warp's column of eighths.
+static __device__ __forceinline__ void subtract_read(uint32_t x[T_STEPS][4],
+                                                     const float c[TOKEN_TILES][4], const bf16 *v,
+                                                     const float *factors, int eighth, int lane)
+{
+#pragma unroll
+    for (int i = 0; i < T_STEPS; i++) {
+        uint32_t b[4]; // values 0..7 and 8..15 of tokens 16 i .. + 7, then of the next eight
+        float rest[2][4];
+        load_transposed(b, shared_address(v + tile_32(16 * i + lane / 16 * 8 + lane % 8,
+                                                      eighth + lane / 8 % 2)));
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const float2 f =
+                *reinterpret_cast<const float2 *>(factors + 16 * i + 8 * j + lane % 4 * 2);
+            const float *read = c[2 * i + j];
+            rest[j][0] = __uint_as_float(b[2 * j] << 16) - f.x * read[0];
+            rest[j][1] = __uint_as_float(b[2 * j] & 0xffff0000u) - f.y * read[1];
+            rest[j][2] = __uint_as_float(b[2 * j + 1] << 16) - f.x * read[2];
+            rest[j][3] = __uint_as_float(b[2 * j + 1] & 0xffff0000u) - f.y * read[3];
+        }
+        pack_operand(x[i], rest[0], rest[1]);
+    }
+}
+
+static __device__ __forceinline__ void scale_tokens(float c[TOKEN_TILES][4], const float *factors,
+                                                    int lane)
+{
+#pragma unroll
+    for (int n = 0; n < TOKEN_TILES; n++) {
+        const float2 f = *reinterpret_cast<const float2 *>(factors + 8 * n + lane % 4 * 2);
+        c[n][0] *= f.x;
+        c[n][1] *= f.y;
+        c[n][2] *= f.x;
+        c[n][3] *= f.y;
+    }
+}
+
+static __device__ __forceinline__ void pack_tokens(uint32_t x[T_STEPS][4],
+                                                   const float c[TOKEN_TILES][4])
+{
+#pragma unroll
+    for (int i = 0; i < T_STEPS; i++)
+        pack_operand(x[i], c[2 * i], c[2 * i + 1]);
+}
+
+// o [tokens, 16 values] from c; to: the warp's first value of the chunk's first token.
+static __device__ __forceinline__ void
+write_out(bf16 *to, int64_t stride, const float c[TOKEN_TILES][4], int tokens, int lane)
+{
+#pragma unroll
+    for (int n = 0; n < TOKEN_TILES; n++) {
+        uint32_t low = transpose_matrix(pack_bf16(c[n][0], c[n][1]));
+        uint32_t high = transpose_matrix(pack_bf16(c[n][2], c[n][3]));
+        int token = 8 * n + lane / 4;
+        if (token < tokens) {
+            bf16 *at = to + token * stride + lane % 4 * 2;
+            *reinterpret_cast<uint32_t *>(at) = low;
+            *reinterpret_cast<uint32_t *>(at + 8) = high;
+        }
+    }
+}
+
+static __device__ __forceinline__ uint4 as_vector(const uint32_t x[4])
+{
+    return make_uint4(x[0], x[1], x[2], x[3]);
+}
+
+static __device__ __forceinline__ void from_vector(uint32_t x[4], uint4 vector)
+{
+    x[0] = vector.x;
+    x[1] = vector.y;
+    x[2] = vector.z;
+    x[3] = vector.w;
+}
+
+// The warp's view of a chunk.
+template <int SLICES_OWN> struct scan_view {
+    const scan_stage<SLICES_OWN> *stage;
+    scan_handoff *handoff;
+    uint64_t *given, *taken;
+    uint32_t turn; // how often the handoff was used before
+    int pair;      // of warps: 16 value dimensions of the block
+};
+
+// One chunk: s is the state before it and after.
+template <int SLICES_OWN>
+static __device__ __forceinline__ void carry_state(float s[KEY_TILES][4],
+                                                   const scan_view<SLICES_OWN> &view)
+{
+    const scan_stage<SLICES_OWN> &stage = *view.stage;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    const bf16 *v = stage.v + view.pair / 2 * TILE_V;
+    uint32_t image[K_STEPS][4], x[T_STEPS][4];
+    float c[TOKEN_TILES][4];
+    barrier_wait(view.taken, view.turn % 2 ^ 1); // passes the first time
+#pragma unroll
+    for (int i = 0; i < K_STEPS; i++) {
+        pack_operand(image[i], s[2 * i], s[2 * i + 1]);
+        view.handoff->image[i][lane] = as_vector(image[i]);
+    }
+    read_state(c, image, stage.k, lane);
+    subtract_read(x, c, v, stage.factors + FACTOR_READ, view.pair % 2 * 2, lane);
+    clear(c);
+    multiply_lower(c, x, stage.t, lane); // u
+    pack_tokens(x, c);
+#pragma unroll
+    for (int i = 0; i < T_STEPS; i++)
+        view.handoff->u[i][lane] = as_vector(x[i]);
+    __syncwarp();
+    if (lane == 0)
+        barrier_arrive(view.given);
+    scale_tokens(c, stage.factors + FACTOR_WRITE, lane);
+    pack_tokens(x, c);
+    float decay = stage.factors[FACTOR_DECAY];
+#pragma unroll
+    for (int n = 0; n < KEY_TILES; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            s[n][i] *= decay;
+    }
+    write_state(s, x, stage.k, lane);
+}
+
+// o of one chunk into c.
+template <int SLICES_OWN>
+static __device__ __forceinline__ void read_out(float c[TOKEN_TILES][4],
+                                                const scan_view<SLICES_OWN> &view)
+{
+    const scan_stage<SLICES_OWN> &stage = *view.stage;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    uint32_t image[K_STEPS][4], x[T_STEPS][4];
+    barrier_wait(view.given, view.turn % 2);
+#pragma unroll
+    for (int i = 0; i < K_STEPS; i++)
+        from_vector(image[i], view.handoff->image[i][lane]);
+#pragma unroll
+    for (int i = 0; i < T_STEPS; i++)
+        from_vector(x[i], view.handoff->u[i][lane]);
+    __syncwarp();
+    if (lane == 0)
+        barrier_arrive(view.taken);
+    read_state(c, image, stage.q, lane);
+    scale_tokens(c, stage.factors + FACTOR_OUT, lane);
+    multiply_lower(c, x, stage.p, lane);
+}
+
+// The state's rows of value dimensions `value` and `value` + 8, and the accepted rows of a decode
+// step before.
+static __device__ __forceinline__ void load_state(float s[KEY_TILES][4], const struct gdn &op,
+                                                  const gdn_row &row, int head, int value)
+{
+    int t = static_cast<int>(threadIdx.x) % 4, key_head = head / (op.value_heads / op.key_heads);
+    const float *from = op.state.state + ((row.slot * op.value_heads + head) * DIM + value) * DIM;
+#pragma unroll
+    for (int n = 0; n < KEY_TILES; n++) {
+        const float2 low = *reinterpret_cast<const float2 *>(from + 8 * n + 2 * t);
+        const float2 high = *reinterpret_cast<const float2 *>(from + 8 * DIM + 8 * n + 2 * t);
+        s[n][0] = low.x;
+        s[n][1] = low.y;
+        s[n][2] = high.x;
+        s[n][3] = high.y;
+    }
+    for (int i = 0; i < row.pending; i++) {
+        int64_t of_key = gdn_pending(row.pending_from, i, op.key_heads, key_head);
+        int64_t of_value = gdn_pending(row.pending_from, i, op.value_heads, head);
+        const float *k = op.state.pending_k + of_key * DIM + 2 * t;
+        const float *u = op.state.pending_u + of_value * DIM + value;
+        float alpha = expf(op.state.pending_g[of_value]);
+#pragma unroll
+        for (int n = 0; n < KEY_TILES; n++) {
+            const float2 own = *reinterpret_cast<const float2 *>(k + 8 * n);
+            s[n][0] = gdn_advance(s[n][0], alpha, own.x, u[0]);
+            s[n][1] = gdn_advance(s[n][1], alpha, own.y, u[0]);
+            s[n][2] = gdn_advance(s[n][2], alpha, own.x, u[8]);
+            s[n][3] = gdn_advance(s[n][3], alpha, own.y, u[8]);
+        }
+    }
+}
+
+static __device__ __forceinline__ void store_state(const float s[KEY_TILES][4],
+                                                   const struct gdn &op, const gdn_row &row,
+                                                   int head, int value)
+{
+    int t = static_cast<int>(threadIdx.x) % 4;
+    float *to = op.state.state + ((row.slot * op.value_heads + head) * DIM + value) * DIM;
+#pragma unroll
+    for (int n = 0; n < KEY_TILES; n++) {
+        *reinterpret_cast<float2 *>(to + 8 * n + 2 * t) = make_float2(s[n][0], s[n][1]);
+        *reinterpret_cast<float2 *>(to + 8 * DIM + 8 * n + 2 * t) = make_float2(s[n][2], s[n][3]);
+    }
+}
+
+// Where a block stands.
+struct scan_place {
+    gdn_row row;
+    int head, key_head, slice;
+    int first, chunks; // of the row
+};
+
+template <int SLICES_OWN>
+static __device__ __forceinline__ scan_place place_of(const struct gdn &op)
+{
+    enum { BLOCKS = SLICES / SLICES_OWN };
+    scan_place place;
+    int index = op.tables.decode_rows + static_cast<int>(blockIdx.y);
+    place.head = static_cast<int>(blockIdx.x) / BLOCKS;
+    place.key_head = place.head / (op.value_heads / op.key_heads);
+    place.slice = static_cast<int>(blockIdx.x) % BLOCKS * SLICES_OWN;
+    place.row = gdn_load_row(op, index);
+    place.first = gdn_first_chunk(op, index);
+    place.chunks = place.first < 0 ? 0 : (place.row.tokens + CHUNK - 1) / CHUNK;
+    return place;
+}
+
+// A warp that reads out: the row's chunks one after the other. The first one also brings chunks, as
+// stages fall free.
+template <int SLICES_OWN, int STAGES>
+static __device__ __forceinline__ void read_chunks(scan_shared<SLICES_OWN, STAGES> *shared,
+                                                   const struct gdn &op, const scan_place &place,
+                                                   int pair)
+{
+    const int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    const bool brings = pair == 0 && lane == 0;
+    const int64_t stride = static_cast<int64_t>(op.value_heads) * DIM;
+    bf16 *to = op.o + place.row.token_first * stride + place.head * DIM +
+               place.slice * GDN_VALUE_SLICE + pair * WARP_VALUES;
+    for (int i = 0; i < STAGES && i < place.chunks && brings; i++)
+        bring(&shared->stages[i], &shared->full[i],
+              gdn_tiles_of(op, place.first + i, place.key_head, place.head), place.slice);
+    for (int i = 0; i < place.chunks; i++) {
+        int stage = i % STAGES, handoff = i % HANDOFFS;
+        uint32_t parity = static_cast<uint32_t>(i / STAGES) & 1u;
+        float c[TOKEN_TILES][4];
+        barrier_wait(&shared->full[stage], parity);
+        read_out(c,
+                 scan_view<SLICES_OWN>{&shared->stages[stage], &shared->handoffs[pair][handoff],
+                                       &shared->given[pair][handoff], &shared->taken[pair][handoff],
+                                       static_cast<uint32_t>(i / HANDOFFS), pair});
+        __syncwarp();
+        if (lane == 0)
+            barrier_arrive(&shared->empty[stage]);
+        if (brings && i + STAGES < place.chunks) {
+            barrier_wait(&shared->empty[stage], parity);
+            bring(&shared->stages[stage], &shared->full[stage],
+                  gdn_tiles_of(op, place.first + i + STAGES, place.key_head, place.head),
+                  place.slice);
+        }
+        __syncwarp();
+        write_out(to + static_cast<int64_t>(i) * CHUNK * stride, stride, c,
+                  place.row.tokens - i * CHUNK, lane);
+    }
+}
+
+// grid (value heads * SLICES / SLICES_OWN, prefill rows): per slice two warps that carry state,
+// then as many that read out.
+template <int SLICES_OWN, int STAGES>
+static __global__ void __launch_bounds__(SLICES_OWN * 4 * WARP_THREADS)
+    gdn_scan_kernel(struct gdn op)
+{
+    enum { PAIRS = 2 * SLICES_OWN };
+    extern __shared__ __align__(128) unsigned char memory[];
+    auto *shared = reinterpret_cast<scan_shared<SLICES_OWN, STAGES> *>(memory);
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % WARP_THREADS;
+    const int pair = thread / WARP_THREADS % PAIRS;
+    const bool carries = thread / WARP_THREADS < PAIRS;
+    const scan_place place = place_of<SLICES_OWN>(op);
+    const int value = place.slice * GDN_VALUE_SLICE + pair * WARP_VALUES + lane / 4;
+    float s[KEY_TILES][4];
+    if (carries && place.chunks > 0)
+        load_state(s, op, place.row, place.head, value);
+    if (thread == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(&shared->full[i], 1);
+            barrier_init(&shared->empty[i], 2 * PAIRS);
+        }
+        for (int i = 0; i < PAIRS * HANDOFFS; i++) {
+            barrier_init(&shared->given[i / HANDOFFS][i % HANDOFFS], 1);
+            barrier_init(&shared->taken[i / HANDOFFS][i % HANDOFFS], 1);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncthreads();
+    pdl_wait();
+    pdl_trigger();
+    if (!carries) {
+        read_chunks(shared, op, place, pair);
+        return;
+    }
+    for (int i = 0; i < place.chunks; i++) {
+        int stage = i % STAGES, handoff = i % HANDOFFS;
+        barrier_wait(&shared->full[stage], static_cast<uint32_t>(i / STAGES) & 1u);
+        carry_state(
+            s, scan_view<SLICES_OWN>{&shared->stages[stage], &shared->handoffs[pair][handoff],
+                                     &shared->given[pair][handoff], &shared->taken[pair][handoff],
+                                     static_cast<uint32_t>(i / HANDOFFS), pair});
+        __syncwarp();
+        if (lane == 0)
+            barrier_arrive(&shared->empty[stage]);
+    }
+    if (place.chunks > 0)
+        store_state(s, op, place.row, place.head, value);
+}
+
+template <int SLICES_OWN, int STAGES>
+static void launch(struct stream *stream, const struct gdn *op, int rows)
+{
+    const int bytes = static_cast<int>(sizeof(scan_shared<SLICES_OWN, STAGES>));
+    auto kernel = gdn_scan_kernel<SLICES_OWN, STAGES>;
+    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    dim3 grid(static_cast<unsigned>(op->value_heads * SLICES / SLICES_OWN),
+              static_cast<unsigned>(rows));
+    launch_chained(kernel, grid, dim3(SLICES_OWN * 4 * WARP_THREADS), bytes, stream->handle, *op);
+}
+
+void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows, int slices)
+{
+    if (slices == 1)
+        launch<1, 3>(stream, op, rows);
+    else
+        launch<2, 3>(stream, op, rows);
+}

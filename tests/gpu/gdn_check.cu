@@ -1,0 +1,540 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn_check.cu -- Gated DeltaNet: decode and verify rows with pending rows of every count, prefill
+// token by token and by chunks, against the twin; and bit for bit, however a sequence is cut.
+#include <math.h>
+#include <string.h>
+
+#include "tests/gpu/check.cuh"
+
+extern "C" {
+#include "kernels/gdn.h"
+#include "kernels/twins/twins.h"
+}
+
+CPU_FUNCTION(gdn);
+CPU_FUNCTION(gdn_twin);
+
+enum { DIM = GDN_HEAD_DIM, ROWS_MAX = 8, STEPS_MAX = 24 };
+
+// A layer with `slots` slots, on the host; steps are run on it one after the other.
+struct layer {
+    struct gdn op; // tables and projected as of the last step made
+    int slots, channels, stride;
+    size_t state_values, conv_values, k_values, u_values, g_values, pending_values;
+    double decay; // of a_log: how fast the heads forget
+};
+
+template <typename T> static T *array(enum array_kind kind, size_t count)
+{
+    return static_cast<T *>(check_array(kind, count * sizeof(T)));
+}
+
+static float *floats(enum array_kind kind, size_t count, double deviation)
+{
+    float *values = array<float>(kind, count);
+    check_fill(values, count, deviation);
+    return values;
+}
+
+static bf16 *halves(enum array_kind kind, size_t count, double deviation)
+{
+    bf16 *values = array<bf16>(kind, count);
+    check_fill(values, count, deviation);
+    return values;
+}
+
+// Memory of a layer as if decode rows were pending everywhere: unit keys, decays below 1.
+static void open_memory(struct layer *layer)
+{
+    struct gdn_state *state = &layer->op.state;
+    size_t slots = static_cast<size_t>(layer->slots), rows = slots * 2 * ROW_VERIFY_MAX;
+    size_t keys = static_cast<size_t>(layer->op.key_heads);
+    size_t values = static_cast<size_t>(layer->op.value_heads);
+    size_t channels = static_cast<size_t>(layer->channels);
+    layer->state_values = slots * values * DIM * DIM;
+    layer->conv_values = slots * (GDN_CONV_WIDTH - 1) * channels;
+    layer->k_values = rows * keys * DIM;
+    layer->u_values = rows * values * DIM;
+    layer->g_values = rows * values;
+    layer->pending_values = slots * 2 * GDN_PENDING_COLUMNS * channels;
+    state->state = floats(ARRAY_STATE, layer->state_values, 0.1);
+    state->conv = halves(ARRAY_STATE, layer->conv_values, 1);
+    state->pending_k = floats(ARRAY_STATE, layer->k_values, 1 / sqrt(static_cast<double>(DIM)));
+    state->pending_u = floats(ARRAY_STATE, layer->u_values, 1);
+    state->pending_g = floats(ARRAY_STATE, layer->g_values, 1);
+    state->pending_conv = halves(ARRAY_STATE, layer->pending_values, 1);
+    for (size_t i = 0; i < layer->g_values; i++)
+        state->pending_g[i] = -fabsf(state->pending_g[i]);
+}
+
+static struct layer open_layer(int key_heads, int value_heads, int slots, double decay)
+{
+    struct layer layer = {};
+    struct gdn *op = &layer.op;
+    layer.slots = slots;
+    layer.decay = decay;
+    layer.channels = (2 * key_heads + value_heads) * DIM;
+    layer.stride = layer.channels + value_heads * DIM + 2 * value_heads;
+    layer.stride = (layer.stride + 3) / 4 * 4;
+    op->key_heads = key_heads;
+    op->value_heads = value_heads;
+    op->projected_stride = layer.stride;
+    op->slots.slots_count = slots;
+    op->conv_weight = floats(ARRAY_INPUT, static_cast<size_t>(layer.channels) * 4, 0.5);
+    float *a_log = floats(ARRAY_INPUT, static_cast<size_t>(value_heads), 1);
+    for (int i = 0; i < value_heads; i++)
+        a_log[i] += static_cast<float>(decay);
+    op->a_log = a_log;
+    op->dt_bias = floats(ARRAY_INPUT, static_cast<size_t>(value_heads), 1);
+    open_memory(&layer);
+    return layer;
+}
+
+static void open_workspace(struct layer *layer, int chunks)
+{
+    struct gdn_workspace *workspace = &layer->op.workspace;
+    size_t heads = static_cast<size_t>(layer->op.key_heads + layer->op.value_heads);
+    size_t count = static_cast<size_t>(chunks);
+    workspace->chunks = chunks;
+    workspace->tiles = array<bf16>(ARRAY_SCRATCH, count * heads * GDN_TILE_VALUES);
+    workspace->factors = array<float>(
+        ARRAY_SCRATCH, count * static_cast<size_t>(layer->op.value_heads) * GDN_FACTORS);
+}
+
+// A row of a step: of slot `slot`, `tokens` tokens of which `active` run.
+struct row {
+    int slot, kind, tokens, active;
+    int pending, parity; // of the slot before the step
+};
+
+// The op of one step with inputs of its own, `rest` tokens of no row behind the rows.
+static struct gdn make_step(const struct layer *layer, const struct row *rows, int count, int rest)
+{
+    struct gdn op = layer->op;
+    struct step_tables *tables = &op.tables;
+    struct step_row *step = array<struct step_row>(ARRAY_INPUT, static_cast<size_t>(count));
+    struct slot *slots = array<struct slot>(ARRAY_INPUT, static_cast<size_t>(layer->slots));
+    for (int i = 0; i < count; i++) {
+        step[i].slot = rows[i].slot;
+        step[i].kind = rows[i].kind;
+        step[i].token_first = tables->tokens_count;
+        step[i].token_count = rows[i].tokens;
+        slots[rows[i].slot].pending = rows[i].pending;
+        slots[rows[i].slot].parity = rows[i].parity;
+        tables->tokens_count += rows[i].tokens;
+        tables->decode_rows += rows[i].kind != ROW_PREFILL;
+        if (rows[i].kind == ROW_DECODE && rows[i].tokens > tables->verify)
+            tables->verify = rows[i].tokens;
+    }
+    size_t tokens = static_cast<size_t>(tables->tokens_count += rest);
+    tables->rows_count = count;
+    tables->rows = step;
+    tables->active_count = array<int32_t>(ARRAY_INPUT, static_cast<size_t>(count));
+    tables->token_rows = array<int32_t>(ARRAY_INPUT, tokens);
+    memset(tables->token_rows, 0xff, tokens * sizeof(int32_t));
+    for (int i = 0; i < count; i++) {
+        tables->active_count[i] = rows[i].active;
+        for (int t = 0; t < rows[i].tokens; t++)
+            tables->token_rows[step[i].token_first + t] = i;
+    }
+    op.slots.slots = slots;
+    op.projected = halves(ARRAY_INPUT, tokens * static_cast<size_t>(layer->stride), 1);
+    op.o = array<bf16>(ARRAY_OUTPUT, tokens * static_cast<size_t>(op.value_heads) * DIM);
+    return op;
+}
+
+static struct gdn on_device(const struct gdn *host)
+{
+    struct gdn op = *host;
+    op.tables.rows = check_dev(op.tables.rows);
+    op.tables.active_count = check_dev(op.tables.active_count);
+    op.tables.token_rows = check_dev(op.tables.token_rows);
+    op.slots.slots = check_dev(op.slots.slots);
+    op.state.state = check_dev(op.state.state);
+    op.state.conv = check_dev(op.state.conv);
+    op.state.pending_k = check_dev(op.state.pending_k);
+    op.state.pending_u = check_dev(op.state.pending_u);
+    op.state.pending_g = check_dev(op.state.pending_g);
+    op.state.pending_conv = check_dev(op.state.pending_conv);
+    op.workspace.tiles = check_dev(op.workspace.tiles);
+    op.workspace.factors = check_dev(op.workspace.factors);
+    op.projected = check_dev(op.projected);
+    op.conv_weight = check_dev(op.conv_weight);
+    op.a_log = check_dev(op.a_log);
+    op.dt_bias = check_dev(op.dt_bias);
+    op.o = check_dev(op.o);
+    return op;
+}
+
+// Steps of one layer. Between two of them something that is no chained kernel: each reads what the
+// one before has written, ahead of its wait.
+struct steps {
+    struct gdn ops[STEPS_MAX]; // on the device
+    int count;
+    void *between_dev;
+};
+
+static void launch(struct stream *stream, const void *argument)
+{
+    const struct steps *steps = static_cast<const struct steps *>(argument);
+    for (int i = 0; i < steps->count; i++) {
+        stream_zero(stream, steps->between_dev, 16);
+        gdn(stream, &steps->ops[i]);
+    }
+}
+
+// ---- against the twin ----
+
+// |got - want|_2 / |want|_2 of a result against the host's side or numbers in double.
+template <typename T> static double distance(const T *host, const double *want, size_t count)
+{
+    const T *got = check_result(host);
+    double difference = 0, size = 1e-300;
+    for (size_t i = 0; i < count; i++) {
+        double value;
+        if constexpr (sizeof(T) == sizeof(bf16))
+            value = bf16_to_float(got[i]);
+        else
+            value = got[i];
+        difference += (value - want[i]) * (value - want[i]);
+        size += want[i] * want[i];
+    }
+    return sqrt(difference / size);
+}
+
+static void check_distance(const char *what, double distance, double limit)
+{
+    if (!(distance <= limit))
+        check_fail("%s is off by %.3g of its length, the bound is %.3g", what, distance, limit);
+}
+
+static void check_floats(const char *what, const float *host, size_t count, double limit)
+{
+    double *want = static_cast<double *>(malloc(count * sizeof(double)));
+    for (size_t i = 0; i < count; i++)
+        want[i] = host[i];
+    check_distance(what, distance(host, want, count), limit);
+    free(want);
+}
+
+// Token by token, o is rounded once to bf16, at most 2^-9 of each element. The convolution's bf16
+// may fall to the other side where f32 and double disagree (some 2^-20 of a value): one in 2^11,
+// each off by 2^-8, and so 2^-13.5 of the length of q, k and v: together below 2^-8 of o and 2^-12
+// of the state. By chunks, the stated bounds of the issue: what the state, u and the solved system
+// lose as bf16.
+static const double O_BY_TOKEN = 0x1p-8, STATE_BY_TOKEN = 0x1p-12;
+static const double O_BY_CHUNK = 1e-2, STATE_BY_CHUNK = 5e-3;
+
+// Runs one step and compares everything that it may write.
+static void check_step(const struct layer *layer, struct gdn *host, bool chunked)
+{
+    struct steps steps = {};
+    size_t values = static_cast<size_t>(host->tables.tokens_count) *
+                    static_cast<size_t>(host->value_heads) * DIM;
+    double *o = static_cast<double *>(malloc(values * sizeof(double)));
+    steps.ops[0] = on_device(host);
+    steps.count = 1;
+    steps.between_dev = check_dev(array<uint8_t>(ARRAY_SCRATCH, 16));
+    check_run(launch, &steps);
+    cpu_gdn_twin(o, host); // changes the state of the host's side
+    const struct gdn_state *state = &host->state;
+    check_distance("o", distance(host->o, o, values), chunked ? O_BY_CHUNK : O_BY_TOKEN);
+    for (size_t i = 0; i < values; i++) {
+        if (o[i] == 0 && check_result(host->o)[i].bits != 0)
+            check_fail("o[%zu] of a token that does not run is not zero", i);
+    }
+    double of_state = chunked ? STATE_BY_CHUNK : STATE_BY_TOKEN;
+    check_floats("state", state->state, layer->state_values, of_state);
+    check_floats("pending k", state->pending_k, layer->k_values, STATE_BY_TOKEN);
+    check_floats("pending u", state->pending_u, layer->u_values, STATE_BY_TOKEN);
+    check_floats("pending g", state->pending_g, layer->g_values, STATE_BY_TOKEN);
+    check_equal("conv", state->conv, state->conv, layer->conv_values, sizeof(bf16));
+    check_equal("pending conv", state->pending_conv, state->pending_conv, layer->pending_values,
+                sizeof(bf16));
+    check_end();
+    free(o);
+}
+
+// Rows of every pending count, an inert one between, both parities.
+static void check_decode(int key_heads, int value_heads, int verify)
+{
+    struct row rows[ROWS_MAX];
+    check_begin("gdn decode heads=%d/%d verify=%d", key_heads, value_heads, verify);
+    struct layer layer = open_layer(key_heads, value_heads, ROWS_MAX, -1);
+    for (int i = 0; i < ROWS_MAX; i++) {
+        int active = i == 3 ? 0 : 1 + (verify - 1) * (i % 3) / 2;
+        rows[i] = {ROWS_MAX - 1 - i, i == 3 ? ROW_NONE : ROW_DECODE, verify,
+                   active,           i % (ROW_VERIFY_MAX + 1),       i % 2};
+    }
+    struct gdn op = make_step(&layer, rows, ROWS_MAX, 3);
+    check_step(&layer, &op, false);
+}
+
+// One prefill row behind a decode row, with and without pending rows; chunks 0: token by token.
+static void check_prefill(int key_heads, int value_heads, int tokens, int chunks, double decay)
+{
+    check_begin("gdn prefill heads=%d/%d T=%d chunks=%d decay=%g", key_heads, value_heads, tokens,
+                chunks, decay);
+    struct layer layer = open_layer(key_heads, value_heads, 3, decay);
+    struct row rows[3] = {{1, ROW_DECODE, 2, 2, 1, 0},
+                          {0, ROW_PREFILL, tokens, tokens, tokens % 3, 1},
+                          {2, ROW_PREFILL, 65, tokens % 2 == 0 ? 65 : 0, 0, 0}};
+    if (chunks > 0)
+        open_workspace(&layer, chunks);
+    struct gdn op = make_step(&layer, rows, 3, 1);
+    check_step(&layer, &op, chunks > 0);
+}
+
+// ---- bit for bit ----
+
+struct piece {
+    int tokens, accepted; // accepted 0: a prefill row
+};
+
+// Runs a sequence of slot 0 in pieces, ending with a prefill row, from the inputs `raw`
+// [positions, stride]; o [positions, value_heads, 128] of committed tokens and the state come out.
+static void run_pieces(struct layer *layer, const struct piece *pieces, int count, const bf16 *raw,
+                       bf16 *o)
+{
+    struct steps steps = {};
+    const bf16 *outputs[STEPS_MAX];
+    int pending = 0, parity = 0, position = 0;
+    size_t stride = static_cast<size_t>(layer->stride);
+    size_t width = static_cast<size_t>(layer->op.value_heads) * DIM;
+    for (int i = 0; i < count; i++) {
+        const struct piece piece = pieces[i];
+        bool decode = piece.accepted > 0;
+        size_t kept = static_cast<size_t>(decode ? piece.accepted : piece.tokens);
+        struct row row = {
+            0, decode ? ROW_DECODE : ROW_PREFILL, piece.tokens, piece.tokens, pending, parity};
+        struct gdn op = make_step(layer, &row, 1, 0);
+        memcpy(const_cast<bf16 *>(op.projected), raw + static_cast<size_t>(position) * stride,
+               kept * stride * sizeof(bf16));
+        outputs[i] = op.o;
+        steps.ops[steps.count++] = on_device(&op);
+        pending = decode ? piece.accepted : 0;
+        parity = decode ? 1 - parity : parity;
+        position += static_cast<int>(kept);
+    }
+    steps.between_dev = check_dev(array<uint8_t>(ARRAY_SCRATCH, 16));
+    check_run(launch, &steps);
+    for (int i = 0; i < count; i++) {
+        size_t kept =
+            static_cast<size_t>(pieces[i].accepted > 0 ? pieces[i].accepted : pieces[i].tokens);
+        memcpy(o, check_result(outputs[i]), kept * width * sizeof(bf16));
+        o += kept * width;
+    }
+}
+
+// The same positions cut in several ways; the first way says what the others have to give. What a
+// layer starts from is the same because a check's name seeds it.
+static void check_cuts(const char *name, const struct piece (*ways)[STEPS_MAX], int ways_count,
+                       int positions, int chunks)
+{
+    enum { KEYS = 2, VALUES = 4 };
+    const size_t o_count = static_cast<size_t>(positions) * VALUES * DIM;
+    bf16 *first_o = NULL;
+    float *first_state = NULL;
+    for (int way = 0; way < ways_count; way++) {
+        check_begin("gdn cuts %s", name);
+        struct layer layer = open_layer(KEYS, VALUES, 1, -1);
+        if (chunks > 0)
+            open_workspace(&layer, chunks);
+        const bf16 *raw = halves(
+            ARRAY_INPUT, static_cast<size_t>(positions) * static_cast<size_t>(layer.stride), 1);
+        bf16 *o = static_cast<bf16 *>(malloc(o_count * sizeof(bf16)));
+        int count = 0;
+        while (count < STEPS_MAX && ways[way][count].tokens > 0)
+            count++;
+        run_pieces(&layer, ways[way], count, raw, o);
+        size_t state_bytes = layer.state_values * sizeof(float);
+        if (way == 0) {
+            first_o = o;
+            first_state = static_cast<float *>(malloc(state_bytes));
+            memcpy(first_state, check_result(layer.op.state.state), state_bytes);
+        } else {
+            if (memcmp(o, first_o, o_count * sizeof(bf16)) != 0)
+                check_fail("way %d: o has other bytes than the first way's", way);
+            check_equal("state", layer.op.state.state, first_state, layer.state_values,
+                        sizeof(float));
+            free(o);
+        }
+        check_end();
+    }
+    free(first_o);
+    free(first_state);
+}
+
+static void check_bits()
+{
+    static const struct piece by_token[][STEPS_MAX] = {
+        {{20, 0}},
+        {{7, 0}, {13, 0}},
+        {{1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {13, 0}},
+        {{6, 6}, {6, 1}, {5, 3}, {10, 0}},
+        {{3, 2}, {2, 0}, {6, 5}, {4, 4}, {1, 1}, {2, 1}, {5, 0}},
+    };
+    static const struct piece by_chunk[][STEPS_MAX] = {
+        {{500, 0}},
+        {{64, 0}, {436, 0}},
+        {{128, 0}, {64, 0}, {192, 0}, {116, 0}},
+    };
+    check_cuts("token by token", by_token, 5, 20, 0);
+    check_cuts("by chunks", by_chunk, 3, 500, 32);
+}
+
+CHECK(gdn)
+{
+    static const int heads[][2] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {4, 8}, {16, 32}};
+    for (const int *pair : heads) {
+        for (int verify : {1, 2, 4, 6})
+            check_decode(pair[0], pair[1], verify);
+    }
+    for (int i = 0; i < CHECK_TOKENS_COUNT; i++) {
+        const int *pair = heads[i % 5];
+        if (CHECK_TOKENS[i] <= 100)
+            check_prefill(pair[0], pair[1], CHECK_TOKENS[i], 0, -1);
+        check_prefill(pair[0], pair[1], CHECK_TOKENS[i], 32, -1);
+    }
+    // Heads that remember everything, and that forget at once.
+    check_prefill(2, 4, 1000, 32, -8);
+    check_prefill(2, 4, 256, 32, 3);
+    // Too little room: the second row goes token by token.
+    check_prefill(1, 2, 256, 4, -1);
+    check_bits();
+}
+
+// ---- benchmarks ----
+
+struct gdn_bench {
+    struct gdn op;
+    int layers;
+    struct gdn_state states[64];
+};
+
+static void launch_bench(struct stream *stream, const void *argument, int turn)
+{
+    const struct gdn_bench *bench = static_cast<const struct gdn_bench *>(argument);
+    struct gdn op = bench->op;
+    op.state = bench->states[turn % bench->layers];
+    gdn(stream, &op);
+}
+
+template <typename T> static T *upload(const T *from, size_t count)
+{
+    T *to = static_cast<T *>(bench_memory(count * sizeof(T), 0));
+    CUDA_CHECK(cudaMemcpy(to, from, count * sizeof(T), cudaMemcpyHostToDevice));
+    return to;
+}
+
+static void make_tables(struct gdn *op, int rows, int tokens, int kind, int pending)
+{
+    size_t count = static_cast<size_t>(rows);
+    struct step_row *step = static_cast<struct step_row *>(calloc(count, sizeof *step));
+    struct slot *slots = static_cast<struct slot *>(calloc(count, sizeof *slots));
+    int32_t *active = static_cast<int32_t *>(calloc(count, sizeof *active));
+    for (int i = 0; i < rows; i++) {
+        step[i].slot = rows - 1 - i;
+        step[i].kind = kind;
+        step[i].token_first = i * tokens;
+        step[i].token_count = active[i] = tokens;
+        slots[i].pending = pending;
+    }
+    op->tables.rows = upload(step, count);
+    op->tables.active_count = upload(active, count);
+    op->slots.slots = upload(slots, count);
+    op->slots.slots_count = rows;
+    op->tables.rows_count = rows;
+    op->tables.tokens_count = rows * tokens;
+    op->tables.decode_rows = kind == ROW_DECODE ? rows : 0;
+    op->tables.verify = kind == ROW_DECODE ? tokens : 0;
+    size_t row_bytes = count * static_cast<size_t>(tokens) * sizeof(int32_t);
+    op->tables.token_rows = static_cast<int32_t *>(bench_memory(row_bytes, 0));
+    CUDA_CHECK(cudaMemset(op->tables.token_rows, 0, row_bytes)); // of some row, all of them
+    free(step);
+    free(slots);
+    free(active);
+}
+
+// The memory of bench->layers layers.
+static void open_states(struct gdn_bench *bench, size_t slots)
+{
+    size_t keys = static_cast<size_t>(bench->op.key_heads);
+    size_t values = static_cast<size_t>(bench->op.value_heads);
+    size_t channels = (2 * keys + values) * DIM, rows = slots * 2 * ROW_VERIFY_MAX;
+    size_t layers = static_cast<size_t>(bench->layers);
+    struct gdn_state all;
+    all.state = static_cast<float *>(bench_memory(layers * slots * values * DIM * DIM * 4, 0));
+    all.conv = static_cast<bf16 *>(bench_memory(layers * slots * 3 * channels * 2, 0));
+    all.pending_k = static_cast<float *>(bench_memory(layers * rows * keys * DIM * 4, 0));
+    all.pending_u = static_cast<float *>(bench_memory(layers * rows * values * DIM * 4, 0));
+    all.pending_g = static_cast<float *>(bench_memory(layers * rows * values * 4, 0));
+    all.pending_conv = static_cast<bf16 *>(
+        bench_memory(layers * slots * 2 * GDN_PENDING_COLUMNS * channels * 2, 0));
+    for (int i = 0; i < bench->layers; i++) {
+        bench->states[i] = all;
+        all.state += slots * values * DIM * DIM;
+        all.conv += slots * 3 * channels;
+        all.pending_k += rows * keys * DIM;
+        all.pending_u += rows * values * DIM;
+        all.pending_g += rows * values;
+        all.pending_conv += slots * 2 * GDN_PENDING_COLUMNS * channels;
+    }
+}
+
+// pending < 0: prefill rows.
+static void bench_gdn(int key_heads, int value_heads, int rows, int tokens, int pending)
+{
+    struct gdn_bench bench = {};
+    struct gdn *op = &bench.op;
+    bool decode = pending >= 0;
+    size_t slots = static_cast<size_t>(rows), all = slots * static_cast<size_t>(tokens);
+    size_t keys = static_cast<size_t>(key_heads), values = static_cast<size_t>(value_heads);
+    size_t channels = (2 * keys + values) * DIM, stride = channels + values * (DIM + 2);
+    size_t state_bytes = slots * values * DIM * DIM * sizeof(float);
+    char shape[96];
+    make_tables(op, rows, tokens, decode ? ROW_DECODE : ROW_PREFILL, decode ? pending : 0);
+    op->key_heads = key_heads;
+    op->value_heads = value_heads;
+    op->projected_stride = static_cast<int>(stride);
+    op->projected = static_cast<bf16 *>(bench_memory(all * stride * 2, 1));
+    op->conv_weight = static_cast<float *>(bench_memory(channels * 16, 0));
+    op->a_log = static_cast<float *>(bench_memory(values * 4, 0));
+    op->dt_bias = static_cast<float *>(bench_memory(values * 4, 0));
+    op->o = static_cast<bf16 *>(bench_memory(all * values * DIM * 2, 0));
+    if (!decode) {
+        op->workspace.chunks = gdn_workspace_chunks(static_cast<int>(all));
+        size_t chunks = static_cast<size_t>(op->workspace.chunks);
+        op->workspace.tiles =
+            static_cast<bf16 *>(bench_memory(chunks * (keys + values) * GDN_TILE_VALUES * 2, 0));
+        op->workspace.factors =
+            static_cast<float *>(bench_memory(chunks * values * GDN_FACTORS * 4, 0));
+    }
+    bench.layers = bench_turns(state_bytes) < 64 ? bench_turns(state_bytes) : 64;
+    open_states(&bench, slots);
+    // Decode reads the state and writes it when it folds; prefill has to move its inputs and
+    // outputs, and multiplies about 5.2 MFLOP a token for 32 heads in chunks of 64.
+    double bytes = static_cast<double>(state_bytes) * (pending != 0 ? 2 : 1);
+    bytes += static_cast<double>(all) * static_cast<double>((stride + values * DIM) * 2);
+    double flops = decode ? 0 : static_cast<double>(all * values) * 162500;
+    snprintf(shape, sizeof shape, "%s heads=%d/%d rows=%d T=%d pending=%d",
+             decode ? "decode" : "prefill", key_heads, value_heads, rows, tokens, pending);
+    struct bench_case what = {"gdn", shape, bytes, flops};
+    bench_run(&what, launch_bench, &bench, bench.layers);
+    bench_clear();
+}
+
+BENCH(gdn)
+{
+    for (int rows : {1, 2, 4, 8, 16, 64, 256})
+        bench_gdn(16, 32, rows, 1, 1);
+    for (int rows : {1, 8, 64, 256})
+        bench_gdn(16, 32, rows, 4, 3);
+    bench_gdn(4, 8, 64, 1, 1);
+    bench_gdn(16, 64, 1, 1, 1);
+    for (int tokens : {16, 32, 64, 128, 512, 1024, 8192, 32768})
+        bench_gdn(16, 32, 1, tokens, -1);
+    bench_gdn(16, 32, 8, 1024, -1);
+    bench_gdn(16, 32, 64, 128, -1);
+    bench_gdn(4, 8, 1, 8192, -1);
+}
