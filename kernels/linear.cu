@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// linear.cu -- the product of linear.cuh: up to 16 tokens by linear_few.cuh; more by cuBLASLt; odd
-// shapes by a warp per row of W and up to LINEAR_TOKENS tokens, W read once for them.
+// linear.cu -- the product of linear.cuh: up to 16 tokens by linear_few.cuh, up to 64 by the
+// streaming kernel of experts_few.cuh, more by cuBLASLt; odd shapes by a warp per row of W and up
+// to LINEAR_TOKENS tokens, W read once for them.
 #include "kernels/device/dot.cuh"
+#include "kernels/device/experts_few.cuh"
+#include "kernels/device/experts_many.cuh"
 #include "kernels/device/library.cuh"
 #include "kernels/device/linear.cuh"
 #include "kernels/device/linear_few.cuh"
 
-enum { LINEAR_TOKENS = 8, LINEAR_WARPS = 4 };
+enum {
+    LINEAR_TOKENS = 8,
+    LINEAR_WARPS = 4,
+    LINEAR_SOME_TOKENS = 64,      // beyond, cuBLASLt is faster
+    LINEAR_SOME_TOKENS_ODD = 256, // or linear_many, where rows are not a multiple of 8
+};
 
 // Rounds once to the output's type.
 static __device__ __forceinline__ void linear_store(const linear_shape &shape, int token, int row,
@@ -66,12 +74,32 @@ static void linear_general(cudaStream_t stream, const linear_shape &shape)
     LAUNCH_CHECK();
 }
 
+// Some tokens: W streams once from memory, groups of tokens share it in the second-level cache.
+static void linear_some(cudaStream_t stream, const linear_shape &shape)
+{
+    experts_arguments a = {};
+    a.x = shape.x;
+    a.token_stride = shape.x_stride;
+    a.shared_w = shape.w;
+    a.tokens = shape.tokens;
+    a.shared_columns = shape.columns;
+    a.shared_rows = shape.rows;
+    a.gather = shape.gather;
+    a.y = shape.y;
+    a.y_float = shape.y_float;
+    if (shape.tokens <= 2 * TILE_TOKENS)
+        experts_launch<EXPERTS_DENSE, 2, 2, 3, 8>(stream, a);
+    else
+        experts_launch<EXPERTS_DENSE, 2, 4, 2, 8>(stream, a);
+}
+
 void linear_launch(cudaStream_t stream, const linear_shape &shape)
 {
     if (shape.tokens == 0 || shape.rows == 0)
         return;
     ASSERT(shape.columns % BF16_VECTOR == 0 && shape.x_stride % BF16_VECTOR == 0);
-    if (few_serves(shape.columns, shape.tokens)) {
+    bool odd = shape.rows % 8 != 0;
+    if (few_serves(shape.rows, shape.columns, shape.tokens)) {
         few_arguments a = {};
         a.w = shape.w;
         a.rows = shape.rows;
@@ -83,6 +111,12 @@ void linear_launch(cudaStream_t stream, const linear_shape &shape)
         a.gather = shape.gather;
         a.x_stride = shape.x_stride;
         few_launch<FEW_PLAIN>(stream, a);
+    } else if (shape.columns % CHUNK == 0 && shape.rows >= 2 * TILE_ROWS &&
+               (shape.tokens <= LINEAR_SOME_TOKENS ||
+                (odd && shape.tokens <= LINEAR_SOME_TOKENS_ODD))) {
+        linear_some(stream, shape);
+    } else if (odd && shape.columns % CHUNK == 0 && shape.gather == NULL && shape.y_float != NULL) {
+        linear_many(stream, shape);
     } else if (shape.gather == NULL && library_serves(shape)) {
         library_linear(stream, shape);
     } else {

@@ -83,7 +83,8 @@ extern "C" void linear_push(struct stream *stream, const struct linear_push *op)
     int64_t x_stride = op->x_stride;
     if (op->gate != NULL) {
         ASSERT(op->dim == FEW_GATE_DIM && op->heads * op->dim == op->weight.columns);
-        if (op->tokens <= GATE_FOLDED_TOKENS_MAX && few_serves(op->weight.columns, op->tokens)) {
+        if (op->tokens <= GATE_FOLDED_TOKENS_MAX &&
+            few_serves(op->weight.rows, op->weight.columns, op->tokens)) {
             gate_folded(stream->handle, op, lane);
             exchange_sent(stream, op->push, bytes);
             return;

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // moe_push.cu -- which kernels serve how many tokens: one to four add their experts in registers
-// (experts_down.cuh); up to some hundred stream each expert's weights once (experts_few.cuh) and
-// add a token's products in the order of its picks; odd shapes take a warp per column.
+// (experts_down.cuh); up to some hundred stream each expert's weights once (experts_few.cuh), more
+// are multiplied in large tiles (moe_push_sm90.cu), and a token's products are then added in the
+// order of its picks; odd shapes take a warp per column.
 #include "kernels/device/dot.cuh"
 #include "kernels/device/experts_down.cuh"
 #include "kernels/device/experts_few.cuh"
+#include "kernels/device/experts_many.cuh"
 #include "kernels/device/lane.cuh"
 
 extern "C" {
 #include "kernels/moe_push.h"
 }
 
-enum { MOE_WARPS = 4 };
+enum {
+    MOE_WARPS = 4,
+    MOE_SPARSE_TOKENS_MAX = 128, // of 256 experts each then has rarely more than 8 tokens
+};
 
 static __device__ __forceinline__ const bf16x8 *row_of(const bf16 *matrix, int64_t row, int columns)
 {
@@ -119,6 +124,15 @@ static __device__ __forceinline__ void load_four(float (&to)[4], const float *fr
     to[3] = values.w;
 }
 
+static __device__ __forceinline__ void load_four(float (&to)[4], const bf16 *from)
+{
+    uint2 values = *reinterpret_cast<const uint2 *>(from);
+    to[0] = __uint_as_float(values.x << 16);
+    to[1] = __uint_as_float(values.x & 0xffff0000u);
+    to[2] = __uint_as_float(values.y << 16);
+    to[3] = __uint_as_float(values.y & 0xffff0000u);
+}
+
 // grid (tokens, hidden / 4 / COMBINE_THREADS): four outputs a thread, picks in order. PRODUCT: the
 // type of products.
 template <typename PRODUCT> static __global__ void moe_combine_kernel(const combine_arguments a)
@@ -206,20 +220,17 @@ static bool moe_down_few(cudaStream_t stream, const struct moe_push *op, bf16 *l
 static void moe_few(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
 {
     experts_arguments gate_up = moe_few_arguments(op, true), down = moe_few_arguments(op, false);
-    if (op->tokens <= 64)
-        experts_launch<true, 2, 1, 2, 16>(stream, gate_up);
-    else if (op->tokens <= 256)
-        experts_launch<true, 2, 2, 3, 8>(stream, gate_up);
+    bool sparse = op->tokens <= MOE_SPARSE_TOKENS_MAX;
+    if (sparse)
+        experts_launch<EXPERTS_GATED, 2, 1, 2, 16>(stream, gate_up);
     else
-        experts_launch<true, 2, 4, 2, 8>(stream, gate_up);
+        experts_launch<EXPERTS_GATED, 2, 2, 3, 8>(stream, gate_up);
     if (moe_down_few(stream, op, lane))
         return;
-    if (op->tokens <= 64)
-        experts_launch<false, 2, 1, 2, 16>(stream, down);
-    else if (op->tokens <= 256)
-        experts_launch<false, 2, 2, 3, 8>(stream, down);
+    if (sparse)
+        experts_launch<EXPERTS_PRODUCTS, 2, 1, 2, 16>(stream, down);
     else
-        experts_launch<false, 2, 4, 2, 8>(stream, down);
+        experts_launch<EXPERTS_PRODUCTS, 2, 2, 3, 8>(stream, down);
     moe_combine<float>(stream, op, lane);
 }
 
@@ -236,6 +247,9 @@ extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
                op->tokens * op->picks <= EXPERT_SLOTS_MAX;
     if (tiles && few) {
         moe_few(stream->handle, op, lane);
+    } else if (experts_many_serves(op)) {
+        experts_many(stream->handle, op);
+        moe_combine<bf16>(stream->handle, op, lane);
     } else {
         moe_general(stream->handle, op, lane);
     }

@@ -5,12 +5,15 @@
 //           hidden, width]; shared_gate_up [2 * shared_width, hidden]; shared_down [hidden,
 //           shared_width]; ids and weights as moe_route gives them
 //   needs   tokens * hidden * 2 <= the exchange's lane_bytes
-//   launch  to 4 tokens two persistent kernels; beyond, experts' slots are grouped, each expert's
-//           weights are streamed once, and a third kernel adds a token's products
+//   launch  to 4 tokens two persistent kernels; to 256 experts' slots are grouped, each expert's
+//           weights are streamed once, and a third kernel adds a token's products; beyond, the
+//           slots are sorted and multiplied in tiles of 128 x 256
 //   moves   weights of the distinct experts picked + tokens * hidden * (1 + ranks) * 2 bytes
 //   limit   HBM at one token: 8 experts of [2048, 512] move 50.3 MB, 10.9 us at 4.6 TB/s
 //   error   silu(gate) * up is rounded to bf16; a token's sum over its experts runs in the order of
-//           its picks, then the shared expert, unrounded, and is rounded to bf16 once
+//           its picks, then the shared expert, unrounded, and is rounded to bf16 once; on a GPU in
+//           steps of more than MOE_FLOAT_TOKENS_MAX tokens an expert's product is rounded to bf16
+//           before it is weighted, as the source does
 //   source  Qwen3_5MoeSparseMoeBlock of HF transformers
 #pragma once
 
@@ -20,7 +23,7 @@
 
 // The products of an expert stay apart before they are combined: f32 in steps of up to so many
 // tokens, bf16 in longer ones.
-enum { MOE_FLOAT_TOKENS_MAX = 768 };
+enum { MOE_FLOAT_TOKENS_MAX = 256 };
 
 // Bytes of `products` for steps of up to `tokens` tokens.
 static inline uint64_t moe_products_bytes(int tokens, int picks, int hidden)

@@ -94,7 +94,8 @@ extern "C" void norm_linear_pull(struct stream *stream, const struct norm_linear
     bool product = op->weight.format != WEIGHT_NONE;
     ASSERT(!product ||
            (op->weight.format == WEIGHT_BF16 && (op->y == NULL) != (op->y_float == NULL)));
-    if (product && op->tokens <= NORM_FOLDED_TOKENS_MAX && few_serves(op->hidden, op->tokens)) {
+    if (product && op->tokens <= NORM_FOLDED_TOKENS_MAX &&
+        few_serves(op->weight.rows, op->hidden, op->tokens)) {
         norm_folded(stream->handle, op, lane);
         return;
     }

@@ -25,7 +25,7 @@ enum {
     ATTENTION_PART_QUERIES = 48,
     ATTENTION_PART_BORDER_BYTES = 16,
     ATTENTION_PART_HEAD_DIM = 256,
-    EXPERT_FLOAT_TOKENS_MAX = 768, // steps that keep experts' products in f32
+    EXPERT_FLOAT_TOKENS_MAX = 256, // steps that keep experts' products in f32
     MEMORY_PAGES_MAX = 1 << 30,    // that may be wished for
 };
 

@@ -48,7 +48,7 @@ static __device__ __forceinline__ void expert_list_walk(const expert_list &list,
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     for (int i = from; i < to; i += WARP_THREADS) {
         bool there = i + lane < to;
-        unsigned id = there ? static_cast<unsigned>(ids[i + lane]) : 0xffffffffu;
+        unsigned id = there ? static_cast<unsigned>(__ldcg(ids + i + lane)) : 0xffffffffu;
         unsigned same = __match_any_sync(0xffffffffu, id);
         int before = __popc(same & ((1u << lane) - 1));
         unsigned place = there ? counts[id] + static_cast<unsigned>(before) : 0;
@@ -134,7 +134,7 @@ static __device__ int expert_list_plain(const expert_list &list, const int32_t *
     for (int i = static_cast<int>(threadIdx.x); i < slots_count;
          i += static_cast<int>(blockDim.x)) {
         list.slots[i] = static_cast<uint16_t>(i);
-        list.groups[i] = {static_cast<uint16_t>(ids[i]), static_cast<uint16_t>(i), 1, 0};
+        list.groups[i] = {static_cast<uint16_t>(__ldcg(ids + i)), static_cast<uint16_t>(i), 1, 0};
     }
     __syncthreads();
     return slots_count;

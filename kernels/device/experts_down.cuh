@@ -49,18 +49,19 @@ static __device__ __forceinline__ void down_issue(down_cursor *at, const down_ar
     int tiles = a.hidden / TILE_ROWS, chunks = down_chunks(a), routed = a.width / CHUNK;
     if (at->unit < a.tokens * tiles) {
         int pick = at->chunk / routed, columns = a.width;
-        int64_t row = at->unit % tiles * TILE_ROWS + lane / 4;
+        int64_t row = at->unit % tiles * TILE_ROWS + lane / 8;
         int column = at->chunk % routed * CHUNK;
         const bf16 *w = a.w;
         if (pick < a.picks) {
-            row += static_cast<int64_t>(a.ids[at->unit / tiles * a.picks + pick]) * a.hidden;
+            row +=
+                static_cast<int64_t>(__ldcg(a.ids + at->unit / tiles * a.picks + pick)) * a.hidden;
         } else {
             w = a.shared_w;
             columns = a.shared_width;
             column = (at->chunk - a.picks * routed) * CHUNK;
         }
-        const bf16 *low = w + row * columns + column + lane % 4 * BF16_VECTOR;
-        tile_copy(to, low, low + 8 * columns);
+        const bf16 *low = w + row * columns + column + lane % 8 * BF16_VECTOR;
+        tile_copy(to, low, low + 8 * columns, 4 * columns);
         if (++at->chunk == down_share(chunks, warp + 1)) {
             at->chunk = down_share(chunks, warp);
             at->unit += static_cast<int>(gridDim.x);
@@ -74,14 +75,15 @@ static __device__ __forceinline__ void down_issue(down_cursor *at, const down_ar
 static __global__ void __launch_bounds__(DOWN_THREADS, 1)
     experts_down_kernel(const down_arguments a)
 {
-    extern __shared__ uint4 dynamic[];
+    extern __shared__ __align__(128) uint4 dynamic[];
     __shared__ float parts[2][DOWN_WARPS][TILE_ROWS];
-    constexpr int STAGE_BYTES = TILE_WEIGHTS * WARP_THREADS * VECTOR_BYTES;
+    constexpr int STAGE_BYTES = WEIGHTS_BYTES;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     int tiles = a.hidden / TILE_ROWS, chunks = down_chunks(a), routed = a.width / CHUNK;
-    uint32_t ring = shared_address(dynamic) +
-                    static_cast<uint32_t>(warp * DOWN_STAGES * STAGE_BYTES + lane * VECTOR_BYTES);
+    uint32_t ring =
+        shared_address(dynamic) + static_cast<uint32_t>(warp * DOWN_STAGES * STAGE_BYTES);
+    uint32_t copy_to = ring + tile_copy_offset(), read_from = ring + tile_read_offset();
     uint4 *rows = dynamic + DOWN_WARPS * DOWN_STAGES * TILE_WEIGHTS * WARP_THREADS;
     down_cursor cursor = {static_cast<int>(blockIdx.x), down_share(chunks, warp)};
     bool idle = down_share(chunks, warp) == down_share(chunks, warp + 1);
@@ -90,7 +92,7 @@ static __global__ void __launch_bounds__(DOWN_THREADS, 1)
         // The picks were written two kernels ago, so weights need not wait.
 #pragma unroll
     for (int stage = 0; stage < DOWN_STAGES; stage++)
-        down_issue(&cursor, a, ring + stage * STAGE_BYTES);
+        down_issue(&cursor, a, copy_to + stage * STAGE_BYTES);
     pdl_wait();
     pdl_trigger();
     int vectors = a.tokens * chunks * (CHUNK / BF16_VECTOR);
@@ -109,10 +111,8 @@ static __global__ void __launch_bounds__(DOWN_THREADS, 1)
             float scale =
                 pick < a.picks ? a.weights[token * a.picks + pick] : a.shared_weights[token];
             copy_wait<DOWN_STAGES - 1>();
-            uint32_t slot = ring + stage * STAGE_BYTES;
-#pragma unroll
-            for (int i = 0; i < TILE_WEIGHTS; i++)
-                weights[i] = shared_load(slot + i * WARP_THREADS * VECTOR_BYTES);
+            __syncwarp();
+            tile_read_weights(weights, read_from + stage * STAGE_BYTES);
             if (lane < 4) {
                 const uint4 *row = rows + (token * chunks + chunk) * (CHUNK / BF16_VECTOR) + lane;
                 inputs[0] = row[0];
@@ -121,7 +121,8 @@ static __global__ void __launch_bounds__(DOWN_THREADS, 1)
             tile_add(sums, weights, inputs);
             low += scale * sums.x;
             high += scale * sums.z;
-            down_issue(&cursor, a, slot);
+            __syncwarp();
+            down_issue(&cursor, a, copy_to + stage * STAGE_BYTES);
             stage = stage + 1 == DOWN_STAGES ? 0 : stage + 1;
         }
         if (lane % 4 == 0) { // token 0 of the tile

@@ -11,6 +11,12 @@
 
 enum { EXPERTS_SHARED_MAX = 226 << 10 };
 
+enum experts_kind {
+    EXPERTS_GATED,    // silu(gate) * up, to middle
+    EXPERTS_PRODUCTS, // to products
+    EXPERTS_DENSE,    // one matrix for all tokens, the shared one: to y or y_float
+};
+
 struct experts_arguments {
     const bf16 *x; // row of a slot at x + token * token_stride + pick * pick_stride
     int64_t token_stride, pick_stride;
@@ -23,16 +29,19 @@ struct experts_arguments {
     int split;
     bf16 *middle; // gated: silu(gate) * up at token * middle_stride + pick * rows
     int64_t middle_stride;
-    float *products; // not gated: [tokens, picks + 1, rows]
+    float *products;       // [tokens, picks + 1, rows]
+    const int32_t *gather; // dense: the row of x of a token, or NULL
+    bf16 *y;               // dense [tokens, shared_rows], or NULL
+    float *y_float;        // or NULL
 };
 
 // One expert's rows and tokens, as a lane sees them.
 template <int N_TILES> struct experts_task {
-    int chunks, chunk;      // of the warp; chunks 0 past the last task
-    const bf16 *w;          // this lane's piece of row g of the tile
-    int64_t high, tile;     // values from row g to g + 8 of a tile, and from tile to tile
-    const bf16 *x[N_TILES]; // piece of token g's row
-    bool present[N_TILES];  // there is such a token
+    int chunks, chunk;          // of the warp; chunks 0 past the last task
+    const bf16 *w;              // this lane's piece of row lane / 8 of the tile
+    int64_t four, high, tile;   // values to the fourth row on, to row 8 + .., and to the next tile
+    const bf16 *x[2 * N_TILES]; // pieces of the rows of tokens lane / 8 + 4 i
+    bool present[2 * N_TILES];  // there is such a token
 };
 
 // What a task is, the same for all lanes.
@@ -41,20 +50,23 @@ struct experts_place {
 };
 
 // False past the last task; list and groups are read for routed tasks alone.
-template <bool GATED, int M_TILES, int N_TILES>
+template <experts_kind KIND, int M_TILES, int N_TILES>
 static __device__ __forceinline__ bool experts_find(experts_place *place,
                                                     const experts_arguments &a,
                                                     const expert_list &list, int groups, int task)
 {
-    constexpr int TOKENS = N_TILES * TILE_TOKENS, ROWS = M_TILES * (GATED ? 8 : TILE_ROWS);
-    int shared_tiles = a.shared_rows / ROWS, tiles = a.rows / ROWS;
+    constexpr int TOKENS = N_TILES * TILE_TOKENS,
+                  ROWS = M_TILES * (KIND == EXPERTS_GATED ? 8 : TILE_ROWS);
+    int shared_tiles = (a.shared_rows + ROWS - 1) / ROWS, tiles = a.rows / ROWS;
     int shared_groups = (a.tokens + TOKENS - 1) / TOKENS;
     int shared_tasks = shared_groups * shared_tiles;
     if (task < shared_tasks) {
         place->expert = a.experts;
-        place->first = task / shared_tiles * TOKENS;
+        place->first = task % shared_groups * TOKENS;
         place->count = a.tokens - place->first < TOKENS ? a.tokens - place->first : TOKENS;
-        place->row = task % shared_tiles * ROWS;
+        place->row = task / shared_groups * ROWS; // groups inside: W is read once from memory
+        if (KIND == EXPERTS_DENSE && place->row > a.shared_rows - ROWS)
+            place->row = a.shared_rows - ROWS; // the last tile repeats rows: same bits
         return true;
     }
     task -= shared_tasks;
@@ -83,7 +95,7 @@ static __device__ __forceinline__ int experts_slot(const experts_arguments &a,
 }
 
 // Puts a lane at the first chunk of a task.
-template <bool GATED, int M_TILES, int N_TILES>
+template <experts_kind KIND, int M_TILES, int N_TILES>
 static __device__ __forceinline__ void experts_seek(experts_task<N_TILES> *at,
                                                     const experts_arguments &a,
                                                     const expert_list &list, int groups, int task)
@@ -92,24 +104,27 @@ static __device__ __forceinline__ void experts_seek(experts_task<N_TILES> *at,
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     int part = static_cast<int>(threadIdx.x) / WARP_THREADS % a.split;
     at->chunk = at->chunks = 0;
-    if (!experts_find<GATED, M_TILES, N_TILES>(&place, a, list, groups, task))
+    if (!experts_find<KIND, M_TILES, N_TILES>(&place, a, list, groups, task))
         return;
     bool shared = place.expert == a.experts;
     int columns = shared ? a.shared_columns : a.columns, rows = shared ? a.shared_rows : a.rows;
     at->chunks = columns / CHUNK / a.split;
-    int64_t column = part * at->chunks * CHUNK + lane % 4 * BF16_VECTOR;
-    int64_t row = place.row + lane / 4;
+    int64_t column = part * at->chunks * CHUNK + lane % 8 * BF16_VECTOR;
+    int64_t row = place.row + lane / 8;
     if (!shared)
-        row += static_cast<int64_t>(place.expert) * rows * (GATED ? 2 : 1);
+        row += static_cast<int64_t>(place.expert) * rows * (KIND == EXPERTS_GATED ? 2 : 1);
     at->w = (shared ? a.shared_w : a.w) + row * columns + column;
-    at->high = static_cast<int64_t>(GATED ? rows : 8) * columns;
-    at->tile = static_cast<int64_t>(GATED ? 8 : TILE_ROWS) * columns;
+    at->four = 4 * static_cast<int64_t>(columns);
+    at->high = static_cast<int64_t>(KIND == EXPERTS_GATED ? rows : 8) * columns;
+    at->tile = static_cast<int64_t>(KIND == EXPERTS_GATED ? 8 : TILE_ROWS) * columns;
 #pragma unroll
-    for (int n = 0; n < N_TILES; n++) {
-        int index = n * TILE_TOKENS + lane / 4, pick = 0, token = 0;
+    for (int n = 0; n < 2 * N_TILES; n++) {
+        int index = n * 4 + lane / 8, pick = 0, token = 0;
         at->present[n] = index < place.count;
         if (at->present[n])
             token = experts_slot(a, list, place, index, &pick);
+        if (KIND == EXPERTS_DENSE && a.gather != NULL)
+            token = a.gather[token];
         at->x[n] = a.x + token * a.token_stride + pick * a.pick_stride + column;
     }
 }
@@ -122,7 +137,7 @@ static __device__ __forceinline__ void experts_copy_weights(const experts_task<N
 #pragma unroll
     for (int m = 0; m < M_TILES; m++) {
         const bf16 *low = at.w + m * at.tile + at.chunk * CHUNK;
-        tile_copy(to + m * TILE_WEIGHTS * WARP_THREADS * VECTOR_BYTES, low, low + at.high);
+        tile_copy(to + m * WEIGHTS_BYTES, low, low + at.high, at.four);
     }
 }
 
@@ -131,14 +146,10 @@ template <int M_TILES, int N_TILES>
 static __device__ __forceinline__ void experts_copy_inputs(const experts_task<N_TILES> &at,
                                                            uint32_t to)
 {
-    to += M_TILES * TILE_WEIGHTS * WARP_THREADS * VECTOR_BYTES;
+    to += M_TILES * WEIGHTS_BYTES;
 #pragma unroll
-    for (int n = 0; n < N_TILES; n++) {
-        const bf16 *x = at.x[n] + at.chunk * CHUNK;
-        copy_async(to + n * TILE_INPUTS * WARP_THREADS * VECTOR_BYTES, x, at.present[n]);
-        copy_async(to + (n * TILE_INPUTS + 1) * WARP_THREADS * VECTOR_BYTES, x + PIECE,
-                   at.present[n]);
-    }
+    for (int n = 0; n < 2 * N_TILES; n++)
+        copy_async(to + n * 4 * LINE_BYTES, at.x[n] + at.chunk * CHUNK, at.present[n]);
 }
 
 // x * sigmoid(x).
@@ -148,13 +159,13 @@ static __device__ __forceinline__ float silu(float x)
 }
 
 // One lane's sums of a product: rows g and g + 8, tokens 2c and 2c + 1.
-template <bool GATED>
+template <experts_kind KIND>
 static __device__ __forceinline__ void
 experts_store(const experts_arguments &a, const expert_list &list, const experts_place &place,
               int m, int n, float4 sum)
 {
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    int row = place.row + m * (GATED ? 8 : TILE_ROWS) + lane / 4;
+    int row = place.row + m * (KIND == EXPERTS_GATED ? 8 : TILE_ROWS) + lane / 4;
     const float low[2] = {sum.x, sum.y}, high[2] = {sum.z, sum.w};
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -162,11 +173,19 @@ experts_store(const experts_arguments &a, const expert_list &list, const experts
         if (index >= place.count)
             continue;
         int64_t token = experts_slot(a, list, place, index, &pick);
-        if (GATED) {
+        if (KIND == EXPERTS_GATED) {
             a.middle[token * a.middle_stride + static_cast<int64_t>(pick) * a.rows + row] =
                 bf16_from_float(silu(low[i]) * high[i]);
-        } else {
+        } else if (KIND == EXPERTS_PRODUCTS) {
             float *to = a.products + (token * (a.picks + 1) + pick) * a.rows + row;
+            to[0] = low[i];
+            to[8] = high[i];
+        } else if (a.y != NULL) {
+            bf16 *to = a.y + token * a.shared_rows + row;
+            to[0] = bf16_from_float(low[i]);
+            to[8] = bf16_from_float(high[i]);
+        } else {
+            float *to = a.y_float + token * a.shared_rows + row;
             to[0] = low[i];
             to[8] = high[i];
         }
@@ -208,21 +227,18 @@ static __device__ __forceinline__ void experts_multiply(float4 (&sums)[M_TILES][
                                                         uint32_t slot, int count)
 {
     uint4 inputs[N_TILES][TILE_INPUTS];
-    uint32_t at = slot + M_TILES * TILE_WEIGHTS * WARP_THREADS * VECTOR_BYTES;
+    uint32_t at = slot + M_TILES * WEIGHTS_BYTES;
 #pragma unroll
     for (int n = 0; n < N_TILES; n++) {
         if (n > 0 && n * TILE_TOKENS >= count)
             continue;
-#pragma unroll
-        for (int i = 0; i < TILE_INPUTS; i++)
-            inputs[n][i] = shared_load(at + (n * TILE_INPUTS + i) * WARP_THREADS * VECTOR_BYTES);
+        inputs[n][0] = shared_load(at + n * INPUTS_BYTES);
+        inputs[n][1] = shared_load((at ^ 64) + n * INPUTS_BYTES);
     }
 #pragma unroll
     for (int m = 0; m < M_TILES; m++) {
         uint4 weights[TILE_WEIGHTS];
-#pragma unroll
-        for (int i = 0; i < TILE_WEIGHTS; i++)
-            weights[i] = shared_load(slot + (m * TILE_WEIGHTS + i) * WARP_THREADS * VECTOR_BYTES);
+        tile_read_weights(weights, slot + m * WEIGHTS_BYTES);
 #pragma unroll
         for (int n = 0; n < N_TILES; n++) {
             if (n == 0 || n * TILE_TOKENS < count)
@@ -232,7 +248,7 @@ static __device__ __forceinline__ void experts_multiply(float4 (&sums)[M_TILES][
 }
 
 // Parts of a task, [warp of the group][m][n][lane], are added in the order of warps and stored.
-template <bool GATED, int M_TILES, int N_TILES>
+template <experts_kind KIND, int M_TILES, int N_TILES>
 static __device__ __forceinline__ void
 experts_finish(const experts_arguments &a, const expert_list &list, const experts_place &place,
                const float4 *parts)
@@ -250,19 +266,18 @@ experts_finish(const experts_arguments &a, const expert_list &list, const expert
             sum.z += other.z;
             sum.w += other.w;
         }
-        experts_store<GATED>(a, list, place, tile / N_TILES, tile % N_TILES, sum);
+        experts_store<KIND>(a, list, place, tile / N_TILES, tile % N_TILES, sum);
     }
 }
 
 // grid: at most what is resident at once; block WARPS warps; shared experts_shared_bytes.
-template <bool GATED, int M_TILES, int N_TILES, int STAGES, int WARPS>
+template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS>
 static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
     experts_kernel(const experts_arguments a, const experts_memory memory)
 {
-    extern __shared__ uint4 dynamic[];
+    extern __shared__ __align__(128) uint4 dynamic[];
     __shared__ uint32_t totals[WARPS];
-    constexpr int STAGE_BYTES =
-        (M_TILES * TILE_WEIGHTS + N_TILES * TILE_INPUTS) * WARP_THREADS * VECTOR_BYTES;
+    constexpr int STAGE_BYTES = M_TILES * WEIGHTS_BYTES + N_TILES * INPUTS_BYTES;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     int group = warp / a.split, task_step = static_cast<int>(gridDim.x) * (WARPS / a.split);
@@ -275,29 +290,29 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
                                                memory.groups_bytes);
     list.counts = reinterpret_cast<uint16_t *>(parts);
     list.totals = totals;
-    uint32_t ring = shared_address(dynamic) +
-                    static_cast<uint32_t>(warp * STAGES * STAGE_BYTES + lane * VECTOR_BYTES);
+    uint32_t ring = shared_address(dynamic) + static_cast<uint32_t>(warp * STAGES * STAGE_BYTES);
+    uint32_t copy_to = ring + tile_copy_offset(), read_from = ring + tile_read_offset();
     experts_task<N_TILES> next;
     int next_task = task, ahead = 0; // chunks whose weights are on their way before the list is
-    if (GATED) {
-        experts_seek<GATED, M_TILES, N_TILES>(&next, a, list, 0, next_task);
+    if (KIND != EXPERTS_PRODUCTS) {
+        experts_seek<KIND, M_TILES, N_TILES>(&next, a, list, 0, next_task);
         while (ahead < STAGES && next.chunk < next.chunks) {
-            experts_copy_weights<M_TILES>(next, ring + ahead++ * STAGE_BYTES);
+            experts_copy_weights<M_TILES>(next, copy_to + ahead++ * STAGE_BYTES);
             next.chunk++;
         }
         pdl_wait();
         pdl_trigger();
     }
-    // Not gated: the picks were written two kernels ago.
+    // Second products: the picks were written two kernels ago.
     int slots = a.tokens * a.picks;
     int groups =
         a.sorted ? expert_list_build<WARPS>(list, a.ids, slots, a.experts, N_TILES * TILE_TOKENS)
                  : expert_list_plain(list, a.ids, slots);
-    experts_seek<GATED, M_TILES, N_TILES>(&next, a, list, groups, next_task);
-    if (!GATED) {
+    experts_seek<KIND, M_TILES, N_TILES>(&next, a, list, groups, next_task);
+    if (KIND == EXPERTS_PRODUCTS) {
         for (; ahead < STAGES && ahead < next.chunks; ahead++) {
             next.chunk = ahead;
-            experts_copy_weights<M_TILES>(next, ring + ahead * STAGE_BYTES);
+            experts_copy_weights<M_TILES>(next, copy_to + ahead * STAGE_BYTES);
         }
         next.chunk = 0;
         pdl_wait();
@@ -310,26 +325,26 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
             experts_copy_inputs<M_TILES>(next, to);
             if (++next.chunk == next.chunks) {
                 next_task += task_step;
-                experts_seek<GATED, M_TILES, N_TILES>(&next, a, list, groups, next_task);
+                experts_seek<KIND, M_TILES, N_TILES>(&next, a, list, groups, next_task);
             }
         }
         copy_commit();
     };
 #pragma unroll
     for (int stage = 0; stage < STAGES; stage++)
-        issue(ring + stage * STAGE_BYTES, stage >= ahead);
+        issue(copy_to + stage * STAGE_BYTES, stage >= ahead);
     float4 *own = parts + group * a.split * M_TILES * N_TILES * WARP_THREADS;
     experts_place place;
     int stage = 0;
-    for (; experts_find<GATED, M_TILES, N_TILES>(&place, a, list, groups, task);
-         task += task_step) {
+    for (; experts_find<KIND, M_TILES, N_TILES>(&place, a, list, groups, task); task += task_step) {
         int columns = place.expert == a.experts ? a.shared_columns : a.columns;
         float4 sums[M_TILES][N_TILES] = {};
         for (int chunk = 0; chunk < columns / CHUNK / a.split; chunk++) {
             copy_wait<STAGES - 1>();
-            uint32_t slot = ring + stage * STAGE_BYTES;
-            experts_multiply<M_TILES, N_TILES>(sums, slot, place.count);
-            issue(slot, true);
+            __syncwarp();
+            experts_multiply<M_TILES, N_TILES>(sums, read_from + stage * STAGE_BYTES, place.count);
+            __syncwarp();
+            issue(copy_to + stage * STAGE_BYTES, true);
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }
         barrier_sync(group, a.split * WARP_THREADS); // parts of the task before have been read
@@ -338,25 +353,25 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
             own[(warp % a.split * M_TILES * N_TILES + i) * WARP_THREADS + lane] =
                 sums[i / N_TILES][i % N_TILES];
         barrier_sync(group, a.split * WARP_THREADS);
-        experts_finish<GATED, M_TILES, N_TILES>(a, list, place, own);
+        experts_finish<KIND, M_TILES, N_TILES>(a, list, place, own);
     }
 }
 
 // Queues the tasks of all experts; shapes as experts_few_serves allows.
-template <bool GATED, int M_TILES, int N_TILES, int STAGES, int WARPS>
+template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS>
 static void experts_launch(cudaStream_t stream, experts_arguments a)
 {
     static_assert((WARPS & (WARPS - 1)) == 0, "warps are shared out in powers of two");
     static bool prepared = false;
-    auto kernel = experts_kernel<GATED, M_TILES, N_TILES, STAGES, WARPS>;
+    auto kernel = experts_kernel<KIND, M_TILES, N_TILES, STAGES, WARPS>;
     if (!prepared)
         CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         EXPERTS_SHARED_MAX));
     prepared = true;
-    int split = tile_split(a.columns / CHUNK, WARPS);
+    int split = KIND == EXPERTS_DENSE ? WARPS : tile_split(a.columns / CHUNK, WARPS);
     int shared_split = tile_split(a.shared_columns / CHUNK, WARPS);
     a.split = split < shared_split ? split : shared_split;
-    if (!GATED && a.split > 1 && a.columns / CHUNK / a.split < 2)
+    if (KIND == EXPERTS_PRODUCTS && a.split > 1 && a.columns / CHUNK / a.split < 2)
         a.split /= 2; // two chunks a warp: half as many meetings
     experts_memory memory = experts_memory_of(a, M_TILES, N_TILES, STAGES, WARPS);
     ASSERT(experts_shared_bytes(memory) <= EXPERTS_SHARED_MAX);

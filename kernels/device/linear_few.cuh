@@ -186,8 +186,15 @@ static __device__ void few_gate_rows(const few_arguments &a, uint8_t *rows)
 // Where a warp stands in the stream of its chunks.
 struct few_cursor {
     int tile, chunk;
-    const bf16 *low, *high; // of this lane; NULL past the last tile
+    const bf16 *w; // this lane's piece of row lane / 8 of the tile; NULL past the last tile
 };
+
+// The first row of a tile: the last tile repeats rows of the one before, to the same bits.
+static __device__ __forceinline__ int few_tile_row(const few_arguments &a, int tile)
+{
+    int row = tile * TILE_ROWS, last = a.rows - TILE_ROWS;
+    return row < last ? row : last;
+}
 
 // Puts this lane at the first chunk of its warp's share of a tile.
 static __device__ __forceinline__ void few_seek(few_cursor *cursor, const few_arguments &a,
@@ -196,25 +203,23 @@ static __device__ __forceinline__ void few_seek(few_cursor *cursor, const few_ar
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     int chunks = a.columns / CHUNK / a.split;
-    int low = tile * TILE_ROWS + lane / 4, high = low + 8, last = a.rows - 1;
-    int64_t column = warp % a.split * chunks * CHUNK + lane % 4 * BF16_VECTOR;
+    int64_t row = few_tile_row(a, tile) + lane / 8;
     cursor->tile = tile;
     cursor->chunk = 0;
-    cursor->low = NULL;
-    if (tile * TILE_ROWS < a.rows) {
-        cursor->low = a.w + static_cast<int64_t>(low < last ? low : last) * a.columns + column;
-        cursor->high = a.w + static_cast<int64_t>(high < last ? high : last) * a.columns + column;
-    }
+    cursor->w = NULL;
+    if (tile * TILE_ROWS < a.rows)
+        cursor->w =
+            a.w + row * a.columns + warp % a.split * chunks * CHUNK + lane % 8 * BF16_VECTOR;
 }
 
 // Copies the chunk under the cursor to `to` and moves on; always ends one group.
 static __device__ __forceinline__ void few_issue(few_cursor *cursor, const few_arguments &a,
                                                  uint32_t to, int tile_step)
 {
-    if (cursor->low != NULL) {
-        tile_copy(to, cursor->low, cursor->high);
-        cursor->low += CHUNK;
-        cursor->high += CHUNK;
+    if (cursor->w != NULL) {
+        int64_t four = 4 * static_cast<int64_t>(a.columns);
+        tile_copy(to, cursor->w, cursor->w + 2 * four, four);
+        cursor->w += CHUNK;
         if (++cursor->chunk == a.columns / CHUNK / a.split)
             few_seek(cursor, a, cursor->tile + tile_step);
     }
@@ -225,7 +230,7 @@ static __device__ __forceinline__ void few_issue(few_cursor *cursor, const few_a
 static __device__ __forceinline__ void few_store(const few_arguments &a, int token, int row,
                                                  float sum)
 {
-    if (token >= a.tokens || row >= a.rows)
+    if (token >= a.tokens)
         return;
     int64_t at = static_cast<int64_t>(token) * a.rows + row;
     if (a.y != NULL)
@@ -252,7 +257,9 @@ static __device__ __forceinline__ void few_finish(const few_arguments &a, const 
             sum.z += other.z;
             sum.w += other.w;
         }
-        int row = (tile_first + group) * TILE_ROWS + lane / 4;
+        if ((tile_first + group) * TILE_ROWS >= a.rows)
+            continue;
+        int row = few_tile_row(a, tile_first + group) + lane / 4;
         int token = n * TILE_TOKENS + lane % 4 * 2;
         few_store(a, token, row, sum.x);
         few_store(a, token + 1, row, sum.y);
@@ -274,26 +281,26 @@ static inline size_t few_shared_bytes(int columns, int tokens, int n_tiles, int 
 // grid: at most one block per multiprocessor; block FEW_THREADS; shared few_shared_bytes: rings
 // [warp][stage][vector][lane], parts [2][warp][n][lane] of two rounds in turn, rows of x.
 template <few_input INPUT, int N_TILES, int STAGES>
-static __global__ void __launch_bounds__(FEW_THREADS, 2) few_kernel(const few_arguments a)
+static __global__ void __launch_bounds__(FEW_THREADS, 1) few_kernel(const few_arguments a)
 {
-    extern __shared__ uint4 dynamic[];
+    extern __shared__ __align__(128) uint4 dynamic[];
     __shared__ float squares[FEW_WARPS];
     __shared__ int last;
-    constexpr int STAGE_BYTES = TILE_WEIGHTS * WARP_THREADS * VECTOR_BYTES;
+    constexpr int STAGE_BYTES = WEIGHTS_BYTES;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     float4 *parts =
         reinterpret_cast<float4 *>(dynamic) + FEW_WARPS * STAGES * TILE_WEIGHTS * WARP_THREADS;
     uint8_t *rows = reinterpret_cast<uint8_t *>(parts + 2 * FEW_WARPS * N_TILES * WARP_THREADS);
-    uint32_t ring = shared_address(dynamic) +
-                    static_cast<uint32_t>(warp * STAGES * STAGE_BYTES + lane * VECTOR_BYTES);
+    uint32_t ring = shared_address(dynamic) + static_cast<uint32_t>(warp * STAGES * STAGE_BYTES);
+    uint32_t copy_to = ring + tile_copy_offset(), read_from = ring + tile_read_offset();
     int groups = FEW_WARPS / a.split, tile_step = static_cast<int>(gridDim.x) * groups;
     int chunks = a.columns / CHUNK / a.split;
     few_cursor cursor;
     few_seek(&cursor, a, static_cast<int>(blockIdx.x) * groups + warp / a.split);
 #pragma unroll
     for (int stage = 0; stage < STAGES; stage++)
-        few_issue(&cursor, a, ring + stage * STAGE_BYTES, tile_step);
+        few_issue(&cursor, a, copy_to + stage * STAGE_BYTES, tile_step);
     if (threadIdx.x == 0)
         last = 0;
     pdl_wait();
@@ -316,10 +323,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, 2) few_kernel(const few_ar
         for (int chunk = 0; chunk < chunks; chunk++) {
             uint4 weights[TILE_WEIGHTS], inputs[TILE_INPUTS] = {};
             copy_wait<STAGES - 1>();
-            uint32_t slot = ring + stage * STAGE_BYTES;
-#pragma unroll
-            for (int i = 0; i < TILE_WEIGHTS; i++)
-                weights[i] = shared_load(slot + i * WARP_THREADS * VECTOR_BYTES);
+            __syncwarp();
+            tile_read_weights(weights, read_from + stage * STAGE_BYTES);
 #pragma unroll
             for (int n = 0; n < N_TILES; n++) {
                 uint32_t at = inputs_at + static_cast<uint32_t>(n * TILE_TOKENS * few_row_bytes(a) +
@@ -332,7 +337,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, 2) few_kernel(const few_ar
                 }
                 tile_add(sums[n], weights, inputs);
             }
-            few_issue(&cursor, a, slot, tile_step);
+            __syncwarp();
+            few_issue(&cursor, a, copy_to + stage * STAGE_BYTES, tile_step);
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }
         float4 *to = parts + parity * FEW_WARPS * N_TILES * WARP_THREADS;
@@ -367,17 +373,17 @@ static void few_launch_shaped(cudaStream_t stream, const few_arguments &a, int b
 }
 
 // Whether few_launch serves the shape; rows of x and W are 16-byte aligned.
-static inline bool few_serves(int columns, int tokens)
+static inline bool few_serves(int rows, int columns, int tokens)
 {
     int n_tiles = tokens > TILE_TOKENS ? 2 : 1;
-    return columns % CHUNK == 0 && tokens <= FEW_TOKENS_MAX &&
+    return rows >= TILE_ROWS && columns % CHUNK == 0 && tokens <= FEW_TOKENS_MAX &&
            few_shared_bytes(columns, tokens, n_tiles, 2) <= FEW_SHARED_MAX - 1024;
 }
 
-// Queues the product; few_serves(columns, tokens). Deep rings where there is room.
+// Queues the product; few_serves(rows, columns, tokens). Deep rings where there is room.
 template <few_input INPUT> static void few_launch(cudaStream_t stream, few_arguments a)
 {
-    ASSERT(few_serves(a.columns, a.tokens) && a.tokens > 0 && a.rows > 0);
+    ASSERT(few_serves(a.rows, a.columns, a.tokens) && a.tokens > 0 && a.rows > 0);
     a.split = tile_split(a.columns / CHUNK, FEW_WARPS);
     int groups = FEW_WARPS / a.split, tiles = (a.rows + TILE_ROWS - 1) / TILE_ROWS;
     int blocks = (tiles + groups - 1) / groups;
