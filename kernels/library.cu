@@ -4,7 +4,7 @@
 
 #include "kernels/device/library.cuh"
 
-enum { LIBRARY_SHAPES_MAX = 4096 };
+enum { LIBRARY_SHAPES_MAX = 4096, LIBRARY_PROBES = 8 };
 
 #define LIBRARY_CHECK(call)                                                                        \
     do {                                                                                           \
@@ -24,10 +24,10 @@ struct library_product {
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t w, x, y;
     cublasLtMatmulAlgo_t algorithm;
+    bool chosen; // in use
 };
 
 static library_product library_products[LIBRARY_SHAPES_MAX];
-static int library_count, library_next;
 
 static cublasLtHandle_t library_handle()
 {
@@ -35,6 +35,11 @@ static cublasLtHandle_t library_handle()
     if (handle == NULL)
         LIBRARY_CHECK(cublasLtCreate(&handle));
     return handle;
+}
+
+void library_open()
+{
+    library_handle();
 }
 
 static void library_choose(library_product *product, const library_key &key)
@@ -66,25 +71,40 @@ static void library_choose(library_product *product, const library_key &key)
         DIE("cuBLASLt has no algorithm for %d tokens, %d x %d", key.tokens, key.rows, key.columns);
     product->algorithm = result.algo;
     product->key = key;
+    product->chosen = true;
 }
 
-// The oldest shape makes room when the table is full: eager steps have any number of tokens.
+// FNV-1a over the key's bytes; padding is zero.
+static uint32_t library_hash(const library_key &key)
+{
+    const uint8_t *bytes = reinterpret_cast<const uint8_t *>(&key);
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < sizeof key; i++)
+        hash = (hash ^ bytes[i]) * 16777619u;
+    return hash;
+}
+
+// A shape lies in one of LIBRARY_PROBES places from its hash on; when they are taken, the first
+// makes room: eager steps have any number of tokens.
 static const library_product *library_find(const library_key &key)
 {
-    for (int i = 0; i < library_count; i++) {
-        if (memcmp(&library_products[i].key, &key, sizeof key) == 0)
-            return &library_products[i];
+    uint32_t hash = library_hash(key);
+    library_product *product = NULL;
+    for (uint32_t i = 0; i < LIBRARY_PROBES; i++) {
+        library_product *at = &library_products[(hash + i) % LIBRARY_SHAPES_MAX];
+        if (at->chosen && memcmp(&at->key, &key, sizeof key) == 0)
+            return at;
+        if (product == NULL && !at->chosen)
+            product = at;
     }
-    library_product *product = &library_products[library_next];
-    if (library_count == LIBRARY_SHAPES_MAX) {
+    if (product == NULL)
+        product = &library_products[hash % LIBRARY_SHAPES_MAX];
+    if (product->chosen) {
         LIBRARY_CHECK(cublasLtMatrixLayoutDestroy(product->w));
         LIBRARY_CHECK(cublasLtMatrixLayoutDestroy(product->x));
         LIBRARY_CHECK(cublasLtMatrixLayoutDestroy(product->y));
         LIBRARY_CHECK(cublasLtMatmulDescDestroy(product->operation));
-    } else {
-        library_count++;
     }
-    library_next = (library_next + 1) % LIBRARY_SHAPES_MAX;
     library_choose(product, key);
     return product;
 }

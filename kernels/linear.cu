@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// linear.cu -- the product of linear.cuh: up to 16 tokens by linear_few.cuh, up to 64 by the
+// linear.cu -- the product of linear.cuh: up to 16 tokens by linear_few.cuh, up to 32 by the
 // streaming kernel of experts_few.cuh, more by cuBLASLt; odd shapes by a warp per row of W and up
 // to LINEAR_TOKENS tokens, W read once for them.
 #include "kernels/device/dot.cuh"
@@ -12,8 +12,9 @@
 enum {
     LINEAR_TOKENS = 8,
     LINEAR_WARPS = 4,
-    LINEAR_SOME_TOKENS = 64,      // beyond, cuBLASLt is faster
-    LINEAR_SOME_TOKENS_ODD = 256, // or linear_many, where rows are not a multiple of 8
+    LINEAR_SOME_TOKENS = 32,        // beyond, cuBLASLt is faster; but it does not gather, and is
+    LINEAR_SOME_TOKENS_GATHER = 64, // slow where rows are not a multiple of 8
+    LINEAR_SOME_TOKENS_ODD = 1024,
 };
 
 // Rounds once to the output's type.
@@ -93,6 +94,14 @@ static void linear_some(cudaStream_t stream, const linear_shape &shape)
         experts_launch<EXPERTS_DENSE, 2, 4, 2, 8>(stream, a);
 }
 
+// Up to how many tokens linear_some is the best that there is.
+static int linear_some_tokens(const linear_shape &shape)
+{
+    if (shape.rows % 8 != 0)
+        return LINEAR_SOME_TOKENS_ODD;
+    return shape.gather != NULL ? LINEAR_SOME_TOKENS_GATHER : LINEAR_SOME_TOKENS;
+}
+
 void linear_launch(cudaStream_t stream, const linear_shape &shape)
 {
     if (shape.tokens == 0 || shape.rows == 0)
@@ -112,8 +121,7 @@ void linear_launch(cudaStream_t stream, const linear_shape &shape)
         a.x_stride = shape.x_stride;
         few_launch<FEW_PLAIN>(stream, a);
     } else if (shape.columns % CHUNK == 0 && shape.rows >= 2 * TILE_ROWS &&
-               (shape.tokens <= LINEAR_SOME_TOKENS ||
-                (odd && shape.tokens <= LINEAR_SOME_TOKENS_ODD))) {
+               shape.tokens <= linear_some_tokens(shape)) {
         linear_some(stream, shape);
     } else if (odd && shape.columns % CHUNK == 0 && shape.gather == NULL && shape.y_float != NULL) {
         linear_many(stream, shape);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "kernels/device/launch.cuh"
+#include "kernels/device/library.cuh"
 
 extern "C" {
 #include "kernels/runtime.h"
@@ -55,6 +56,7 @@ extern "C" enum status runtime_open(int device, struct error *error)
                          found != cudaSuccess ? cudaGetErrorString(found) : "there is none");
     }
     CUDA_CHECK(cudaSetDevice(0));
+    library_open();
     CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
     const unsigned char *id = reinterpret_cast<const unsigned char *>(properties.uuid.bytes);
     snprintf(device_name, sizeof device_name, "%.100s GPU-%02x%02x%02x%02x", properties.name, id[0],

@@ -6,6 +6,9 @@
 
 #include "kernels/device/linear.cuh"
 
+// Makes the library's handle, which allocates: before anything is served.
+void library_open();
+
 // Whether library_linear takes the shape (alignments; gather is not served).
 bool library_serves(const linear_shape &shape);
 
