@@ -28,6 +28,7 @@ enum {
     OUTPUTS_MAX = 400,
     STEPS_MAX = 4000,
     REAL_IDS = 364,
+    CHECKPOINTS = 6,
 };
 
 static const char *const model_dir = SOURCE_DIR "/tests/golden/dense_untied_r2";
@@ -41,7 +42,7 @@ struct told {
 
 struct served {
     struct told told[REQUESTS];
-    uint64_t preemptions, steps;
+    uint64_t preemptions, steps, hits;
     // The plans, as they went out, and what rank 0 drew: by step.
     uint8_t *frames[STEPS_MAX + 1];
     size_t frame_bytes[STEPS_MAX + 1];
@@ -100,7 +101,7 @@ static struct coord_sampling sampling_of(int request)
 
 // ---- the ranks ----
 
-static void open_engines(struct server *server, uint64_t epoch)
+static void open_engines(struct server *server, uint64_t epoch, int32_t checkpoints)
 {
     struct error error;
     struct team_options options = {.model_dir = model_dir,
@@ -108,7 +109,8 @@ static void open_engines(struct server *server, uint64_t epoch)
                                    .ranks = RANKS,
                                    .sequences = SEQUENCES,
                                    .sequence_tokens = CONTEXT,
-                                   .step_tokens = STEP_TOKENS};
+                                   .step_tokens = STEP_TOKENS,
+                                   .checkpoints = checkpoints};
     team_open(&server->team, &options);
     server->notify_fd = eventfd(0, EFD_NONBLOCK);
     for (int r = 0; r < RANKS; r++) {
@@ -175,7 +177,7 @@ static void act(struct server *server, const struct coord_action *action)
     case ACTION_SEND_PLACE:
         server->epoch = action->place->epoch;
         if (action->place->rank == 0)
-            open_engines(server, server->epoch);
+            open_engines(server, server->epoch, action->place->checkpoints);
         break;
     case ACTION_SEND_PLAN: keep_frame(server, action->plan); break;
     case ACTION_TOKENS:
@@ -205,14 +207,14 @@ static void step(struct server *server, struct coord_event event)
     } while (server->actions->more);
 }
 
-static struct coord_options core_options(int32_t pages)
+static struct coord_options core_options(int32_t pages, int32_t checkpoints)
 {
     struct error error;
     struct coord_options options = {.wishes = {.utilization = 1,
                                                .sequences = SEQUENCES,
                                                .sequence_tokens = CONTEXT,
                                                .step_tokens = STEP_TOKENS,
-                                               .checkpoints = -1,
+                                               .checkpoints = checkpoints > 0 ? checkpoints : -1,
                                                .pages = pages},
                                     .groups = 1,
                                     .ranks = RANKS,
@@ -271,11 +273,11 @@ static bool all_done(const struct served *served)
     return true;
 }
 
-// Serves all requests with so many pages.
-static struct served *serve(int32_t pages)
+// Serves all requests with so many pages and checkpoints.
+static struct served *serve(int32_t pages, int32_t checkpoints)
 {
     struct server server = {.served = calloc(1, sizeof(struct served))};
-    struct coord_options options = core_options(pages);
+    struct coord_options options = core_options(pages, checkpoints);
     struct step_result rows[STEP_ROWS_MAX];
     struct coord_status status;
     struct error error;
@@ -300,6 +302,7 @@ static struct served *serve(int32_t pages)
     }
     coord_status(server.coord, &status);
     server.served->preemptions = status.preemptions;
+    server.served->hits = status.prefix_hits;
     server.served->steps = server.heard;
     close_engines(&server);
     free(server.memory);
@@ -317,32 +320,43 @@ static void free_served(struct served *served)
 
 // ---- tests ----
 
-static void test_preempted_is_told_the_same(void **state)
+static void expect_same(const struct served *one, const struct served *other)
 {
-    (void)state;
-    struct served *plenty = serve(SEQUENCES * CONTEXT / 64);
-    struct served *few = serve(CONTEXT / 64);
-    print_message("%d steps with plenty of pages, %d steps and %d preemptions with few\n",
-                  (int)plenty->steps, (int)few->steps, (int)few->preemptions);
-    assert_int_equal(plenty->preemptions, 0);
-    assert_true(few->preemptions >= 3);
     for (int i = 0; i < REQUESTS; i++) {
-        const struct told *a = &plenty->told[i], *b = &few->told[i];
+        const struct told *a = &one->told[i], *b = &other->told[i];
         assert_int_equal(a->count, b->count);
         assert_memory_equal(a->tokens, b->tokens, (size_t)a->count * sizeof(int32_t));
         assert_string_equal(a->reason, b->reason);
         assert_true(a->count > 1);
     }
+}
+
+// Also when it comes back by a checkpoint that its first life has left.
+static void test_preempted_is_told_the_same(void **state)
+{
+    (void)state;
+    struct served *plenty = serve(SEQUENCES * CONTEXT / 64, 0);
+    struct served *few = serve(CONTEXT / 64, 0);
+    struct served *cached = serve(CONTEXT / 64 + 6, CHECKPOINTS);
+    print_message("%d steps with plenty of pages, %d steps and %d preemptions with few; %d, %d and "
+                  "%d tokens found with checkpoints\n",
+                  (int)plenty->steps, (int)few->steps, (int)few->preemptions, (int)cached->steps,
+                  (int)cached->preemptions, (int)cached->hits);
+    assert_int_equal(plenty->preemptions, 0);
+    assert_true(few->preemptions >= 3 && cached->preemptions >= 1 && cached->hits >= 64);
+    expect_same(plenty, few);
+    expect_same(plenty, cached);
     assert_true(plenty->told[5].count >= 120); // min_tokens
     assert_string_equal(plenty->told[5].reason, "stop");
     free_served(plenty);
     free_served(few);
+    free_served(cached);
 }
 
 static void test_recorded_plans_give_the_same_tokens(void **state)
 {
     (void)state;
-    struct served *served = serve(CONTEXT / 64);
+    struct served *served = serve(CONTEXT / 64 + 6, CHECKPOINTS);
     struct server replay = {.served = served};
     struct step_result rows[STEP_ROWS_MAX];
     struct error error;
@@ -350,7 +364,7 @@ static void test_recorded_plans_give_the_same_tokens(void **state)
     assert_int_equal(step_plan_open(&first, &error), OK);
     assert_int_equal(step_plan_decode(&first, served->frames[1], served->frame_bytes[1], &error),
                      OK);
-    open_engines(&replay, first.epoch);
+    open_engines(&replay, first.epoch, CHECKPOINTS);
     int drawn = 0;
     for (uint64_t step = 1; step <= served->steps; step++) {
         submit_frame(&replay, served->frames[step], served->frame_bytes[step]);
