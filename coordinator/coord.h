@@ -203,6 +203,10 @@ void scheduler_admit(struct coord *coord, int32_t group, struct coord_actions *o
 // enough.
 bool scheduler_take_pages(struct group_state *group, int32_t count, int32_t *page_ids);
 
+// Notes where turns of a conversation end in the prompt of a new request.
+void scheduler_find_turns(const struct coord *coord, struct request *request,
+                          const int32_t *prompt);
+
 // The hit that a request which gets a slot in the next step would have.
 struct prefix_hit scheduler_find_prefix(const struct coord *coord, const struct group_state *group,
                                         const struct request *request);

@@ -288,8 +288,7 @@ static void submit(struct coord *coord, const struct coord_event *event, struct 
     request->prompt_tokens = tokens;
     request->arrival = coord->arrivals++;
     request_times_begin(&request->times, event->submit.arrived_ns, coord->now_ns);
-    request->turns_count = event->submit.turns_count;
-    memcpy(request->turns, event->submit.turns, sizeof request->turns);
+    scheduler_find_turns(coord, request, event->submit.prompt);
     request->priority = event->submit.priority;
     if (event->submit.timeout_ns > 0 && event->submit.timeout_ns < UINT64_MAX - coord->now_ns) {
         request->deadline_ns = coord->now_ns + event->submit.timeout_ns;

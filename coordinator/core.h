@@ -19,7 +19,7 @@
 enum {
     COORD_WORKERS_MAX = GROUPS_MAX * RANKS_MAX, // connections that may hold a place
     COORD_QUEUED_MAX_DEFAULT = 1024,
-    COORD_TURNS_MAX = 4,  // ends of turns that a request may name
+    COORD_TURNS_MAX = 4,  // ends of turns that are kept of a prompt
     COORD_FLIGHT_MAX = 2, // steps sent and not reported: one runs, one waits on the device
     COORD_ACTIONS_MAX = 2 * STEP_ROWS_MAX + COORD_WORKERS_MAX + 64,
 };
@@ -30,6 +30,7 @@ struct coord_options {
     struct memory_wishes wishes; // bytes_free and mtp are filled in from the workers' HELLOs
     int groups, ranks;
     int vocab_real;                  // number of real token ids
+    int32_t turn_id;                 // begins a turn of a conversation, -1 = no id does
     int drafts_max;                  // speculative tokens a sequence and step, 0 = none
     int queued_max;                  // requests waiting for a slot
     uint64_t prefill_gap_ns;         // longest step with running streams and prefill, 0 = any
@@ -82,13 +83,8 @@ struct coord_event {
             const int32_t *prompt;
             int32_t prompt_tokens; // >= 1
             uint64_t arrived_ns;   // at the door, by the same clock; 0 = now
-            // Where later prompts are likely to part from this one, ascending, in the prompt: the
-            // ends of its first turns and of the last one before the answer. Beyond
-            // COORD_TURNS_MAX the first ones are dropped by the door.
-            int32_t turns[COORD_TURNS_MAX];
-            int32_t turns_count;
-            int32_t priority;    // lower is more urgent
-            uint64_t timeout_ns; // DONE with reason "timeout" after that, 0 = never
+            int32_t priority;      // lower is more urgent
+            uint64_t timeout_ns;   // DONE with reason "timeout" after that, 0 = never
             struct coord_sampling sampling;
         } submit;
         struct {

@@ -28,7 +28,7 @@ struct arguments {
         pages;
     double utilization, gibibytes_free;
     uint64_t seed;
-    bool has_seed, insecure, dry_run, version, help;
+    bool has_seed, no_prefix_cache, insecure, dry_run, version, help;
 };
 
 // Everything that is loaded once.
@@ -71,6 +71,8 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "how long running streams may wait for prompts, 0 = any (60)", NULL},
         {"--kv-pages", "--num-gpu-blocks-override", OPTION_INT, &a->pages, 1, MEMORY_PAGES_MAX, "N",
          "no more KV pages of 64 tokens than these", NULL},
+        {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &a->no_prefix_cache, 0, 0,
+         NULL, "run every prompt from its first token", NULL},
         {"--seed", NULL, OPTION_SEED, &a->seed, 0, 0, "S",
          "requests without a seed get one derived from it", NULL},
         {"--served-model-name", NULL, OPTION_TEXT, &a->name, 0, 0, "NAME",
@@ -170,9 +172,17 @@ static int32_t vocab_real(const struct deployment *d)
     return d->has_tokenizer ? (int32_t)d->tokenizer.id_count : d->config.vocab;
 }
 
+// The id that begins a turn in the family's chat format; -1 when the tokenizer has none.
+static int32_t turn_id(const struct deployment *d)
+{
+    uint32_t id;
+    bool known = d->has_tokenizer && tokenizer_added_id(&d->tokenizer, "<|im_start|>", &id);
+    return known ? (int32_t)id : -1;
+}
+
 static struct memory_wishes wishes_of(const struct arguments *a)
 {
-    return (struct memory_wishes){.checkpoints = -1, // until the scheduler uses them
+    return (struct memory_wishes){.checkpoints = a->no_prefix_cache ? -1 : 0,
                                   .utilization = a->utilization,
                                   .sequences = a->sequences,
                                   .sequence_tokens = a->sequence_tokens,
@@ -220,6 +230,7 @@ static enum status run_shell(const struct deployment *d, struct doors *doors, st
                  .groups = a->dp,
                  .ranks = a->tp,
                  .vocab_real = vocab_real(d),
+                 .turn_id = turn_id(d),
                  .queued_max = a->queued_max,
                  .prefill_gap_ns = (uint64_t)a->gap_ms * CLOCK_NS_PER_MS,
                  .pool_tokens = POOL_TOKENS},

@@ -60,7 +60,7 @@ struct request {
     struct request_prefix prefix;
     int32_t cached_tokens; // of the prompt, not run when it got its first slot
     int32_t turns_count;
-    int32_t turns[COORD_TURNS_MAX]; // where turns of the conversation end
+    int32_t turns[COORD_TURNS_MAX]; // where turns end: later prompts part there
 };
 
 // A doubly linked list of requests through next and previous.

@@ -29,6 +29,22 @@ static int32_t floor_to_page(int32_t tokens)
     return tokens / TOKENS_PER_PAGE * TOKENS_PER_PAGE;
 }
 
+// The first turn's end stays, since what comes before it is the system's; of the others the last.
+void scheduler_find_turns(const struct coord *coord, struct request *request, const int32_t *prompt)
+{
+    request->turns_count = 0;
+    for (int32_t i = 1; i < request->prompt_tokens; i++) {
+        if (prompt[i] != coord->options.turn_id)
+            continue;
+        if (request->turns_count == COORD_TURNS_MAX) {
+            memmove(request->turns + 1, request->turns + 2,
+                    (COORD_TURNS_MAX - 2) * sizeof *request->turns);
+            request->turns_count--;
+        }
+        request->turns[request->turns_count++] = i;
+    }
+}
+
 bool scheduler_take_pages(struct group_state *group, int32_t count, int32_t *page_ids)
 {
     prefix_cache_make_room(&group->prefix, &group->pages, count);
@@ -89,26 +105,28 @@ static int32_t interval_tokens(const struct group_state *group, const struct req
 }
 
 // The nearest place after `after` where one would be of use, 0 = none: where this prompt parts from
-// another's, at intervals, at the end of turns, at the last turn's, which is the end of the prompt
-// where no turns are known. The last token is never part of it: it has to be run.
+// another's, at intervals, at the end of turns and of the prompt; not of both where they are close,
+// since the next turn may go on from the turn's end, and not from the answer's first words. The
+// last token is never part of it: it has to be run.
 static int32_t next_place(const struct group_state *group, const struct request *request,
                           int32_t after)
 {
-    int32_t last = floor_to_page(request->prefill_end - 1), nearest = 0;
-    int32_t turns = request->turns_count, interval = interval_tokens(group, request);
-    bool has_outputs = request->prefill_end > request->prompt_tokens;
+    int32_t last = floor_to_page(request->prefill_end - 1), nearest = 0, count = 0;
+    int32_t interval = interval_tokens(group, request);
     int32_t places[COORD_TURNS_MAX + 3];
-    int count = 0;
-    for (int32_t i = 0; i < turns; i++) {
+    bool ends_with_turn = false;
+    for (int32_t i = 0; i < request->turns_count; i++) {
         int32_t place = floor_to_page(request->turns[i]);
-        if (i == turns - 1 || place >= request->prefix.position + TURN_TOKENS_MIN)
+        bool is_end = place <= last && last - place <= TOKENS_PER_PAGE;
+        if (is_end || place >= request->prefix.position + TURN_TOKENS_MIN)
             places[count++] = place;
+        ends_with_turn |= is_end;
     }
     places[count++] = request->prefix.parts_at;
     places[count++] = (after / interval + 1) * interval;
-    if (turns == 0 || has_outputs || floor_to_page(request->turns[turns - 1]) > last)
+    if (!ends_with_turn)
         places[count++] = last;
-    for (int i = 0; i < count; i++) {
+    for (int32_t i = 0; i < count; i++) {
         if (places[i] > after && places[i] <= last && (nearest == 0 || places[i] < nearest))
             nearest = places[i];
     }

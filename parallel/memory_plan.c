@@ -23,6 +23,7 @@ enum {
     // the room of 2,900 tokens, and spares their prefill to each who starts behind it.
     PREFIX_SHARE = 8,
     CHECKPOINTS_PER_SEQUENCE = 2, // no more than so many for each that may run
+    PAGES_PER_CHECKPOINT = 16,    // that nobody holds, where there is memory for all sequences
     PAGE_TOKEN_IDS_BYTES = TOKENS_PER_PAGE * 4,
 };
 
@@ -303,8 +304,10 @@ static void choose_checkpoints(struct memory_plan *plan, const struct problem *p
 // The rest goes to KV pages, up to what the sequences could use and checkpoints could stand on.
 static void choose_pages(struct memory_plan *plan, const struct problem *problem)
 {
+    uint64_t width = (uint64_t)plan->pages_per_sequence;
     uint64_t most =
-        (uint64_t)(plan->sequences + plan->checkpoints) * (uint64_t)plan->pages_per_sequence;
+        (uint64_t)plan->sequences * width +
+        (uint64_t)plan->checkpoints * (width < PAGES_PER_CHECKPOINT ? width : PAGES_PER_CHECKPOINT);
     if (problem->pages > 0 && most > (uint64_t)problem->pages)
         most = (uint64_t)problem->pages;
     uint64_t used = fixed_bytes(problem, plan);

@@ -16,7 +16,7 @@ static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
         *gap, *pages, *seed, *name, *curve_dir, *log_format;
     int32_t groups;
-    bool insecure;
+    bool insecure, no_prefix_cache, prefix_cache;
 } words;
 static struct serve_options parsed;
 
@@ -48,6 +48,8 @@ static struct option table[] = {
          "how long running streams may wait for prompts (60)"),
     TEXT("--kv-pages", "--num-gpu-blocks-override", &words.pages, "N",
          "no more KV pages of 64 tokens than these"),
+    {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &words.no_prefix_cache, 0, 0,
+     NULL, "run every prompt from its first token", NULL},
     TEXT("--seed", NULL, &words.seed, "S", "requests without a seed get one derived from it"),
     TEXT("--served-model-name", NULL, &words.name, "NAME", "what the model is called"),
     {"--drain-timeout", NULL, OPTION_INT, &parsed.drain_timeout_s, 0, 86400, "S",
@@ -64,18 +66,19 @@ static struct option table[] = {
     {"--dp", "-dp --data-parallel-size", OPTION_INT, &words.groups, 1, 64, "N", NULL, NULL},
     {"--dry-run", NULL, OPTION_FLAG, &parsed.dry_run, 0, 0, NULL,
      "check the model, print the memory plan, start nothing", NULL},
+    {"--enable-prefix-caching", NULL, OPTION_FLAG, &words.prefix_cache, 0, 0, NULL,
+     "changes nothing: it is on", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
     REFUSED("--host", "--port"),
     REFUSED("--speculative-tokens", "--speculative-config"),
     REFUSED("--synthetic-acceptance", NULL),
-    REFUSED("--no-prefix-cache", "--no-enable-prefix-caching --enable-prefix-caching"),
 };
 #undef TEXT
 #undef REFUSED
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 19, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 20, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)

@@ -13,14 +13,12 @@
 
 #include "tests/fixtures/coord_rig.h"
 
-enum { TOKENS_MAX = 40000 };
+enum { TOKENS_MAX = 40000, TURN = 95 };
 
 struct world {
     struct coord_rig rig;
     int32_t text[TOKENS_MAX];
     uint64_t request;
-    int32_t turns[COORD_TURNS_MAX];
-    int32_t turns_count;
 };
 
 static void open_world(struct world *w, int32_t checkpoints, int32_t context)
@@ -32,10 +30,11 @@ static void open_world(struct world *w, int32_t checkpoints, int32_t context)
     options.wishes.sequence_tokens = context;
     options.config.max_position_embeddings = context;
     options.wishes.step_tokens = 2048;
+    options.turn_id = TURN;
     coord_rig_open(&w->rig, &options);
     coord_rig_start(&w->rig);
     for (int i = 0; i < TOKENS_MAX; i++)
-        w->text[i] = (i * 7 + i / 64 * 11) % 96;
+        w->text[i] = (i * 7 + i / 64 * 11) % 95;
 }
 
 static uint64_t submit(struct world *w, int32_t prompt_tokens)
@@ -45,9 +44,7 @@ static uint64_t submit(struct world *w, int32_t prompt_tokens)
                                 .submit = {.request = ++w->request,
                                            .prompt = w->text,
                                            .prompt_tokens = prompt_tokens,
-                                           .turns_count = w->turns_count,
                                            .sampling = {.max_tokens = 1}}};
-    memcpy(event.submit.turns, w->turns, sizeof w->turns);
     coord_rig_step(&w->rig, event);
     return w->request;
 }
@@ -148,7 +145,7 @@ static void a_checkpoint_where_prompts_part(void **state)
     w->text[460] ^= 1;
     expect(w, 700, 448, 1, 640);
     memmove(w->text + 100, w->text, 1000 * sizeof(int32_t));
-    w->text[0] = 95;
+    w->text[0] = 94;
     expect(w, 800, 0, 1, 768);
     coord_rig_close(&w->rig);
     free(w);
@@ -159,17 +156,19 @@ static void checkpoints_at_turns_and_intervals(void **state)
     struct world *w = malloc(sizeof *w);
     (void)state;
     open_world(w, 400, 32768);
-    // Early turns that spare little are no place; the last turn stands for the prompt's end.
-    w->turns_count = 3;
-    w->turns[0] = 200;
-    w->turns[1] = 400;
-    w->turns[2] = 990;
+    // Early turns that spare little are no place; a last turn stands for the prompt's end.
+    w->text[0] = w->text[200] = w->text[400] = w->text[990] = TURN;
     expect(w, 1000, 0, 2, 384, 960);
-    expect(w, 1030, 960, 0); // the same turns: their ends are known
-    w->turns[2] = 1060;      // floored: beyond the last token that is not run
-    expect(w, 1050, 960, 1, 1024);
-    w->turns_count = 0;
-    w->text[0] ^= 1;
+    expect(w, 1030, 960, 0); // its end is close to the turn's, which is known
+    expect(w, 1100, 960, 1, 1088);
+    w->text[1] = 90; // of many turns the first and the last three
+    for (int i = 0; i < 20; i++)
+        w->text[300 * (i + 1)] = TURN;
+    w->text[200] = w->text[400] = w->text[990] = 1;
+    expect(w, 4000, 0, 5, 256, 3264, 3584, 3840, 3968);
+    w->text[2] = 90;
+    for (int i = 0; i < 21; i++)
+        w->text[300 * i] = 1;
     expect(w, 9000, 0, 3, 4096, 8192, 8960);
     coord_rig_close(&w->rig);
     open_world(w, 16, 32768); // a quarter of 16 for one prompt: every 8 x 1024

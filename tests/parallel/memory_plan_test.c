@@ -213,7 +213,8 @@ static void check_budgets(const struct model_config *config, int ranks, struct m
     assert_int_equal(plan.step_tokens, wishes.step_tokens > 0 ? wishes.step_tokens : 8192);
     int checkpoints = wishes.checkpoints != 0 ? wishes.checkpoints : 2 * sequences;
     assert_int_equal(plan.checkpoints, checkpoints < 0 ? 0 : checkpoints);
-    int64_t pages = (int64_t)(sequences + plan.checkpoints) * ((tokens + 63) / 64);
+    int64_t width = (tokens + 63) / 64;
+    int64_t pages = sequences * width + plan.checkpoints * (width < 16 ? width : 16);
     assert_int_equal(plan.pages, wishes.pages > 0 && wishes.pages < pages ? wishes.pages : pages);
     assert_false(plan.clamped);
 }

@@ -54,6 +54,7 @@ static void draw_deployment(struct scenario *scenario, struct dice *dice)
     options->groups = PICK(dice, 1, 1, 1, 2);
     options->ranks = (int)dice_between(dice, 1, SIM_RANKS_MAX);
     options->vocab_real = PICK(dice, 40, 300, 1177);
+    options->turn_id = PICK(dice, -1, 7, 7); // any id may begin turns
     options->queued_max = storm ? 1000 : PICK(dice, 1, 3, 20, 1000, 1000);
     options->wishes.utilization = 1;
     options->wishes.sequences = storm ? PICK(dice, 60, 120, 120) : PICK(dice, 1, 2, 4, 8, 16);
