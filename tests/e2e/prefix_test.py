@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""prefix_test.py -- prefix reuse changes no token: conversations of many turns, several at a time,
+give the same ids from a server with and a server without it, while its pages and checkpoints run
+short; and the cases in which caches of recurrent states fail elsewhere. `--turns` and
+`--conversations` replay more of them than the test's sample."""
+import json
+import random
+import sys
+import urllib.request
+
+import harness
+
+QUESTIONS = ("What is 7 + 5?", "Tell me a story about a fox.", "And then?", "Why?",
+             "Who lives in the forest?", "Say it in other words.", "What did the girl do next?",
+             "Is it far to the sea?", "How many apples are there now?", "Thank you.")
+SYSTEM = "You tell stories to children. Be kind, be brief, and never frighten anybody. " * 4
+TURNS, CONVERSATIONS = 4, 5
+
+
+def argument(name, fallback):
+    """The number behind an option of ours, which unittest does not get to see."""
+    if name not in sys.argv:
+        return fallback
+    at = sys.argv.index(name)
+    value = int(sys.argv[at + 1])
+    del sys.argv[at:at + 2]
+    return value
+
+
+def fields_of(dice):
+    """Sampling of a turn: greedy or not, with and without penalties on the prompt's tokens."""
+    fields = {"max_tokens": dice.choice((1, 8, 24, 40)), "temperature": dice.choice((0, 0.8)),
+              "seed": dice.randrange(1 << 30)}
+    if dice.random() < 0.4:
+        fields["repetition_penalty"] = 1.3
+    if dice.random() < 0.3:
+        fields["frequency_penalty"] = 0.4
+    return fields
+
+
+class Conversation:
+    """Messages that depend on the seed and on the answers so far."""
+
+    def __init__(self, seed):
+        self.dice = random.Random(seed)
+        self.messages = [{"role": "system", "content": SYSTEM}] if seed % 3 else []
+        self.answers = []
+
+    def ask(self, client):
+        self.messages.append({"role": "user", "content": self.dice.choice(QUESTIONS)})
+        return client.submit(messages=self.messages, enable_thinking=self.dice.random() < 0.3,
+                             **fields_of(self.dice))
+
+    def take(self, answer):
+        self.answers.append((answer["ids"], answer["finish_reason"]))
+        self.messages.append({"role": "assistant", "content": answer["text"]})
+
+
+def talk(client, turns, conversations):
+    """All conversations turn by turn, all at once; returns their answers and all usage."""
+    talks = [Conversation(seed) for seed in range(conversations)]
+    usages = []
+    for _ in range(turns):
+        for conversation, request in [(one, one.ask(client)) for one in talks]:
+            answer = client.result(request)
+            usages.append(answer["usage"])
+            conversation.take(answer)
+    return [one.answers for one in talks], usages
+
+
+class Turns(harness.Case):
+    def answers_of(self, *options, ranks=1, turns=TURNS):
+        server = self.server(harness.DEMO, *options, ranks=ranks)
+        with server.client() as client:
+            answers, usages = talk(client, turns, CONVERSATIONS)
+        server.wait_idle()
+        self.assertEqual(server.drain(), 0, server.stderr)
+        return answers, [sum(usage[name] for usage in usages)
+                         for name in ("prompt_tokens", "cached_tokens")]
+
+    def test_no_token_changes(self):
+        fresh, (prompts, hits) = self.answers_of("--no-prefix-cache", turns=TURNS)
+        self.assertEqual(hits, 0)
+        cached, (_, hits) = self.answers_of(turns=TURNS)
+        self.assertEqual(cached, fresh)
+        self.assertGreater(hits, prompts // 3)
+        # Few slots, and steps that cut prompts: checkpoints are evicted all the time.
+        cached, (_, hits) = self.answers_of("--max-num-seqs", 2, "--max-num-batched-tokens", 64,
+                                            turns=TURNS)
+        self.assertEqual(cached, fresh)
+        self.assertGreater(hits, 0)
+
+    def test_no_token_changes_over_two_ranks(self):
+        fresh, _ = self.answers_of("--no-prefix-cache", ranks=2, turns=2)
+        cached, (_, hits) = self.answers_of("--max-num-seqs", 3, ranks=2, turns=2)
+        self.assertEqual(cached, fresh)
+        self.assertGreater(hits, 0)
+
+
+class Cases(harness.SharedCase):
+    """One server without prefix reuse beside the one that is tried."""
+
+    OPTIONS = ("--max-model-len", 4096)
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.plain = harness.Server(harness.DEMO, "--no-prefix-cache", *cls.OPTIONS)
+        cls.addClassCleanup(cls.plain.close)
+
+    def ids(self, seed, count):
+        dice = random.Random(seed)
+        return [dice.randrange(20, 3000) for _ in range(count)]
+
+    def both(self, ids, **fields):
+        """The same answer from both; returns how many tokens were cached."""
+        fields = {"max_tokens": 12, "temperature": 0, "ignore_eos": True, **fields}
+        answer = self.client().generate(ids=ids, **fields)
+        plain = self.own(self.plain.client()).generate(ids=ids, **fields)
+        self.assertEqual(answer["ids"], plain["ids"])
+        self.assertEqual(plain["usage"]["cached_tokens"], 0)
+        return answer["usage"]["cached_tokens"]
+
+    def test_short_prompts(self):
+        """Others begin at 528 or 2,048 tokens."""
+        for count in (1, 63, 64, 65, 128, 129, 200, 527):
+            ids = self.ids(f"short {count}", count)
+            self.assertEqual(self.both(ids), 0)
+            self.assertEqual(self.both(ids), (count - 1) // 64 * 64)
+
+    def test_shared_beginnings(self):
+        """Found from the third on: the second leaves a checkpoint where it parts from the first."""
+        for alike, rest in ((1600, 100), (1500, 200), (480, 100), (100, 30)):
+            common = self.ids(f"alike {alike}", alike)
+            cached = [self.both(common + self.ids(f"{alike} {i}", rest), max_tokens=4)
+                      for i in range(3)]
+            self.assertEqual(cached, [0, 0, alike // 64 * 64])
+
+    def test_shifts(self):
+        """100 tokens more in front are another text; 100 more at the end are the same one."""
+        ids = self.ids("shift", 640)
+        self.assertEqual(self.both(ids), 0)
+        self.assertEqual(self.both(self.ids("front", 100) + ids), 0)
+        self.assertEqual(self.both(ids + self.ids("end", 100)), 576)
+        self.assertEqual(self.both(ids[:540]), 0)  # no checkpoint before 576: one is left at 512
+        self.assertEqual(self.both(ids[:541]), 512)
+
+    def test_abort_in_the_middle(self):
+        """A prompt given up in mid-prefill: what it left is right, however much that is."""
+        client = self.client()
+        for round_ in range(3):
+            ids = self.ids(f"abort {round_}", 900)
+            request = client.submit(ids=ids, max_tokens=4, temperature=0)
+            for reply in client.replies(request):
+                if reply["t"] == "accepted":
+                    if round_ % 2:
+                        self.both(self.ids(f"other {round_}", 30))
+                    client.abort(request)
+                    break
+            self.both(ids)
+            self.both(ids + self.ids("more", 70))
+
+    def test_penalties_count_what_was_cached(self):
+        ids = self.ids("penalty", 300)
+        for _ in range(2):
+            self.both(ids, repetition_penalty=1.8, max_tokens=40)
+            self.both(ids, repetition_penalty=0.6, frequency_penalty=-0.5, max_tokens=40)
+
+    def test_http_says_how_much(self):
+        body = {"prompt": self.ids("http", 200), "max_tokens": 2, "temperature": 0}
+        cached = []
+        for _ in range(2):
+            request = urllib.request.Request(self.shared.url + "/v1/completions",
+                                             json.dumps(body).encode(),
+                                             {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                usage = json.load(reply)["usage"]
+            cached.append(usage["prompt_tokens_details"]["cached_tokens"])
+        self.assertEqual(cached, [0, 192])
+
+
+if __name__ == "__main__":
+    TURNS = argument("--turns", TURNS)
+    CONVERSATIONS = argument("--conversations", CONVERSATIONS)
+    harness.main()
