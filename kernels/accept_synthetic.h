@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// accept_synthetic.h -- op, for benchmarks: decides by chance instead of by the model how many
-// drafts of a verify row are accepted, so that speed can be measured with weights that mean nothing.
+// accept_synthetic.h -- op: decides by chance instead of by the model how many drafts of a verify
+// row are accepted. For benchmarks of speed with weights that mean nothing.
 // The first draft is accepted with the first probability, the second, when the first was, with the
 // second, and so on; an accepted draft takes the place of the sample before it.
 //
@@ -25,6 +25,7 @@ struct accept_synthetic {
     int32_t *sampled;
 };
 
+// Queued. Rows without drafts, and samples behind a rejected draft, stay as they are.
 void accept_synthetic(struct stream *stream, const struct accept_synthetic *op);
 
 // Uniform in [0, 1), a function of its arguments alone.

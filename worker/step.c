@@ -279,6 +279,7 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
     }
     step_queue_sampling(engine, sampling);
     if (tables->rows_count > 0) {
+        step_queue_synthetic(engine);
         slots_end(model->stream, &model->state->slots, tables, engine->sampled_dev,
                   engine->download_dev.results);
         if (sampling->counts)

@@ -21,10 +21,11 @@ struct step_options {
     uint64_t epoch;
     int vocab_real; // ids from here on are padding and never drawn
     int drafts_max; // drafts that a step may be asked for; 0: the model's MTP head is never run
-    int notify_fd;  // eventfd that gets 1 for every step that has ended
-    bool graphs;    // record decode steps at start and launch them: where launches cost time
-    bool warm;      // and run them once before: where first use costs time
-    bool poison;    // test hook: fill host staging with 0xA5 as soon as its step has ended
+    double synthetic_length; // mean tokens of a verify row by chance (benchmarks), 0: the model's
+    int notify_fd;           // eventfd that gets 1 for every step that has ended
+    bool graphs; // record decode steps at start and launch them: where launches cost time
+    bool warm;   // and run them once before: where first use costs time
+    bool poison; // test hook: fill host staging with 0xA5 as soon as its step has ended
 };
 
 // Takes all memory of its steps. E_LIMIT names the bytes when they do not fit.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_draft.c -- speculation on a rank: after every step the head has KV of all known tokens, and
 // the rows that drew get drafts for the step that comes. Nothing here changes what is drawn.
+#include "kernels/accept_synthetic.h"
 #include "kernels/mtp_rows.h"
 #include "worker/step_engine.h"
 
@@ -34,6 +35,27 @@ void step_queue_known_pairs(const struct step_engine *engine)
     struct mtp_rows op = rows_op(engine);
     mtp_rows_shift(model->stream, &op);
     model_mtp_known(model, &engine->tables_dev, op.ids, op.shifted);
+}
+
+// The first drafts are sure to be accepted, the last by the rest of the length: 3.39 tokens are the
+// known one, two drafts, and a third in 39 of 100 rows.
+void step_queue_synthetic(const struct step_engine *engine)
+{
+    const struct model *model = engine->options.model;
+    double length = engine->options.synthetic_length;
+    if (!(length > 0) || engine->options.drafts_max == 0)
+        return;
+    struct accept_synthetic op = {
+        .tables = engine->tables_dev,
+        .slots = model->state->slots,
+        .vocab_real = engine->options.vocab_real,
+        .sampled = engine->sampled_dev,
+    };
+    for (int i = 0; i < ROW_VERIFY_MAX - 1; i++) {
+        double rest = length - 1 - i;
+        op.probabilities[i] = (float)(rest < 0 ? 0 : rest > 1 ? 1 : rest);
+    }
+    accept_synthetic(model->stream, &op);
 }
 
 // The head's row of pass k is the hidden row of pass k + 1: both lie in workspace.hidden.

@@ -168,6 +168,9 @@ void step_queue_candidates(const struct step_engine *engine, const struct step_t
 
 // ---- step_draft.c: the multi-token-prediction head; only with drafts_max > 0 ----
 
+// Before slots_end: replaces samples so that drafts are accepted by chance, when that was asked.
+void step_queue_synthetic(const struct step_engine *engine);
+
 // After the forward pass, before sampling: the head's keys and values of the step's known pairs.
 void step_queue_known_pairs(const struct step_engine *engine);
 // After slots_end: keeps the last hidden rows and makes `count` drafts for every row that drew.

@@ -80,6 +80,7 @@ struct place_message {
     int32_t checkpoints;                // "checks"
     int32_t vocab_real;                 // "vocab" real token ids; rows above are padding
     int32_t drafts_max;                 // "drafts" of a step, 0: the MTP head is never run
+    int32_t synthetic_thousandths;      // "synth" forced acceptance length * 1000, 0 = the model's
 };
 
 struct ready {

@@ -40,11 +40,12 @@ struct run {
     int counts[SEQUENCES], ends[SEQUENCES];
     int steps, verified, accepted; // decode rows that drew; drafts they could have taken, and took
     int widths[STEP_VERIFY_MAX + 1]; // rows that drew so many tokens
+    double synthetic_length;
 };
 
 static const int prompts[SEQUENCES] = {9, 150, 64, 33};
 
-static void open_run(struct run *run, int ranks, int drafts_max)
+static void open_run(struct run *run, int ranks, int drafts_max, double synthetic_length)
 {
     struct error error = {.text = ""};
     struct team_options options = {.model_dir = model_dir,
@@ -54,6 +55,7 @@ static void open_run(struct run *run, int ranks, int drafts_max)
                                    .sequence_tokens = PAGES * 64,
                                    .step_tokens = 256};
     memset(run, 0, sizeof *run);
+    run->synthetic_length = synthetic_length;
     run->ranks = ranks;
     run->team = (struct team *)calloc(1, sizeof *run->team);
     team_open(run->team, &options);
@@ -64,6 +66,7 @@ static void open_run(struct run *run, int ranks, int drafts_max)
                                     .epoch = 1,
                                     .vocab_real = REAL_IDS,
                                     .drafts_max = drafts_max,
+                                    .synthetic_length = synthetic_length,
                                     .graphs = drafts_max > 0,
                                     .notify_fd = run->fds[r],
                                     .poison = true};
@@ -213,7 +216,7 @@ static void run_all(struct run *run, int ranks, int drafts, int32_t stop_id)
     uint32_t dice = 12345;
     int verify = 1;
     struct error error = {.text = ""};
-    open_run(run, ranks, drafts == 0 ? 0 : DRAFTS_MAX);
+    open_run(run, ranks, drafts == 0 ? 0 : DRAFTS_MAX, run->synthetic_length);
     for (uint64_t step = 1; !all_ended(run); step++) {
         assert_true(step < 200);
         dice = dice * 1664525u + 1013904223u;
@@ -282,11 +285,24 @@ static void a_stop_may_fall_anywhere(void **state)
     free(run);
 }
 
+// Two drafts always, the third never: rows of three tokens but where the output ends or begins.
+static void acceptance_can_be_forced(void **state)
+{
+    struct run *run = (struct run *)calloc(1, sizeof *run);
+    (void)state;
+    run->synthetic_length = 3;
+    run_all(run, 2, 3, -1);
+    assert_int_equal(run->widths[4], 0);
+    assert_true(run->widths[3] >= SEQUENCES * (OUTPUT - 4) / 3);
+    free(run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drafts_change_no_token),
         cmocka_unit_test(a_stop_may_fall_anywhere),
+        cmocka_unit_test(acceptance_can_be_forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,7 +40,8 @@ static struct place_message place_message = {.group = 1,
                                              .pages_per_sequence = 64,
                                              .checkpoints = 0,
                                              .vocab_real = 248077,
-                                             .drafts_max = 5};
+                                             .drafts_max = 5,
+                                             .synthetic_thousandths = 3390};
 static struct ready ready = {.group = 3, .rank = 7, .epoch = 2, .load_ns = 123456789012};
 static struct refuse refuse = {.text = "the group is full"};
 static struct end_message end_message = {.epoch = 0, .failed = 1, .text = "rank 1 died"};
@@ -140,11 +141,11 @@ static void cut_or_changed_frames_never_pass_for_others(void **state)
 static void every_key_has_to_be_known(void **state)
 {
     (void)state;
-    static const char *const keys[FLAT_COUNT][14] = {
+    static const char *const keys[FLAT_COUNT][15] = {
         {"v", "build", "backend", "host", "device", "local", "pid", "free", "config", "mtp",
          "nccl"},
         {"group", "rank", "ranks", "epoch", "id", "seqs", "len", "step", "pages", "width", "checks",
-         "vocab", "drafts"},
+         "vocab", "drafts", "synth"},
         {"group", "rank", "epoch", "load_ns"},
         {"text"},
         {"epoch", "failed", "text"},
@@ -216,6 +217,7 @@ static void every_number_has_its_limits(void **state)
         {1, "checks", -1, 1LL << 31},
         {1, "vocab", 0, 1LL << 31},
         {1, "drafts", -1, 6},
+        {1, "synth", -1, 6001},
         {2, "group", -1, WIRE_GROUPS_MAX},
         {2, "rank", -1, WIRE_RANKS_MAX},
         {4, "failed", -1, 2},
