@@ -7,6 +7,7 @@
 #include "coordinator/kv_pages.h"
 #include "coordinator/requests.h"
 #include "coordinator/scheduler_pace.h"
+#include "coordinator/speculation.h"
 #include "coordinator/state_slots.h"
 #include "coordinator/token_pool.h"
 
@@ -32,8 +33,10 @@ struct flight {
     uint32_t reported; // bit r: rank r has reported
     uint64_t hash;     // of the first report
     uint64_t step_ns;  // of the report that took least: it waited least for the others
-    int32_t decode_rows, prefill_tokens;
+    int32_t prefill_tokens;
     int32_t rows_count;
+    int32_t decode_rows;             // the first of them
+    int32_t verify, drafts;          // tokens of a decode row; drafts made for the next step
     int32_t requests[STEP_ROWS_MAX]; // index of the request of each row
     int32_t draws[STEP_ROWS_MAX];    // most tokens that the row may draw, 0 = it draws none
     struct step_result results[STEP_ROWS_MAX];
@@ -65,6 +68,8 @@ struct group_state {
     uint64_t step_sent, step_done;
     struct scheduler_pace pace;
     bool senior_passed; // the most senior prompt let another pass in the last step with prefill
+    struct speculation speculation;
+    int32_t drafts_made;           // what the last plan told every row to draft
     int32_t closes[STEP_ROWS_MAX]; // slots that the next plan closes
     int32_t closes_count;
     struct step_plan plan; // arrays in the coord's memory
@@ -90,7 +95,8 @@ struct coord {
     uint64_t epochs; // given out so far
     uint64_t requests_done, requests_failed, tokens_in, tokens_out, steps;
     uint64_t preemptions, timeouts;
-    uint64_t deadline_next_ns;  // no request has to end before, UINT64_MAX = none at all
+    uint64_t deadline_next_ns; // no request has to end before, UINT64_MAX = none at all
+    struct coord_drafts drafts;
     uint64_t arrivals;          // requests accepted so far
     int32_t prompt_blocks_free; // of the pool's share that prompts may take
     void *memory_pages;         // [groups] x kv_pages_bytes(COORD_PAGES_MAX)
@@ -233,6 +239,14 @@ int32_t scheduler_save_prefix(struct coord *coord, struct group_state *group,
 
 // Fills group->plan and its flight; false when there is nothing to run.
 bool scheduler_build(struct coord *coord, int32_t group, struct coord_actions *out);
+
+// ---- scheduler_drafts.c: speculation ----
+
+// Sets the plan's verify and draft; before pages are reserved and rows are built.
+void scheduler_plan_drafts(struct coord *coord, int32_t group);
+
+// Counts what came of a step's drafts, before its rows are applied.
+void scheduler_note_drafts(struct coord *coord, int32_t group, const struct flight *flight);
 
 // ---- scheduler_apply.c: what came of a step ----
 

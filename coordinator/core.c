@@ -120,6 +120,12 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
     struct shard shard;
     TRY(plan_check(options->groups, options->ranks, error));
     TRY(shard_make(&shard, &options->config, 0, options->ranks, error));
+    if (options->speculative_tokens < SPECULATION_AUTO ||
+        options->speculative_tokens > STEP_VERIFY_MAX - 1) {
+        return error_set(error, E_INPUT,
+                         "speculative-tokens is %d, accepted is 0 to %d, or %d for auto",
+                         options->speculative_tokens, STEP_VERIFY_MAX - 1, SPECULATION_AUTO);
+    }
     // Every request passes through the queue, also one that runs at once.
     if (options->queued_max < 1 || options->queued_max > 1 << 20) {
         return error_set(error, E_INPUT, "max-queued is %d, accepted is 1 to %d",
@@ -399,6 +405,7 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         .pool_tokens_free = (int64_t)coord->prompt_blocks_free * TOKEN_BLOCK_TOKENS,
         .preemptions = coord->preemptions,
         .timeouts = coord->timeouts,
+        .drafts = coord->drafts,
         .steps = coord->steps,
         .requests_done = coord->requests_done,
         .requests_failed = coord->requests_failed,

@@ -31,7 +31,8 @@ struct coord_options {
     int groups, ranks;
     int vocab_real;                  // number of real token ids
     int32_t turn_id;                 // begins a turn of a conversation, -1 = no id does
-    int drafts_max;                  // speculative tokens a sequence and step, 0 = none
+    int speculative_tokens;          // a sequence and step; 0 = none, SPECULATION_AUTO = measured
+    int synthetic_thousandths;       // forced acceptance length * 1000 (benchmarks), 0 = none
     int queued_max;                  // requests waiting for a slot
     uint64_t prefill_gap_ns;         // longest step with running streams and prefill, 0 = any
     int64_t pool_tokens;             // prompt tokens of all unfinished requests together
@@ -146,6 +147,11 @@ struct coord_actions {
     struct coord_action list[COORD_ACTIONS_MAX];
 };
 
+// Drafts of all requests. accepted[i]: rows that took draft i.
+struct coord_drafts {
+    uint64_t steps, drafted, accepted[STEP_VERIFY_MAX - 1];
+};
+
 struct coord_status {
     int groups_ready, groups;
     int vocab; // real token ids
@@ -161,6 +167,7 @@ struct coord_status {
     uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out;
     uint64_t preemptions, timeouts; // timeouts: of requests_done
     bool draining, failed;
+    struct coord_drafts drafts;
 };
 
 enum coord_group_phase {

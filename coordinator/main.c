@@ -13,6 +13,7 @@
 #include "coordinator/door_http.h"
 #include "coordinator/door_rpc.h"
 #include "coordinator/shell.h"
+#include "coordinator/speculation.h"
 #include "coordinator/text/tokenizer.h"
 #include "parallel/base/clock.h"
 #include "parallel/base/log.h"
@@ -23,10 +24,10 @@ enum { POOL_TOKENS = 4 << 20, LINE_BYTES = 512 };
 
 struct arguments {
     const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir,
-        *log_format;
+        *log_format, *speculative;
     int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s, gap_ms,
         pages;
-    double utilization, gibibytes_free;
+    double utilization, gibibytes_free, synthetic;
     uint64_t seed;
     bool has_seed, no_prefix_cache, insecure, dry_run, version, help;
 };
@@ -73,6 +74,10 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "no more KV pages of 64 tokens than these", NULL},
         {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &a->no_prefix_cache, 0, 0,
          NULL, "run every prompt from its first token", NULL},
+        {"--speculative-tokens", "--num-speculative-tokens", OPTION_TEXT, &a->speculative, 0, 0,
+         "K|auto", "tokens to draft per sequence and step, 0 to 5; auto: what pays", NULL},
+        {"--synthetic-acceptance", NULL, OPTION_REAL, &a->synthetic, 1, STEP_VERIFY_MAX, "AL",
+         "for benchmarks: tokens per verified row by chance, not by the model", NULL},
         {"--seed", NULL, OPTION_SEED, &a->seed, 0, 0, "S",
          "requests without a seed get one derived from it", NULL},
         {"--served-model-name", NULL, OPTION_TEXT, &a->name, 0, 0, "NAME",
@@ -104,6 +109,22 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
     if (a->help || a->version || a->model != NULL)
         return OK;
     return error_set(error, E_USAGE, "--model is needed; see --help");
+}
+
+// --speculative-tokens; without it, what pays.
+static enum status read_speculative(int *out, const struct arguments *a, struct error *error)
+{
+    char *end = NULL;
+    *out = SPECULATION_AUTO;
+    if (a->speculative == NULL || strcmp(a->speculative, "auto") == 0)
+        return OK;
+    long value = strtol(a->speculative, &end, 10);
+    if (end == a->speculative || *end != '\0' || value < 0 || value > STEP_VERIFY_MAX - 1)
+        return error_set(error, E_USAGE,
+                         "--speculative-tokens is '%s', accepted is 0 to %d or auto",
+                         a->speculative, STEP_VERIFY_MAX - 1);
+    *out = (int)value;
+    return OK;
 }
 
 // A number of generation_config.json within [low, high], else fallback.
@@ -233,6 +254,7 @@ static enum status run_shell(const struct deployment *d, struct doors *doors, st
                  .turn_id = turn_id(d),
                  .queued_max = a->queued_max,
                  .prefill_gap_ns = (uint64_t)a->gap_ms * CLOCK_NS_PER_MS,
+                 .synthetic_thousandths = (int)lround(1000 * a->synthetic),
                  .pool_tokens = POOL_TOKENS},
         .workers_endpoint = a->workers,
         .insecure = a->insecure,
@@ -244,6 +266,7 @@ static enum status run_shell(const struct deployment *d, struct doors *doors, st
     };
     snprintf(ready_line, sizeof ready_line, "ready rpc=%s http=%s", door_rpc_endpoint(doors->rpc),
              doors->http != NULL ? door_http_url(doors->http) : "off");
+    TRY(read_speculative(&options.core.speculative_tokens, a, error));
     snprintf(options.core.build, sizeof options.core.build, "%s", version_build());
     if (getrandom(options.core.entropy, sizeof options.core.entropy, 0) !=
         (ssize_t)sizeof options.core.entropy)

@@ -129,7 +129,8 @@ static void place_all(struct coord *coord, int32_t g, struct coord_actions *out)
             .pages_per_sequence = memory->pages_per_sequence,
             .checkpoints = memory->checkpoints,
             .vocab_real = coord->options.vocab_real,
-            .drafts_max = coord->options.drafts_max,
+            .drafts_max = group->speculation.drafts_max,
+            .synthetic_thousandths = coord->options.synthetic_thousandths,
         };
         make_id(place->id, coord->options.entropy, group->epoch);
         struct worker *worker = &coord->workers[group->workers[r]];
@@ -184,6 +185,17 @@ static uint64_t bytes_of(const struct coord *coord, const int32_t *chosen, int r
     return hello->bytes_free / sharers;
 }
 
+// What its workers can draft, and what was asked for. More than AUTO_DRAFTS_MAX seldom pays, and
+// every number has its recorded steps on the workers.
+static void init_speculation(struct coord *coord, struct group_state *group, bool has_mtp)
+{
+    enum { AUTO_DRAFTS_MAX = 3 };
+    int32_t wish = coord->options.speculative_tokens;
+    int32_t drafts_max = wish == SPECULATION_AUTO ? AUTO_DRAFTS_MAX : wish;
+    speculation_init(&group->speculation, has_mtp ? drafts_max : 0, wish);
+    group->drafts_made = 0;
+}
+
 // Forms a group as soon as enough workers wait.
 static void form(struct coord *coord, struct coord_actions *out)
 {
@@ -213,6 +225,7 @@ static void form(struct coord *coord, struct coord_actions *out)
         return;
     }
     init_group_pools(coord, g);
+    init_speculation(coord, group, wishes.mtp);
     group->epoch = ++coord->epochs;
     group->phase = GROUP_LOADING;
     group->placed_ns = coord->now_ns;

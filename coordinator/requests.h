@@ -56,6 +56,7 @@ struct request {
     int32_t tokens_in_flight; // most tokens that those rows may draw
     int32_t next, previous;   // in the queue, the running list of its group, or the free list
     int32_t target_steps, preemptions;
+    int32_t drafted, accepted; // drafts offered to verify rows, and taken
     struct request_times times;
     struct request_prefix prefix;
     int32_t cached_tokens; // of the prompt, not run when it got its first slot

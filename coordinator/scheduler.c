@@ -30,6 +30,8 @@ static void report_usage(struct coord_action *action, const struct request *requ
         .completion_tokens = request->outputs,
         .cached_tokens = request->cached_tokens,
         .target_steps = request->target_steps,
+        .drafted = request->drafted,
+        .accepted = request->accepted,
     };
 }
 

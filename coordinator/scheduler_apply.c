@@ -82,6 +82,7 @@ static void apply(struct coord *coord, int32_t g, struct coord_actions *out)
     group->step_done = flight->step;
     group->flights_count--;
     scheduler_pace_note(&group->pace, flight->decode_rows, flight->prefill_tokens, flight->step_ns);
+    scheduler_note_drafts(coord, g, flight);
     for (int32_t row = 0; row < flight->rows_count; row++) {
         if (!apply_row(coord, flight, row, out)) {
             members_fail_group(coord, g, out,

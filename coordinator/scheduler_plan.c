@@ -31,18 +31,23 @@ static bool may_decode(const struct request *request)
            request->prompt_tokens + drawn < request->tokens_end;
 }
 
-// Pages that a decode row of `verify` tokens may touch: all in flight may have been accepted. The
-// last token of an output is never run.
-static int32_t pages_to_decode(const struct request *request, int32_t verify)
+// Pages that a decode row may touch: all in flight may have been accepted, and the head's keys of
+// the drafts lie behind what is verified. The last token of an output is never run.
+static int32_t pages_to_decode(const struct request *request, const struct step_plan *plan)
 {
-    int32_t tokens = request->tokens.tokens + request->tokens_in_flight + verify - 1;
+    int32_t tokens =
+        request->tokens.tokens + request->tokens_in_flight + plan->verify - 1 + plan->draft;
+#ifdef PLANT_draft_pages
+    tokens -= plan->verify - 1 + plan->draft;
+#endif
     return kv_pages_for_tokens(tokens < request->tokens_end ? tokens : request->tokens_end - 1);
 }
 
 // Pages that a decode row lacks; all of them are taken when they are free.
-static int32_t pages_missing(struct group_state *group, struct request *request, int32_t verify)
+static int32_t pages_missing(struct group_state *group, struct request *request,
+                             const struct step_plan *plan)
 {
-    int32_t missing = pages_to_decode(request, verify) - request->pages_count;
+    int32_t missing = pages_to_decode(request, plan) - request->pages_count;
     if (missing <= 0)
         return 0;
     if (!scheduler_take_pages(group, missing, coord_pages(group, request) + request->pages_count))
@@ -71,13 +76,14 @@ static int32_t most_junior(struct coord *coord, const struct group_state *group)
 
 // Gives pages to those who decode, most senior first; preempts from the other end while fewer are
 // coming back than are missing.
-static void reserve_pages(struct coord *coord, struct group_state *group, int32_t verify)
+static void reserve_pages(struct coord *coord, struct group_state *group,
+                          const struct step_plan *plan)
 {
     int32_t missing_before = 0; // of more senior rows that wait
     int32_t index = group->running.first;
     while (index != REQUEST_NONE_INDEX) {
         struct request *request = request_at(coord, index);
-        int32_t missing = may_decode(request) ? pages_missing(group, request, verify) : 0;
+        int32_t missing = may_decode(request) ? pages_missing(group, request, plan) : 0;
         if (missing > 0 && missing_before + missing > pages_coming(coord, group)) {
             int32_t victim = most_junior(coord, group);
             scheduler_preempt(coord, victim);
@@ -174,8 +180,7 @@ static int32_t plan_decodes(struct coord *coord, struct group_state *group, stru
         if (!may_decode(request))
             continue;
         rows++;
-        if (pages_to_decode(request, plan->verify) > request->pages_count ||
-            !tell_slot(group, request))
+        if (pages_to_decode(request, plan) > request->pages_count || !tell_slot(group, request))
             continue;
         plan->rows[plan->rows_count++] = (struct step_plan_row){
             .slot = request->slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
@@ -351,7 +356,8 @@ bool scheduler_build(struct coord *coord, int32_t g, struct coord_actions *out)
     struct flight *flight = coord_flight(group, group->step_sent + 1);
     step_plan_clear(plan);
     memset(flight, 0, offsetof(struct flight, requests));
-    reserve_pages(coord, group, plan->verify);
+    scheduler_plan_drafts(coord, g);
+    reserve_pages(coord, group, plan);
     scheduler_admit(coord, g, out);
     int32_t decoding = plan_decodes(coord, group, flight);
     flight->decode_rows = plan->rows_count;
@@ -365,5 +371,8 @@ bool scheduler_build(struct coord *coord, int32_t g, struct coord_actions *out)
     plan->epoch = group->epoch;
     flight->step = plan->step;
     flight->sent_ns = coord->now_ns;
+    flight->verify = plan->verify;
+    flight->drafts = plan->draft;
+    group->drafts_made = plan->draft;
     return true;
 }

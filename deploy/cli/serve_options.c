@@ -14,7 +14,7 @@
 // Values of forwarded options are checked by the coordinator; these only hold the words.
 static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
-        *gap, *pages, *seed, *name, *curve_dir, *log_format;
+        *gap, *pages, *seed, *name, *curve_dir, *log_format, *speculative, *synthetic;
     int32_t groups;
     bool insecure, no_prefix_cache, prefix_cache;
 } words;
@@ -50,6 +50,10 @@ static struct option table[] = {
          "no more KV pages of 64 tokens than these"),
     {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &words.no_prefix_cache, 0, 0,
      NULL, "run every prompt from its first token", NULL},
+    TEXT("--speculative-tokens", "--num-speculative-tokens", &words.speculative, "K|auto",
+         "tokens to draft per sequence and step, 0 to 5 (auto: what pays)"),
+    TEXT("--synthetic-acceptance", NULL, &words.synthetic, "AL",
+         "for benchmarks: tokens per verified row by chance, not by the model"),
     TEXT("--seed", NULL, &words.seed, "S", "requests without a seed get one derived from it"),
     TEXT("--served-model-name", NULL, &words.name, "NAME", "what the model is called"),
     {"--drain-timeout", NULL, OPTION_INT, &parsed.drain_timeout_s, 0, 86400, "S",
@@ -70,15 +74,14 @@ static struct option table[] = {
      "changes nothing: it is on", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
     REFUSED("--host", "--port"),
-    REFUSED("--speculative-tokens", "--speculative-config"),
-    REFUSED("--synthetic-acceptance", NULL),
+    REFUSED("--speculative-config", NULL),
 };
 #undef TEXT
 #undef REFUSED
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 20, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 22, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)

@@ -19,6 +19,14 @@ def answers_of(result):
     return {line["index"]: line for line in harness.json_lines(result.stdout)}
 
 
+
+def said(answer):
+    """An answer without how it was come by: how many drafts pay is measured, and may differ."""
+    usage = {key: count for key, count in answer["usage"].items()
+             if key not in ("drafted", "accepted", "target_steps")}
+    return {**answer, "usage": usage}
+
+
 class Generate(harness.SharedCase):
     def generate(self, *words, **options):
         return run("generate", "--rpc", self.shared.endpoint, *words, **options)
@@ -37,8 +45,8 @@ class Generate(harness.SharedCase):
         text = self.generate("--prompt", PROMPT, "--max-tokens", 9, "--json")
         same = self.generate("--prompt-ids", ",".join(map(str, ids)), "--max-tokens", 9, "--json")
         self.assertEqual(same.returncode, 0, same.stderr)
-        self.assertEqual(json.loads(same.stdout), json.loads(text.stdout))
         line = json.loads(text.stdout)
+        self.assertEqual(said(json.loads(same.stdout)), said(line))
         self.assertEqual(sorted(line), ["finish_reason", "ids", "index", "text", "usage"])
         self.assertEqual(sorted(line["usage"]), ["accepted", "cached_tokens", "completion_tokens",
                                                  "drafted", "prompt_tokens", "target_steps"])
@@ -55,7 +63,8 @@ class Generate(harness.SharedCase):
         two = self.generate("--requests", "-", "--json", "--max-tokens", 12, stdin=text)
         self.assertEqual((one.returncode, two.returncode), (0, 0), one.stderr + two.stderr)
         answers = answers_of(one)
-        self.assertEqual(answers, answers_of(two))
+        self.assertEqual({i: said(answer) for i, answer in answers.items()},
+                         {i: said(answer) for i, answer in answers_of(two).items()})
         self.assertEqual(sorted(answers), [0, 1, 2, 3])
         counts = [answers[i]["usage"]["completion_tokens"] for i in range(4)]
         self.assertEqual((counts[0], counts[1], counts[3]), (6, 4, 5))

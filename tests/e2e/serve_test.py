@@ -66,9 +66,9 @@ class Answers(harness.SharedCase):
             usage = answer["usage"]
             self.assertEqual((usage["prompt_tokens"], usage["completion_tokens"]),
                              (prompt_tokens, count))
-            self.assertEqual((usage["cached_tokens"], usage["drafted"], usage["accepted"]),
-                             (0, 0, 0))
-            self.assertEqual(usage["target_steps"], count)
+            self.assertEqual(usage["cached_tokens"], 0)
+            self.assertLessEqual(usage["accepted"], usage["drafted"])
+            self.assertEqual(usage["target_steps"] + usage["accepted"], count)
 
     def test_stop_id_ends_and_can_be_ignored(self):
         client = self.client()

@@ -436,7 +436,9 @@ static void check_done(struct sim *sim, const struct client *client,
                       client->prompt_tokens);
     if (action->usage.prompt_tokens != client->prompt_tokens ||
         action->usage.completion_tokens != client->outputs ||
-        action->usage.target_steps < client->outputs)
+        action->usage.target_steps + action->usage.accepted < client->outputs ||
+        action->usage.accepted > action->usage.drafted ||
+        (action->usage.drafted > 0 && !sim->scenario.mtp))
         sim_violation(sim, "request %llx: usage says %d + %d tokens in %d steps, it has %d + %d",
                       (unsigned long long)client->number, action->usage.prompt_tokens,
                       action->usage.completion_tokens, action->usage.target_steps,

@@ -64,7 +64,8 @@ enum status device_submit(struct device *device, const struct step_plan *plan, c
                                      .epoch = device->place.epoch,
                                      .step_next = device->submitted + 1,
                                      .vocab = device->place.vocab_real,
-                                     .samples_max = samples_max};
+                                     .samples_max = samples_max,
+                                     .drafts_max = device->place.drafts_max};
     TRY(step_check(&check, plan, error));
     size_t place = plan->step % DEVICE_STAGING;
     ASSERT(device->queue[place].frame == NULL);
@@ -238,8 +239,9 @@ static enum status check_rows(struct device *device, const struct step_plan *pla
                               struct error *error)
 {
     bool named[DEVICE_SLOTS_MAX] = {false};
-    if (plan->rows_count == 0 || plan->verify != 1)
-        return error_set(error, E_FAILED, "%d rows, verify %d", plan->rows_count, plan->verify);
+    if (plan->rows_count == 0 || plan->verify > 1 + device->drafts_made)
+        return error_set(error, E_FAILED, "%d rows, verify %d after %d drafts", plan->rows_count,
+                         plan->verify, device->drafts_made);
     for (int i = 0; i < plan->rows_count; i++) {
         const struct step_plan_row *row = &plan->rows[i];
         struct device_slot *slot = &device->slots[row->slot];
@@ -250,7 +252,9 @@ static enum status check_rows(struct device *device, const struct step_plan *pla
         named[row->slot] = true;
         TRY(decode ? check_decode(slot, row->slot, error)
                    : check_prefill(device, slot, plan, row, error));
-        int32_t end = slot->position + (decode ? 1 : row->tokens_count);
+        int32_t end = slot->position + (decode ? plan->verify : row->tokens_count);
+        if (decode && end > slot->opening.tokens_end - 1) // the last token is never run
+            end = slot->opening.tokens_end - 1;
         if (slot->end == END_RUNS && end > slot->pages_count * TOKENS_PER_PAGE)
             return error_set(error, E_FAILED, "slot %d runs to %d with %d pages", row->slot, end,
                              slot->pages_count);
@@ -307,6 +311,31 @@ static void draw(struct device *device, int32_t index, struct step_result *resul
         slot->end = END_LENGTH;
 }
 
+// Whether the draft for `position` was right: as good as chance, but the same on all ranks.
+static bool draft_is_right(const struct device_slot *slot, int32_t position)
+{
+    return oracle_fold(slot->opening.seed, position) % 3 != 0;
+}
+
+// The known token and the drafts there are, as far as pages and the output's end reach; accepted
+// while they are what was drawn.
+static void run_decode(struct device *device, int32_t index, int32_t verify,
+                       struct step_result *result)
+{
+    struct device_slot *slot = &device->slots[index];
+    int32_t tokens = 1 + slot->drafts < verify ? 1 + slot->drafts : verify;
+    int32_t room = slot->pages_count * TOKENS_PER_PAGE - slot->position;
+    int32_t useful = slot->opening.tokens_end - 1 - slot->position;
+    tokens = tokens < room ? tokens : room;
+    tokens = tokens < useful ? tokens : useful;
+    for (int32_t i = 0; i < tokens && slot->end == END_RUNS; i++) {
+        if (i > 0 && !draft_is_right(slot, slot->position))
+            break;
+        run_token(device, index, slot->token_next);
+        draw(device, index, result);
+    }
+}
+
 static void run_row(struct device *device, const struct step_plan *plan,
                     const struct step_plan_row *row, struct step_result *result)
 {
@@ -317,23 +346,26 @@ static void run_row(struct device *device, const struct step_plan *plan,
     if (slot->end != END_RUNS || (decode && (slot->token_next < 0 || !room)))
         return; // inert
     if (decode)
-        run_token(device, row->slot, slot->token_next);
+        run_decode(device, row->slot, plan->verify, result);
     for (int32_t t = 0; !decode && t < row->tokens_count; t++)
         run_token(device, row->slot, plan->tokens[row->tokens_first + t]);
-    if (decode || row->sample != 0)
+    if (!decode && row->sample != 0)
         draw(device, row->slot, result);
-    else
+    else if (!decode)
         slot->token_next = row->token_next;
     if (!decode && row->checkpoint >= 0)
         device->checkpoints[row->checkpoint] =
             (struct device_checkpoint){.position = slot->position, .state = slot->state};
+    slot->drafts = decode || row->sample != 0 ? plan->draft : 0;
     result->end = slot->end;
 }
 
 static uint64_t fold_hash(uint64_t hash, const struct step_result *result)
 {
     hash = oracle_fold(hash, result->slot);
-    return oracle_fold(hash, result->count > 0 ? result->tokens[0] : -1);
+    for (int32_t i = 0; i < result->count; i++)
+        hash = oracle_fold(hash, result->tokens[i]);
+    return hash;
 }
 
 enum status device_run(struct device *device, struct step_plan *plan, struct report *report,
@@ -358,6 +390,7 @@ enum status device_run(struct device *device, struct step_plan *plan, struct rep
         report->hash = fold_hash(report->hash, &report->rows[i]);
     }
     device->done = plan->step;
+    device->drafts_made = plan->draft;
     report->group = device->place.group;
     report->rank = device->place.rank;
     report->epoch = device->place.epoch;

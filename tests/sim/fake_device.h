@@ -22,6 +22,7 @@ struct device_slot {
     int32_t draws_planned;             // tokens after the prompt: given back to it, or to be drawn
     int32_t pages_shared;              // of them, with what others have written
     int32_t loaded;                    // checkpoint that was copied into it, -1 = none
+    int32_t drafts;                    // made by the last step for the next
     uint64_t state;                    // the recurrent state
     struct step_open opening;
 };
@@ -41,6 +42,7 @@ struct device {
     struct device_checkpoint *checkpoints;
     int32_t *kv; // [pages, 64] the token at each position
     uint64_t submitted, done;
+    int32_t drafts_made; // that the last plan asked for
     struct {
         uint8_t *frame;
         size_t frame_bytes;

@@ -80,7 +80,7 @@ static bool can_hold(const struct sim *sim, int32_t process, const struct place_
         bytes_free /= (uint64_t)options->ranks;
     if (shard_make(&shard, &options->config, 0, options->ranks, &error) != OK)
         return false;
-    memory_plan_count_bytes(&plan, &options->config, &shard, false);
+    memory_plan_count_bytes(&plan, &options->config, &shard, sim->scenario.mtp);
     return (double)plan.total_bytes <= (double)bytes_free * options->wishes.utilization;
 }
 

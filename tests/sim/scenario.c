@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "coordinator/speculation.h"
 #include "parallel/memory_plan.h"
 #include "parallel/shard.h"
 
@@ -69,6 +70,8 @@ static void draw_deployment(struct scenario *scenario, struct dice *dice)
     for (size_t i = 0; i < sizeof options->entropy; i++)
         options->entropy[i] = (uint8_t)dice_next(dice);
     scenario->poisoned_memory = dice_chance(dice, 0.2);
+    scenario->mtp = dice_chance(dice, 0.5);
+    options->speculative_tokens = PICK(dice, SPECULATION_AUTO, SPECULATION_AUTO, 0, 1, 3, 5);
     // Clients to match.
     scenario->clients =
         storm ? (int)dice_between(dice, 60, SIM_CLIENTS_MAX) : (int)dice_between(dice, 1, 60);
@@ -99,6 +102,7 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
     struct shard shard;
     struct error error = {.status = OK};
     wishes.bytes_free = UINT64_MAX;
+    wishes.mtp = scenario->mtp;
     enum status status = shard_make(&shard, &options->config, 0, options->ranks, &error);
     if (status == OK)
         status = memory_plan_make(&plan, &options->config, &shard, &wishes, &error);
@@ -106,7 +110,8 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
         DIE("the scenario's model: %s", error.text);
     // The token ids beside a page, too, where there is prefix reuse.
     uint64_t ids_bytes = options->wishes.checkpoints >= 0 ? TOKENS_PER_PAGE * sizeof(int32_t) : 0;
-    uint64_t page_bytes = memory_plan_page_bytes(&options->config, &shard, false) + ids_bytes;
+    uint64_t page_bytes =
+        memory_plan_page_bytes(&options->config, &shard, scenario->mtp) + ids_bytes;
     bool same = dice_chance(dice, 0.7);
     int64_t pages = 0;
     scenario->cpu = dice_chance(dice, 0.3);

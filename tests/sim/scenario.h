@@ -71,6 +71,7 @@ struct scenario {
     int processes;
     enum intruder intruders[SIM_PROCESSES_MAX];
     uint64_t bytes_free[SIM_PROCESSES_MAX];
+    bool mtp;    // the model can draft
     bool hungry; // many pages of output for few pages of memory: preemption
     bool cpu;    // ranks of one host share its memory
     uint64_t start_ns_max, load_ns_max;

@@ -58,6 +58,7 @@ static void open_process(struct sim *sim, int32_t index)
         .pid = 1000 + index,
         .bytes_free = scenario->bytes_free[index],
         .config_hash = config_hash(&scenario->options.config),
+        .has_mtp = scenario->mtp,
     };
     snprintf(hello->build, sizeof hello->build, "%s", scenario->options.build);
     snprintf(hello->backend, sizeof hello->backend, "%s", scenario->cpu ? "cpu" : "cuda");

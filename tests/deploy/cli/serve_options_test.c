@@ -72,6 +72,8 @@ static void the_coordinators_words_are_forwarded(void **state)
     assert_string_equal(forwarded, "--model m --no-prefix-cache ");
     assert_int_equal(PARSE("--model", "m", "--enable-prefix-caching"), OK); // as vLLM spells it
     assert_string_equal(forwarded, "--model m ");
+    assert_int_equal(PARSE("--model", "m", "--num-speculative-tokens", "auto"), OK);
+    assert_string_equal(forwarded, "--model m --speculative-tokens auto ");
     assert_int_equal(PARSE("--model", "m"), OK); // nothing is left of the last call
     assert_string_equal(forwarded, "--model m ");
 }
@@ -82,8 +84,7 @@ static void what_is_not_served_is_refused(void **state)
     static const char *const later[] = {
         "--host",
         "--port",
-        "--speculative-tokens",
-        "--synthetic-acceptance",
+        "--speculative-config",
     };
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
         assert_int_equal(PARSE("--model", "m", later[i], "1"), E_USAGE);
