@@ -302,7 +302,7 @@ class Server(harness.SharedCase):
         self.assertEqual(moved[:8], [prompt, 18, 16, prompt, 18, prompt, 2, 0])
         self.assertEqual(moved[8:8 + len(counts)], [2] * len(counts))
         steps, device, skew, asked = moved[8 + len(counts):]
-        self.assertGreaterEqual(steps, 18)
+        self.assertGreaterEqual(steps, 6)  # drafts may have been taken
         self.assertLess(steps, 30)
         self.assertEqual((device, skew), (steps, steps))
         self.assertEqual(asked, 2)
