@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "coordinator/coord.h"
+#include "coordinator/scheduler.h"
 
 // Kept free in every list of actions for the end of all groups at once.
 enum { ACTIONS_RESERVED = COORD_WORKERS_MAX + GROUPS_MAX };

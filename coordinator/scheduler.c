@@ -8,7 +8,7 @@
 // Seniority (priority, then arrival) decides everything: who is admitted first, who gets pages
 // first, and, from the other end, who is preempted when pages run out. So the most senior request
 // always gets on, and all end.
-#include "coordinator/coord.h"
+#include "coordinator/scheduler.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 // scheduler_admit.c -- the queue's way into slots. A request is admitted with the pages of all its
 // tokens that are known and one more, so that its prompt never waits for pages half-way; pages for
 // what it draws come as they are needed (scheduler_plan.c).
-#include "coordinator/coord.h"
+#include "coordinator/scheduler.h"
 
 #include <stdio.h>
 

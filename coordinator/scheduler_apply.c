@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // scheduler_apply.c -- takes the ranks' reports and applies a step when all of them agree: tokens
 // go out and are kept, requests end, slots and pages come back.
-#include "coordinator/coord.h"
+#include "coordinator/scheduler.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // scheduler_drafts.c -- speculation in plans: how many drafts the rows of a step verify (those that
 // the step before it was told to make, as far as there is room) and make, and what came of them.
-#include "coordinator/coord.h"
+#include "coordinator/scheduler.h"
 
 #include <string.h>
 

@@ -8,7 +8,7 @@
 //
 // Prefill: half of the budget goes to the most senior prompt, so that nobody starves; the rest to
 // those with the fewest tokens left, so that a short prompt is not stuck behind a long one.
-#include "coordinator/coord.h"
+#include "coordinator/scheduler.h"
 
 #include <string.h>
 

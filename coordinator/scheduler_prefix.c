@@ -3,7 +3,7 @@
 // what it leaves there: checkpoints where others are likely to go on. All of it is known when a
 // plan is made: prefill runs what the coordinator knows, and steps run in order, so a checkpoint
 // can be used by every step after the one that saves it.
-#include "coordinator/coord.h"
+#include "coordinator/scheduler.h"
 
 #include <string.h>
 
