@@ -86,11 +86,11 @@ static void draw_deployment(struct scenario *scenario, struct dice *dice)
     if (!scenario->hungry)
         return;
     options->wishes.sequences = PICK(dice, 4, 8, 16);
-    options->wishes.pages = (int)dice_between(dice, 5, 3 * options->wishes.sequences);
+    options->wishes.pages = (int)dice_between(dice, 6, 2 * options->wishes.sequences);
     options->queued_max = 20;
     scenario->prompt_tokens_max = PICK(dice, 20, 70, 300);
-    scenario->output_tokens_max = PICK(dice, 200, 400, 600);
-    scenario->clients = (int)dice_between(dice, 4, 30);
+    scenario->output_tokens_max = PICK(dice, 300, 500, 700);
+    scenario->clients = (int)dice_between(dice, 8, 30);
 }
 
 // Bytes so that a share of the pages that full sequences could use is there.
