@@ -106,7 +106,7 @@ class Completions(harness.SharedCase):
     def test_stream_is_the_answer(self):
         events = self.http.events("/v1/completions", {
             **GREEDY, "max_tokens": 30, "stream_options": {"include_usage": True}})
-        self.assertGreater(len(events), 20, "not streamed")
+        self.assertGreater(len(events), 30 // 6, "not streamed")  # a step draws up to 6 tokens
         self.assertEqual(joined(events, lambda choice: choice["text"]), self.text(max_tokens=30))
         self.assertEqual(events[-1]["choices"], [])
         self.assertEqual(events[-1]["usage"]["completion_tokens"], 30)
