@@ -20,7 +20,8 @@
 
 enum {
     SLOT_STOP_IDS_MAX = 16,
-    ROW_VERIFY_MAX = 6, // the known token and up to 5 drafts
+    ROW_VERIFY_MAX = 6,  // the known token and up to 5 drafts
+    SLOT_RECENT_MAX = 7, // sample_lists.h
 };
 
 enum row_kind {
@@ -44,6 +45,8 @@ struct slot_sampling {
     float presence;        // 0 = off
     int32_t prompt_tokens; // of the original prompt: what lies before counts as prompt
     int32_t stops_from;    // position from which stop ids may be drawn (min_tokens), 0 = any
+    int32_t logprobs;      // told of drawn tokens: 0 = none, else 1 + alternatives; for the host
+    int32_t bias_count, allowed_count, words_count; // of the slot's lists (sample_lists.h), 0 = off
     uint64_t seed;
     int32_t tokens_end; // position at which output must end: prompt length + max_tokens
     int32_t stop_count; // ids in stop_ids
@@ -66,6 +69,8 @@ struct slot {
 struct slot_opening {
     int32_t slot;
     int32_t position;
+    int32_t lists_first;             // of its lists in a common array
+    int32_t recent[SLOT_RECENT_MAX]; // what was drawn last, newest first, -1 = nothing
     struct slot_sampling sampling;
 };
 
