@@ -211,7 +211,8 @@ static uint64_t workspace_bytes(const struct model_config *config, const struct 
     bytes += gdn_workspace_bytes(config, shard, tokens);
     bytes += sequences * (TABLE_BYTES_PER_SEQUENCE + 4 * (uint64_t)plan->pages_per_sequence);
     bytes += sequences * 2 * (uint64_t)shard->vocab.count; // how often each token was drawn
-    bytes += sequences * 2 * (uint64_t)config->hidden;     // the MTP head's last hidden rows
+    bytes += sequences * SEQUENCE_LISTS_BYTES;
+    bytes += sequences * 2 * (uint64_t)config->hidden; // the MTP head's last hidden rows
     if (ranks > 1) // the exchange's inbox: two parities, a lane per rank
         bytes += 2 * ranks * aligned(tokens * (uint64_t)config->hidden * 2);
     return bytes;

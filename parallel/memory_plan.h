@@ -19,6 +19,7 @@ enum {
     VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
     CHECKPOINTS_MAX = 4096,  // of prefix reuse, in a group
     SEQUENCE_TOKENS_MAX = 1 << 20,
+    SEQUENCE_LISTS_BYTES = 8572, // of a request's biases, allowed ids and banned words
     // kernels/attention.h: parts of decode rows under way, their queries, bytes beside their sums;
     // for heads of this size only.
     ATTENTION_PARTS = 320,

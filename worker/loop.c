@@ -296,9 +296,11 @@ static enum status open_loop(struct loop *loop, struct error *error)
     TRY(make_hello(loop, error));
     TRY(step_plan_open(&loop->plan, error));
     loop->report.rows = calloc(STEP_ROWS_MAX, sizeof *loop->report.rows);
+    loop->report.logprobs = calloc(STEP_LOGPROBS_MAX, sizeof *loop->report.logprobs);
     loop->frame = malloc(WIRE_WORKER_FRAME_BYTES_MAX);
     loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (loop->report.rows == NULL || loop->frame == NULL || loop->wake_fd < 0)
+    if (loop->report.rows == NULL || loop->report.logprobs == NULL || loop->frame == NULL ||
+        loop->wake_fd < 0)
         return error_set(error, E_SYSTEM, "no memory or file descriptor for the worker");
     struct socket_options socket = {.endpoint = loop->options.coordinator,
                                     .frame_bytes_max = WIRE_WORKER_FRAME_BYTES_MAX,
@@ -317,6 +319,7 @@ static void close_loop(struct loop *loop)
         close(loop->wake_fd);
     step_plan_close(&loop->plan);
     free(loop->report.rows);
+    free(loop->report.logprobs);
     free(loop->frame);
 }
 

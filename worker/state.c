@@ -9,6 +9,9 @@
 
 _Static_assert((int)ROW_VERIFY_MAX == (int)VERIFY_ROWS_MAX,
                "kernels and memory plan agree on verify rows");
+_Static_assert(SEQUENCE_LISTS_BYTES ==
+                   (SAMPLE_LISTS_MAX + SAMPLE_RECENT_MAX) * (int)sizeof(int32_t),
+               "kernels and memory plan agree on lists");
 _Static_assert((int)ATTENTION_PAGE_TOKENS == (int)TOKENS_PER_PAGE, "one page size");
 _Static_assert(2 * (int)ATTENTION_PARTS_MAX == (int)ATTENTION_PARTS &&
                    (int)ATTENTION_PART_ROWS == (int)ATTENTION_PART_QUERIES &&
@@ -204,6 +207,10 @@ static void carve_all(struct rank_state *state, struct carver *carver,
         (float *)carve(carver, (uint64_t)config->rope.rotary_dim / 2, sizeof(float));
     state->drawn_counts = (uint16_t *)carve(
         carver, (uint64_t)plan->sequences * (uint64_t)shard->vocab.count, sizeof(uint16_t));
+    state->lists =
+        (int32_t *)carve(carver, (uint64_t)plan->sequences * SAMPLE_LISTS_MAX, sizeof(int32_t));
+    state->recent =
+        (int32_t *)carve(carver, (uint64_t)plan->sequences * SAMPLE_RECENT_MAX, sizeof(int32_t));
     carve_workspace(&state->workspace, carver, config, shard, plan);
 }
 

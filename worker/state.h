@@ -9,6 +9,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/gdn.h"
+#include "kernels/sample_lists.h"
 #include "kernels/slots.h"
 #include "kernels/state_checkpoint.h"
 #include "parallel/config.h"
@@ -61,6 +62,7 @@ struct rank_state {
     struct workspace workspace;
     float *inverse_frequencies; // [rotary_dim / 2]
     uint16_t *drawn_counts;     // [sequences, vocab own], kernels/sample_penalty.h
+    int32_t *lists, *recent;    // [sequences, SAMPLE_LISTS_MAX], [sequences, SAMPLE_RECENT_MAX]
     void *memory;               // one device allocation
     uint64_t memory_bytes;
 };

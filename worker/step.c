@@ -12,6 +12,15 @@
 
 _Static_assert((int)SLOT_STOP_IDS_MAX == (int)STEP_STOP_IDS_MAX, "wire and kernels agree");
 _Static_assert((int)ROW_VERIFY_MAX == (int)STEP_VERIFY_MAX, "wire and kernels agree");
+_Static_assert((int)SAMPLE_BIASES_MAX == (int)STEP_BIASES_MAX &&
+                   (int)SAMPLE_ALLOWED_MAX == (int)STEP_ALLOWED_MAX &&
+                   (int)SAMPLE_WORDS_MAX == (int)STEP_WORDS_MAX &&
+                   (int)SAMPLE_WORD_TOKENS_MAX == (int)STEP_WORD_TOKENS_MAX,
+               "wire and kernels agree");
+_Static_assert((int)SAMPLE_LOGPROBS_TOP_MAX == (int)STEP_LOGPROBS_TOP_MAX,
+               "wire and kernels agree");
+_Static_assert(STEP_ROWS_MAX *STEP_VERIFY_MAX + STEP_PROMPT_LOGPROBS_MAX <= STEP_LOGPROBS_MAX,
+               "a report holds whatever a step can tell");
 
 struct carver {
     uint8_t *base; // NULL: only counts
@@ -29,6 +38,7 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
                            const struct memory_plan *memory)
 {
     size_t samples = (size_t)state_samples_max(memory);
+    size_t logprobs = samples + STEP_PROMPT_LOGPROBS_MAX;
     up->step = (uint64_t *)carve(carver, 1, sizeof *up->step);
     up->rows = (struct step_row *)carve(carver, STEP_ROWS_MAX, sizeof *up->rows);
     up->token_ids = (int32_t *)carve(carver, (size_t)memory->step_tokens, sizeof *up->token_ids);
@@ -39,8 +49,15 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
     up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
     up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
     up->page_ids = (int32_t *)carve(carver, STEP_PAGE_IDS_MAX, sizeof *up->page_ids);
+    up->list_rows = (int32_t *)carve(carver, samples, sizeof *up->list_rows);
+    up->lists = (int32_t *)carve(carver, STEP_LISTS_MAX, sizeof *up->lists);
+    up->logprob_rows = (int32_t *)carve(carver, logprobs, sizeof *up->logprob_rows);
+    up->logprob_hidden = (int32_t *)carve(carver, logprobs, sizeof *up->logprob_hidden);
+    up->logprob_tops = (int32_t *)carve(carver, logprobs, sizeof *up->logprob_tops);
+    up->logprob_tokens = (int32_t *)carve(carver, logprobs, sizeof *up->logprob_tokens);
     down->hash = (uint64_t *)carve(carver, 1, sizeof *down->hash);
     down->results = (struct row_result *)carve(carver, STEP_ROWS_MAX, sizeof *down->results);
+    down->logprobs = (struct sample_logprob *)carve(carver, logprobs, sizeof *down->logprobs);
 }
 
 static int32_t *carve_ids(struct carver *carver)
@@ -101,6 +118,10 @@ static void carve_device(struct step_engine *engine, struct carver *carver)
         engine->gathered_bins_dev = (double *)carve(carver, ranks * bins, sizeof(double));
     engine->graphs.every_row_dev = (int32_t *)carve(carver, samples, sizeof(int32_t));
     engine->cuts_dev = (float *)carve(carver, samples, sizeof(float));
+    engine->logprob_parts_dev = (struct sample_logprob_part *)carve(
+        carver, STEP_LOGPROBS_TURN, sizeof(struct sample_logprob_part));
+    engine->logprob_parts_gathered_dev = (struct sample_logprob_part *)carve(
+        carver, ranks * STEP_LOGPROBS_TURN, sizeof(struct sample_logprob_part));
     if (engine->options.drafts_max > 0)
         carve_drafts(engine, carver);
 }
@@ -214,6 +235,7 @@ static void queue_upload(const struct step_engine *engine, const struct upload *
     copy_up(stream, dev->openings, up->openings, plan->opens_count, sizeof *up->openings);
     copy_up(stream, dev->pages, up->pages, plan->pages_count, sizeof *up->pages);
     copy_up(stream, dev->page_ids, up->page_ids, plan->page_ids_count, sizeof *up->page_ids);
+    copy_up(stream, dev->lists, up->lists, plan->lists_count, sizeof *up->lists);
 }
 
 // Rows and their tokens. Decode tokens are the device's: their ids go up only where a prompt's
@@ -247,6 +269,8 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
         slots_open(model->stream, &model->state->slots, dev->openings, plan->opens_count);
         sample_penalty_open(model->stream, model->state->drawn_counts, model->shard.vocab.count,
                             dev->openings, plan->opens_count);
+        struct sample_lists lists = step_lists_op(engine, 0);
+        sample_lists_open(model->stream, &lists, dev->lists, dev->openings, plan->opens_count);
         for (int i = 0; i < model->config.layers; i++) {
             if (!model->config.layer_is_attention[i]) {
                 gdn_open(model->stream, &model->state->gdn[i], model->shard.key_heads.count,
@@ -267,11 +291,14 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
     struct sample_penalty penalty = step_penalty_op(engine, sampling);
+    struct sample_lists lists = step_lists_op(engine, 0);
     if (tables->rows_count > 0) {
         slots_begin(model->stream, &model->state->slots, tables);
         step_queue_notes(engine, moves);
         if (sampling->counts && tables->decode_rows < tables->rows_count)
             sample_penalty_prompt(model->stream, &penalty);
+        if (sampling->recent)
+            sample_lists_prompt(model->stream, &lists);
         model_forward(model, tables);
         step_queue_saves(engine, moves);
         if (engine->options.drafts_max > 0)
@@ -280,10 +307,13 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
     step_queue_sampling(engine, sampling);
     if (tables->rows_count > 0) {
         step_queue_synthetic(engine);
+        step_queue_logprobs(engine, sampling);
         slots_end(model->stream, &model->state->slots, tables, engine->sampled_dev,
                   engine->download_dev.results);
         if (sampling->counts)
             sample_penalty_drawn(model->stream, &penalty, engine->download_dev.results);
+        if (sampling->recent)
+            sample_lists_drawn(model->stream, &lists, engine->download_dev.results);
         if (engine->options.drafts_max > 0)
             step_queue_drafts(engine, drafts);
     }
@@ -303,10 +333,13 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
         copy_up(stream, engine->upload_dev.penalty_rows, staging->upload.penalty_rows,
                 sampling->penalty_count, sizeof(int32_t));
     }
+    copy_up(stream, engine->upload_dev.list_rows, staging->upload.list_rows, sampling->lists_count,
+            sizeof(int32_t));
     copy_up(stream, engine->upload_dev.loads, staging->upload.loads, moves->loads,
             sizeof *staging->upload.loads);
     copy_up(stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,
             sizeof *staging->upload.saves);
+    step_upload_logprobs(engine, sampling, &staging->upload);
     queue_openings(engine, plan, moves);
     if (graph != NULL) {
         graph_launch(graph, stream);
@@ -314,6 +347,7 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
         step_queue_rows(engine, sampling, moves, plan->draft);
         queue_download(engine, staging);
     }
+    step_download_logprobs(engine, sampling, &staging->download);
     event_record(staging->ended, stream);
     if (engine->notifier != stream)
         stream_wait(engine->notifier, staging->ended);
@@ -343,6 +377,7 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
     step_stage_openings(engine, &staging->upload, plan);
     step_stage_rows(&staging->upload, &engine->tables_dev, plan);
     struct sampling_plan sampling = step_stage_sampling(engine, &staging->upload);
+    step_stage_logprobs(engine, staging, &sampling, plan);
     struct prefix_moves moves = step_stage_prefix(&staging->upload, &engine->tables_dev, plan);
     queue_step(engine, staging, &sampling, &moves, plan);
     atomic_store(&engine->begun, plan->step);
@@ -352,12 +387,14 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
 static void fill_rows(struct report *report, const struct staging *staging)
 {
     report->rows_count = staging->rows_count;
+    report->logprobs_count = 0;
     for (int i = 0; i < staging->rows_count; i++) {
         const struct row_result *result = &staging->download.results[i];
         struct step_result *row = &report->rows[i];
         *row =
             (struct step_result){.slot = result->slot, .count = result->count, .end = result->end};
         memcpy(row->tokens, result->tokens, sizeof row->tokens);
+        step_report_logprobs(report, row, staging, i);
     }
 }
 
@@ -378,7 +415,7 @@ bool step_next_report(struct step_engine *engine, struct report *report)
     report->step = step;
     report->hash = *staging->download.hash;
     report->step_ns = now_ns - from_ns;
-    report->rows_count = 0;
+    report->rows_count = report->logprobs_count = 0;
     if (place.rank == 0)
         fill_rows(report, staging);
     if (engine->options.poison)

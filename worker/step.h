@@ -39,9 +39,9 @@ void step_engine_close(struct step_engine *engine); // waits for queued steps
 enum status step_submit(struct step_engine *engine, const struct step_plan *plan,
                         struct error *error) MUST_CHECK;
 
-// Takes the oldest step that has ended: fills everything of report but `rows`, which the caller
-// has set to an array of STEP_ROWS_MAX (filled on rank 0; other ranks report rows_count 0). False
-// when none has ended.
+// Takes the oldest step that has ended: fills everything of report but `rows` and `logprobs`, which
+// the caller has set to arrays of STEP_ROWS_MAX and STEP_LOGPROBS_MAX (filled on rank 0; other
+// ranks report counts of 0). False when none has ended.
 bool step_next_report(struct step_engine *engine, struct report *report);
 
 // Steps given to the device, and steps that have ended. Any thread.

@@ -26,7 +26,8 @@ static enum status check_row(const struct step_check *check, const struct step_p
     TRY(check_range(error, "rows.tokens_count", row->tokens_count, 1, plan->tokens_count));
     TRY(check_range(error, "rows.tokens_first", row->tokens_first, 0,
                     plan->tokens_count - row->tokens_count));
-    TRY(check_range(error, "rows.prompt_logprobs", row->prompt_logprobs, 0, 0));
+    TRY(check_range(error, "rows.prompt_logprobs", row->prompt_logprobs, 0,
+                    1 + STEP_LOGPROBS_TOP_MAX));
     TRY(check_range(error, "rows.checkpoint", row->checkpoint, -1, check->memory->checkpoints - 1));
     for (int t = 0; t < row->tokens_count; t++) {
         TRY(check_range(error, "rows.tokens", plan->tokens[row->tokens_first + t], 0,
@@ -83,6 +84,27 @@ static enum status check_checkpoints(const struct step_check *check, const struc
     return OK;
 }
 
+// The ids of an opening's lists, and the lengths of its words.
+static enum status check_lists(const struct step_check *check, const struct step_plan *plan,
+                               const struct step_open *open, struct error *error)
+{
+    const int32_t *list = plan->lists + open->lists_first;
+    for (int i = 0; i < open->bias_count; i++)
+        TRY(check_range(error, "opens.bias", list[i], 0, check->vocab - 1));
+    list += 2 * open->bias_count;
+    for (int i = 0; i < open->allowed_count; i++)
+        TRY(check_range(error, "opens.allow", list[i], 0, check->vocab - 1));
+    list += open->allowed_count;
+    for (int at = 0; at < open->words_count; at += 1 + list[at]) {
+        int rest = open->words_count - at - 1;
+        TRY(check_range(error, "opens.words: length", list[at], 1,
+                        rest < STEP_WORD_TOKENS_MAX ? rest : STEP_WORD_TOKENS_MAX));
+        for (int i = 0; i < list[at]; i++)
+            TRY(check_range(error, "opens.words", list[at + 1 + i], 0, check->vocab - 1));
+    }
+    return OK;
+}
+
 // A slot that opens behind tokens needs the state after them.
 static enum status check_open(const struct step_check *check, const struct step_plan *plan,
                               const struct step_open *open, struct error *error)
@@ -96,19 +118,22 @@ static enum status check_open(const struct step_check *check, const struct step_
     TRY(check_range(error, "opens.pos: checkpoints copied to its slot", copies, open->position > 0,
                     open->position > 0));
     TRY(check_range(error, "opens.top_k", open->top_k, 0, INT32_MAX));
-    return check_range(error, "opens.stop", open->stop_count, 0, STEP_STOP_IDS_MAX);
+    TRY(check_range(error, "opens.logp", open->logprobs, 0, 1 + STEP_LOGPROBS_TOP_MAX));
+    TRY(check_range(error, "opens.stop", open->stop_count, 0, STEP_STOP_IDS_MAX));
+    return check_lists(check, plan, open, error);
 }
 
 // Tokens and sampled rows of the whole step, once every row has been checked.
-static void count_step(const struct step_plan *plan, int64_t *tokens, int64_t *samples)
+static void count_step(const struct step_plan *plan, int64_t *tokens, int64_t *samples,
+                       int64_t *prompt_logprobs)
 {
-    *tokens = 0;
-    *samples = 0;
+    *tokens = *samples = *prompt_logprobs = 0;
     for (int i = 0; i < plan->rows_count; i++) {
         const struct step_plan_row *row = &plan->rows[i];
         bool decode = row->kind == STEP_ROW_DECODE;
         *tokens += decode ? plan->verify : row->tokens_count;
         *samples += decode ? plan->verify : (row->sample != 0);
+        *prompt_logprobs += decode || row->prompt_logprobs == 0 ? 0 : row->tokens_count;
     }
 }
 
@@ -117,7 +142,7 @@ enum status step_check(const struct step_check *check, const struct step_plan *p
 {
     const struct memory_plan *memory = check->memory;
     int64_t next = (int64_t)check->step_next;
-    int64_t tokens, samples;
+    int64_t tokens, samples, prompt_logprobs;
     TRY(check_range(error, "epoch", (int64_t)plan->epoch, (int64_t)check->epoch,
                     (int64_t)check->epoch));
     TRY(check_range(error, "step", (int64_t)plan->step, next, next));
@@ -134,7 +159,9 @@ enum status step_check(const struct step_check *check, const struct step_plan *p
     for (int i = 0; i < plan->rows_count; i++)
         TRY(check_row(check, plan, i, error));
     TRY(check_checkpoints(check, plan, error));
-    count_step(plan, &tokens, &samples);
+    count_step(plan, &tokens, &samples, &prompt_logprobs);
+    TRY(check_range(error, "prompt tokens with logprobs", prompt_logprobs, 0,
+                    STEP_PROMPT_LOGPROBS_MAX));
     TRY(check_range(error, "tokens of all rows", tokens, 0, memory->step_tokens));
     return check_range(error, "sampled rows", samples, 0, check->samples_max);
 }

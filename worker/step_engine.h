@@ -7,6 +7,8 @@
 
 #include "kernels/sample.h"
 #include "kernels/sample_cut.h"
+#include "kernels/sample_lists.h"
+#include "kernels/sample_logprobs.h"
 #include "kernels/sample_penalty.h"
 #include "kernels/state_checkpoint.h"
 #include "worker/step.h"
@@ -24,12 +26,29 @@ struct upload {
     int32_t *page_ids;                   // [STEP_PAGE_IDS_MAX]
     int32_t *cut_rows;                   // [samples_max] sampled rows with top-k, top-p or min-p
     int32_t *penalty_rows;               // [samples_max] with penalties or banned stops
+    int32_t *list_rows;                  // [samples_max] with biases, allowed ids or words
+    int32_t *lists;                      // [STEP_LISTS_MAX] of the openings
+    // Entries of which log-probabilities are told: drawn tokens, then tokens of prompts.
+    // logprobs_max is samples_max + STEP_PROMPT_LOGPROBS_MAX.
+    int32_t *logprob_rows;   // [logprobs_max] drawn: the sampled row
+    int32_t *logprob_hidden; // [logprobs_max] token of the step whose hidden row foretells it
+    int32_t *logprob_tops;   // [logprobs_max] alternatives
+    int32_t *logprob_tokens; // [logprobs_max] prompt: its id
 };
 
-// What comes back, in one copy.
+enum { STEP_LOGPROBS_TURN = 256 }; // entries at once; more take turns
+
+// What comes back: in one copy, and log-probabilities in another where there are some.
 struct download {
-    uint64_t *hash;             // [1]
-    struct row_result *results; // [STEP_ROWS_MAX]
+    uint64_t *hash;                  // [1]
+    struct row_result *results;      // [STEP_ROWS_MAX]
+    struct sample_logprob *logprobs; // [logprobs_max] of rank 0
+};
+
+// Where a row's entries lie in download.logprobs.
+struct row_logprobs {
+    int32_t prompt_first, prompt_count;
+    int32_t drawn_first, drawn_count; // one for each token that it may draw
 };
 
 struct staging {
@@ -40,6 +59,7 @@ struct staging {
     uint64_t step;
     uint64_t queued_ns;
     int rows_count;
+    struct row_logprobs row_logprobs[STEP_ROWS_MAX];
 };
 
 enum { STEP_GRAPHS_MAX = 24 };
@@ -68,16 +88,18 @@ struct step_engine {
     // Device side.
     struct upload upload_dev;
     struct download download_dev;
-    struct step_tables tables_dev;           // counts are set per step
-    struct sample_candidate *candidates_dev; // [samples]
-    struct sample_candidate *gathered_dev;   // [ranks, samples]
-    struct sample_candidate *parts_dev;      // [SAMPLE_PARTS + samples]
-    int32_t *sampled_dev;                    // [samples]
-    struct sample_cut_state *cut_states_dev; // [SAMPLE_CUT_ROWS_MAX]
-    double *bins_dev;                        // [SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
-    double *gathered_bins_dev;               // [ranks, SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
-    float *cuts_dev;                         // [samples]
-    struct slot_sampling *sampling;          // [sequences] of the slots, as opened
+    struct step_tables tables_dev;                 // counts are set per step
+    struct sample_candidate *candidates_dev;       // [samples]
+    struct sample_candidate *gathered_dev;         // [ranks, samples]
+    struct sample_candidate *parts_dev;            // [SAMPLE_PARTS + samples]
+    int32_t *sampled_dev;                          // [samples]
+    struct sample_cut_state *cut_states_dev;       // [SAMPLE_CUT_ROWS_MAX]
+    double *bins_dev;                              // [SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
+    double *gathered_bins_dev;                     // [ranks, SAMPLE_CUT_ROWS_MAX, SAMPLE_CUT_BINS]
+    float *cuts_dev;                               // [samples]
+    struct slot_sampling *sampling;                // [sequences] of the slots, as opened
+    struct sample_logprob_part *logprob_parts_dev; // [STEP_LOGPROBS_TURN]
+    struct sample_logprob_part *logprob_parts_gathered_dev; // [ranks, STEP_LOGPROBS_TURN]
     // Drafting, with drafts_max > 0.
     struct step_tables drafts_dev;   // a token per row; counts are set per step
     struct step_row *draft_rows_dev; // [STEP_ROWS_MAX] of drafts_dev
@@ -101,6 +123,10 @@ struct sampling_plan {
     bool cut_by_mass;  // some row has top-p
     int penalty_count; // rows in penalty_rows
     bool counts;       // some row of the step, sampled or not, has counts to keep
+    int lists_count;   // rows in list_rows
+    bool recent;       // some row of the step, sampled or not, has banned words
+    int logprobs_drawn, logprobs_prompt; // entries; the first kind's come first
+    bool logprobs_changed; // some entry's sampled row is not of the model's own logits any more
 };
 
 // What prefix reuse does in a step.
@@ -120,6 +146,22 @@ void step_stage_openings(struct step_engine *engine, struct upload *up,
 void step_stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan);
 // Lists the rows that need a cut or penalties; tables must have been staged.
 struct sampling_plan step_stage_sampling(const struct step_engine *engine, struct upload *up);
+// Lists the entries of log-probabilities and where each row's lie.
+void step_stage_logprobs(const struct step_engine *engine, struct staging *staging,
+                         struct sampling_plan *sampling, const struct step_plan *plan);
+
+// ---- step_logprobs.c: the log-probabilities of what was drawn, and of prompts ----
+
+// Queue: the lists of entries up; the entries, after the pick and before drafts take the place of
+// hidden rows and logits; what is to be told down, on rank 0. Nothing without entries.
+void step_upload_logprobs(const struct step_engine *engine, const struct sampling_plan *sampling,
+                          const struct upload *up);
+void step_queue_logprobs(const struct step_engine *engine, const struct sampling_plan *sampling);
+void step_download_logprobs(const struct step_engine *engine, const struct sampling_plan *sampling,
+                            const struct download *down);
+// Copies a row's entries behind the report's; result is filled but for them.
+void step_report_logprobs(struct report *report, struct step_result *result,
+                          const struct staging *staging, int row);
 
 // ---- step_prefix.c: checkpoints, and tokens beside their pages ----
 
@@ -136,6 +178,8 @@ void step_queue_saves(const struct step_engine *engine, const struct prefix_move
 
 // ---- step_sampling.c: from hidden rows to sampled ids ----
 
+// The lists op over the first rows_count of the uploaded list rows.
+struct sample_lists step_lists_op(const struct step_engine *engine, int rows_count);
 // The penalty op over the rows that the sampling plan lists.
 struct sample_penalty step_penalty_op(const struct step_engine *engine,
                                       const struct sampling_plan *sampling);

@@ -206,9 +206,11 @@ struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
 {
     struct step_graphs *graphs = &engine->graphs;
     struct step_tables *tables = &engine->tables_dev;
+    bool recorded =
+        sampling->logprobs_drawn == 0 && sampling->lists_count == 0 && !sampling->recent;
     bool plain = sampling->cut_count == 0 && sampling->penalty_count == 0 && !sampling->counts;
     enum step_class kind = plain ? STEP_CLASS_PLAIN : STEP_CLASS_FULL;
-    if (tables->rows_count == 0 || tables->decode_rows < tables->rows_count ||
+    if (!recorded || tables->rows_count == 0 || tables->decode_rows < tables->rows_count ||
         tables->verify != 1 + drafts)
         return NULL;
     for (int i = 0; i < graphs->counts[drafts]; i++) {

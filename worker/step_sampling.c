@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// step_sampling.c -- the ops from hidden rows to sampled ids, in order: logits, penalties, this
-// shard's candidates, cuts, the pick that all ranks make alike.
+// step_sampling.c -- the ops from hidden rows to sampled ids, in order: logits, lists, penalties,
+// this shard's candidates, cuts, the pick that all ranks make alike.
 #include "worker/step_engine.h"
 
 struct sample_penalty step_penalty_op(const struct step_engine *engine,
@@ -17,6 +17,22 @@ struct sample_penalty step_penalty_op(const struct step_engine *engine,
             sampling->every_row ? engine->graphs.every_row_dev : engine->upload_dev.penalty_rows,
         .rows_count = sampling->penalty_count,
         .counts = model->state->drawn_counts,
+    };
+}
+
+struct sample_lists step_lists_op(const struct step_engine *engine, int rows_count)
+{
+    const struct model *model = engine->options.model;
+    return (struct sample_lists){
+        .tables = engine->tables_dev,
+        .slots = model->state->slots,
+        .logits = model->state->workspace.logits,
+        .vocab_first = model->shard.vocab.first,
+        .vocab_count = model->shard.vocab.count,
+        .rows = engine->upload_dev.list_rows,
+        .rows_count = rows_count,
+        .lists = model->state->lists,
+        .recent = model->state->recent,
     };
 }
 
@@ -98,6 +114,9 @@ void step_queue_sampling(const struct step_engine *engine, const struct sampling
     if (tables->samples_count > 0) {
         struct sample_penalty penalty = step_penalty_op(engine, sampling);
         model_logits(model, tables, model->state->workspace.hidden);
+        struct sample_lists lists = step_lists_op(engine, sampling->lists_count);
+        if (sampling->lists_count > 0)
+            sample_lists(model->stream, &lists);
         if (sampling->penalty_count > 0)
             sample_penalty(model->stream, &penalty);
         step_queue_candidates(engine, tables, NULL);

@@ -13,6 +13,7 @@ void step_stage_openings(struct step_engine *engine, struct upload *up,
         *opening = (struct slot_opening){
             .slot = open->slot,
             .position = open->position,
+            .lists_first = open->lists_first,
             .sampling = {.temperature = open->temperature,
                          .top_k = open->top_k,
                          .top_p = open->top_p,
@@ -22,11 +23,17 @@ void step_stage_openings(struct step_engine *engine, struct upload *up,
                          .presence = open->presence,
                          .prompt_tokens = open->prompt_tokens,
                          .stops_from = open->stops_from,
+                         .logprobs = open->logprobs,
+                         .bias_count = open->bias_count,
+                         .allowed_count = open->allowed_count,
+                         .words_count = open->words_count,
                          .seed = open->seed,
                          .tokens_end = open->tokens_end,
                          .stop_count = open->stop_count},
         };
         memcpy(opening->sampling.stop_ids, open->stop_ids, sizeof opening->sampling.stop_ids);
+        for (int k = 0; k < SLOT_RECENT_MAX; k++)
+            opening->recent[k] = k < open->recent_count ? open->recent[k] : -1;
         engine->sampling[open->slot] = opening->sampling;
     }
     for (int i = 0; i < plan->pages_count; i++) {
@@ -36,6 +43,7 @@ void step_stage_openings(struct step_engine *engine, struct upload *up,
                                            .count = pages->count,
                                            .ids_first = pages->ids_first};
     }
+    memcpy(up->lists, plan->lists, (size_t)plan->lists_count * sizeof(int32_t));
     memcpy(up->page_ids, plan->page_ids, (size_t)plan->page_ids_count * sizeof(int32_t));
 }
 
@@ -83,6 +91,70 @@ struct sampling_plan step_stage_sampling(const struct step_engine *engine, struc
         plan.cut_by_count |= sample_cut_has(sampling, SAMPLE_CUT_COUNT);
         plan.cut_by_mass |= sample_cut_has(sampling, SAMPLE_CUT_MASS);
         plan.counts |= sample_penalty_counts(sampling);
+        for (int k = 0; k < row->sample && sample_lists_needed(sampling); k++)
+            up->list_rows[plan.lists_count++] = row->sample_first + k;
+        plan.recent |= sample_lists_recent(sampling);
     }
     return plan;
+}
+
+// An entry of log-probabilities; returns its index.
+static int32_t add_entry(struct upload *up, struct sampling_plan *sampling, int32_t hidden,
+                         int32_t logprobs)
+{
+    int32_t entry = sampling->logprobs_drawn + sampling->logprobs_prompt;
+    up->logprob_hidden[entry] = hidden;
+    up->logprob_tops[entry] = logprobs - 1;
+    return entry;
+}
+
+static void stage_drawn(const struct step_engine *engine, struct staging *staging,
+                        struct sampling_plan *sampling, int i)
+{
+    const struct step_row *row = &staging->upload.rows[i];
+    const struct slot_sampling *slot = &engine->sampling[row->slot];
+    struct row_logprobs *out = &staging->row_logprobs[i];
+    *out = (struct row_logprobs){.drawn_first = sampling->logprobs_drawn};
+    if (slot->logprobs == 0 || row->sample == 0)
+        return;
+    out->drawn_count = row->sample;
+    sampling->logprobs_changed |= sample_penalty_needed(slot) || sample_lists_needed(slot);
+    for (int k = 0; k < row->sample; k++) {
+        int32_t hidden = row->token_first + row->token_count - row->sample + k;
+        int32_t entry = add_entry(&staging->upload, sampling, hidden, slot->logprobs);
+        staging->upload.logprob_rows[entry] = row->sample_first + k;
+        staging->upload.logprob_tokens[entry] = -1;
+        sampling->logprobs_drawn++;
+    }
+}
+
+static void stage_prompt(struct staging *staging, struct sampling_plan *sampling,
+                         const struct step_plan *plan, int i)
+{
+    const struct step_plan_row *row = &plan->rows[i];
+    struct row_logprobs *out = &staging->row_logprobs[i];
+    out->prompt_first = sampling->logprobs_drawn + sampling->logprobs_prompt;
+    if (row->kind != STEP_ROW_PREFILL || row->prompt_logprobs == 0)
+        return;
+    for (int t = 0; t < row->tokens_count; t++) {
+        bool last = t == row->tokens_count - 1;
+        int32_t next = last ? row->token_next : plan->tokens[row->tokens_first + t + 1];
+        if (next < 0)
+            break;
+        int32_t hidden = staging->upload.rows[i].token_first + t;
+        int32_t entry = add_entry(&staging->upload, sampling, hidden, row->prompt_logprobs);
+        staging->upload.logprob_rows[entry] = -1;
+        staging->upload.logprob_tokens[entry] = next;
+        sampling->logprobs_prompt++;
+        out->prompt_count++;
+    }
+}
+
+void step_stage_logprobs(const struct step_engine *engine, struct staging *staging,
+                         struct sampling_plan *sampling, const struct step_plan *plan)
+{
+    for (int i = 0; i < plan->rows_count; i++)
+        stage_drawn(engine, staging, sampling, i);
+    for (int i = 0; i < plan->rows_count; i++)
+        stage_prompt(staging, sampling, plan, i);
 }

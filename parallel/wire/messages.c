@@ -155,7 +155,8 @@ enum message_type message_type_of(const void *frame, size_t frame_bytes)
     return MESSAGE_NONE;
 }
 
-// ---- Report. A row is [slot, end, token ...]. ----
+// ---- Report. A row is [slot, end, token ...]. Log-probabilities of a row are [row, how many of
+// its prompt, [id, logprob, id, logprob ...] ...]: the token, then its alternatives. ----
 
 enum report_key {
     REPORT_T,
@@ -166,11 +167,45 @@ enum report_key {
     REPORT_HASH,
     REPORT_NS,
     REPORT_ROWS,
+    REPORT_LOGPROBS,
     REPORT_KEYS
 };
 
-static const char *const report_keys[REPORT_KEYS] = {"t",    "group", "rank", "epoch",
-                                                     "step", "hash",  "ns",   "rows"};
+static const char *const report_keys[REPORT_KEYS] = {"t",    "group", "rank", "epoch",   "step",
+                                                     "hash", "ns",    "rows", "logprobs"};
+
+static void write_logprob(struct writer *writer, const struct step_logprob *entry)
+{
+    ASSERT(entry->top_count >= 0 && entry->top_count <= STEP_LOGPROBS_TOP_MAX);
+    writer_array(writer, 2 * (size_t)entry->top_count + 2);
+    writer_int(writer, entry->id);
+    writer_float(writer, entry->logprob);
+    for (int32_t i = 0; i < entry->top_count; i++) {
+        writer_int(writer, entry->top_ids[i]);
+        writer_float(writer, entry->top_logprobs[i]);
+    }
+}
+
+static void write_logprobs(struct writer *writer, const struct report *message)
+{
+    size_t rows = 0;
+    for (int32_t i = 0; i < message->rows_count; i++)
+        rows += message->rows[i].prompt_logprobs_count + message->rows[i].logprobs_count > 0;
+    writer_key(writer, "logprobs");
+    writer_array(writer, rows);
+    for (int32_t i = 0; i < message->rows_count; i++) {
+        const struct step_result *row = &message->rows[i];
+        int32_t count = row->prompt_logprobs_count + row->logprobs_count;
+        if (count == 0)
+            continue;
+        ASSERT(row->logprobs_first >= 0 && row->logprobs_first <= message->logprobs_count - count);
+        writer_array(writer, (size_t)count + 2);
+        writer_int(writer, i);
+        writer_int(writer, row->prompt_logprobs_count);
+        for (int32_t j = 0; j < count; j++)
+            write_logprob(writer, &message->logprobs[row->logprobs_first + j]);
+    }
+}
 
 enum status report_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
                           const struct report *message)
@@ -204,6 +239,7 @@ enum status report_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
         for (int32_t j = 0; j < row->count; j++)
             writer_int(&writer, row->tokens[j]);
     }
+    write_logprobs(&writer, message);
     return writer_end(&writer, bytes_out);
 }
 
@@ -219,12 +255,52 @@ static void read_result(struct reader *reader, struct step_result *row)
     row->count = reader->status == OK ? elements - 2 : 0;
 }
 
+static void read_logprob(struct reader *reader, struct step_logprob *entry)
+{
+    int32_t elements = reader_array(reader, 2 + 2 * STEP_LOGPROBS_TOP_MAX);
+    if (reader->status == OK && (elements < 2 || elements % 2 != 0))
+        reader_fail(reader, E_MALFORMED, "%d elements, pairs are needed", (int)elements);
+    *entry = (struct step_logprob){.id = reader_int32(reader, 0, INT32_MAX)};
+    entry->logprob = (float)reader_real(reader, STEP_LOGPROB_MIN, 0);
+    for (int32_t i = 0; i < elements / 2 - 1 && reader->status == OK; i++) {
+        entry->top_ids[i] = reader_int32(reader, 0, INT32_MAX);
+        entry->top_logprobs[i] = (float)reader_real(reader, STEP_LOGPROB_MIN, 0);
+        entry->top_count++;
+    }
+}
+
+// One row's; rows come in order and have been read before.
+static void read_row_logprobs(struct reader *reader, struct report *report, int32_t *row_before)
+{
+    int32_t room = report->logprobs != NULL ? STEP_LOGPROBS_MAX - report->logprobs_count : 0;
+    int32_t count = reader_array(reader, room + 2) - 2;
+    int32_t row = reader_int32(reader, *row_before + 1, report->rows_count - 1);
+    int32_t prompt = reader_int32(reader, 0, count);
+    if (reader->status != OK)
+        return;
+    *row_before = row;
+    report->rows[row].logprobs_first = report->logprobs_count;
+    for (int32_t i = 0; i < count && reader->status == OK; i++)
+        read_logprob(reader, &report->logprobs[report->logprobs_count++]);
+    report->rows[row].prompt_logprobs_count = prompt;
+    report->rows[row].logprobs_count = count - prompt;
+}
+
+static void read_logprobs(struct reader *reader, struct report *report)
+{
+    int32_t rows = reader_array(reader, report->rows_count), row_before = -1;
+    for (int32_t i = 0; i < rows && reader->status == OK; i++) {
+        reader->index = i;
+        read_row_logprobs(reader, report, &row_before);
+    }
+}
+
 enum status report_decode(struct report *out, const void *frame, size_t frame_bytes,
                           struct error *error)
 {
     struct reader reader;
     struct reader_map map;
-    struct report report = {.rows = out->rows};
+    struct report report = {.rows = out->rows, .logprobs = out->logprobs};
     reader_init(&reader, frame, frame_bytes, "report", error);
     reader_map_open(&reader, &map, report_keys, REPORT_KEYS, true);
     for (int32_t key; (key = reader_map_key(&reader, &map)) >= 0;) {
@@ -243,6 +319,7 @@ enum status report_decode(struct report *out, const void *frame, size_t frame_by
                 read_result(&reader, &report.rows[i]);
             }
             break;
+        case REPORT_LOGPROBS: read_logprobs(&reader, &report); break;
         case REPORT_KEYS: break;
         }
     }

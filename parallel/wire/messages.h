@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "parallel/base/status.h"
+#include "parallel/wire/step_limits.h"
 
 enum {
     WIRE_VERSION = 1,
@@ -20,12 +21,6 @@ enum {
     WIRE_ID_BYTES = 128,                   // a group's rendezvous id
     WIRE_GROUPS_MAX = 64,                  // plan.h's GROUPS_MAX and RANKS_MAX: a decoded group or
     WIRE_RANKS_MAX = 8,                    // rank is safe to use as an index below them
-
-    STEP_ROWS_MAX = 1024,
-    STEP_VERIFY_MAX = 6,
-    STEP_STOP_IDS_MAX = 16,
-    STEP_PREFILL_TOKENS_MAX = 65536,
-    STEP_PAGE_IDS_MAX = 32768,
 
     // Eight beats may be missed: the longest stall seen on a loaded 2-core machine is well below.
     HEARTBEAT_INTERVAL_MS = 250,
@@ -138,9 +133,23 @@ struct step_open {
     float frequency;       // "freq" 0 = off
     float presence;        // "pres" 0 = off
     int32_t stops_from;    // "from" position from which stop ids may be drawn, 0 = any
+    int32_t logprobs;      // "logp" of drawn tokens: 0 = none, else 1 + alternatives
     int32_t stop_count;    // "stop" array of ids
     int32_t stop_ids[STEP_STOP_IDS_MAX];
+    // Lists in plan->lists, one behind the other: "bias" ids, then the bits of as many f32; "allow"
+    // the only ids that may be drawn, none = all; "words" that must not be completed.
+    int32_t lists_first;
+    int32_t bias_count, allowed_count, words_count;
+    // "recent" what was drawn before `position`, newest first, where there are words.
+    int32_t recent_count;
+    int32_t recent[STEP_RECENT_MAX];
 };
+
+// Numbers of an opening's lists.
+static inline int32_t step_open_lists(const struct step_open *open)
+{
+    return 2 * open->bias_count + open->allowed_count + open->words_count;
+}
 
 struct
     step_pages { // block_table[slot][first ..] = plan->page_ids[ids_first .. + count), count >= 1
@@ -155,7 +164,7 @@ struct step_plan_row {
     int32_t tokens_first, tokens_count; // in plan->tokens, at least one
     int32_t token_next;      // the prompt's next token, -1 when this chunk ends the prompt
     int32_t sample;          // 1 = draw a token after the last one
-    int32_t prompt_logprobs; // 0 = none
+    int32_t prompt_logprobs; // of the tokens after the chunk's: 0 = none, else 1 + alternatives
     int32_t checkpoint;      // where to store the state after the chunk, -1 = nowhere
 };
 
@@ -167,7 +176,7 @@ struct step_plan {
     int32_t verify; // "verify" tokens of every decode row, 1..6
     int32_t draft;  // "draft" drafts to make for the next step, 0..5
     int32_t closes_count, copies_count, opens_count, pages_count, rows_count;
-    int32_t page_ids_count, tokens_count;
+    int32_t page_ids_count, tokens_count, lists_count;
     int32_t *closes;            // "closes" [STEP_ROWS_MAX] slots
     struct step_copy *copies;   // "copies" [STEP_ROWS_MAX]
     struct step_open *opens;    // "opens" [STEP_ROWS_MAX]
@@ -175,6 +184,7 @@ struct step_plan {
     struct step_plan_row *rows; // "rows" [STEP_ROWS_MAX], decode rows first
     int32_t *page_ids;          // [STEP_PAGE_IDS_MAX]
     int32_t *tokens;            // [STEP_PREFILL_TOKENS_MAX]
+    int32_t *lists;             // [STEP_LISTS_MAX]
 };
 
 // One heap allocation for all arrays of a plan; before "ready" only. E_SYSTEM when out of memory.
@@ -187,6 +197,18 @@ struct step_result {
     int32_t count; // tokens drawn and accepted, 0 = the row was inert
     int32_t end;   // 0 runs on, 1 stop id, 2 length
     int32_t tokens[STEP_VERIFY_MAX];
+    int32_t prompt_logprobs_count, logprobs_count; // of prompt and drawn tokens, in this order
+    int32_t logprobs_first;                        // in report->logprobs
+};
+
+// A token, its log-probability and the likeliest ids with theirs, by the model's own distribution:
+// before penalties, biases, temperature and filters.
+struct step_logprob {
+    int32_t id;
+    float logprob; // STEP_LOGPROB_MIN and more; no mass at all is told as that
+    int32_t top_count;
+    int32_t top_ids[STEP_LOGPROBS_TOP_MAX];
+    float top_logprobs[STEP_LOGPROBS_TOP_MAX];
 };
 
 // Every rank reports every step; rank 0 with the rows, the others with rows_count 0.
@@ -197,6 +219,9 @@ struct report {
     uint64_t step_ns;         // "ns" from its turn on the device to its end
     int32_t rows_count;       // "rows" in the plan's order
     struct step_result *rows; // caller's array of STEP_ROWS_MAX
+    // "logprobs": rows that asked for them, in order.
+    int32_t logprobs_count;
+    struct step_logprob *logprobs; // caller's array of STEP_LOGPROBS_MAX, NULL = none can come
 };
 
 // Reads only the type of a frame; MESSAGE_NONE when it is no message of ours.
@@ -218,7 +243,7 @@ MESSAGE_CODEC(end_message);
 MESSAGE_CODEC(failure);
 MESSAGE_CODEC(heartbeat);
 MESSAGE_CODEC(step_plan); // decode fills the arrays of an opened plan, also on failure
-MESSAGE_CODEC(report);    // decode fills report->rows, which the caller has set
+MESSAGE_CODEC(report);    // decode fills report->rows and logprobs, which the caller has set
 
 // The same for the message without fields.
 enum status alive_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out) MUST_CHECK;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_plan.c -- the storage of a step plan and its compact map. A decode row is its bare slot, a
-// prefill row [slot, tokens, next, sample, prompt_logprobs, checkpoint]; token and page ids travel
-// as binaries of little-endian int32; a copy is [checkpoint, slot], pages are [slot, first, ids].
+// prefill row [slot, tokens, next, sample, prompt_logprobs, checkpoint]; tokens, page ids and lists
+// travel as binaries of little-endian int32; a copy is [checkpoint, slot], pages are [slot, first,
+// ids].
 #include "parallel/wire/messages.h"
 
 #include <float.h>
@@ -17,7 +18,7 @@ enum status step_plan_open(struct step_plan *plan, struct error *error)
     const size_t bytes =
         STEP_ROWS_MAX * (sizeof *plan->opens + sizeof *plan->rows + sizeof *plan->pages +
                          sizeof *plan->copies + sizeof *plan->closes) +
-        (STEP_PAGE_IDS_MAX + STEP_PREFILL_TOKENS_MAX) * sizeof(int32_t);
+        (STEP_PAGE_IDS_MAX + STEP_PREFILL_TOKENS_MAX + STEP_LISTS_MAX) * sizeof(int32_t);
     struct step_open *opens = calloc(1, bytes);
     if (opens == NULL)
         return error_set(error, E_SYSTEM, "no memory for a step plan of %zu bytes", bytes);
@@ -29,6 +30,7 @@ enum status step_plan_open(struct step_plan *plan, struct error *error)
     plan->closes = (int32_t *)(plan->copies + STEP_ROWS_MAX);
     plan->page_ids = plan->closes + STEP_ROWS_MAX;
     plan->tokens = plan->page_ids + STEP_PAGE_IDS_MAX;
+    plan->lists = plan->tokens + STEP_PREFILL_TOKENS_MAX;
     step_plan_clear(plan);
     return OK;
 }
@@ -47,7 +49,7 @@ void step_plan_clear(struct step_plan *plan)
     plan->draft = 0;
     plan->closes_count = plan->copies_count = plan->opens_count = 0;
     plan->pages_count = plan->rows_count = 0;
-    plan->page_ids_count = plan->tokens_count = 0;
+    plan->page_ids_count = plan->tokens_count = plan->lists_count = 0;
 }
 
 enum plan_key {
@@ -85,17 +87,41 @@ enum open_key {
     OPEN_PRESENCE,
     OPEN_STOPS_FROM,
     OPEN_STOP,
+    OPEN_LOGPROBS,
+    OPEN_BIAS,
+    OPEN_ALLOW,
+    OPEN_WORDS,
+    OPEN_RECENT,
     OPEN_KEYS
 };
 
 static const char *const open_keys[OPEN_KEYS] = {
-    "slot",  "pos",   "prompt", "end",  "limit", "seed", "temp", "top_k",
-    "top_p", "min_p", "rep",    "freq", "pres",  "from", "stop",
+    "slot", "pos",  "prompt", "end",  "limit", "seed", "temp", "top_k", "top_p", "min_p",
+    "rep",  "freq", "pres",   "from", "stop",  "logp", "bias", "allow", "words", "recent",
 };
 
 // ---- Writing. Counts out of range are our own bug. ----
 
-static void write_open(struct writer *writer, const struct step_open *open)
+static void write_lists(struct writer *writer, const struct step_plan *plan,
+                        const struct step_open *open)
+{
+    const int32_t *at = plan->lists + open->lists_first;
+    ASSERT(open->bias_count >= 0 && open->allowed_count >= 0 && open->words_count >= 0);
+    ASSERT(
+        step_open_lists(open) == 0 ||
+        (open->lists_first >= 0 && step_open_lists(open) <= plan->lists_count - open->lists_first));
+    writer_key(writer, "bias");
+    writer_int32s(writer, at, 2 * open->bias_count);
+    writer_key(writer, "allow");
+    writer_int32s(writer, at + 2 * open->bias_count, open->allowed_count);
+    writer_key(writer, "words");
+    writer_int32s(writer, at + 2 * open->bias_count + open->allowed_count, open->words_count);
+    writer_key(writer, "recent");
+    writer_int32s(writer, open->recent, open->recent_count);
+}
+
+static void write_open(struct writer *writer, const struct step_plan *plan,
+                       const struct step_open *open)
 {
     ASSERT(open->stop_count >= 0 && open->stop_count <= STEP_STOP_IDS_MAX);
     writer_map(writer, OPEN_KEYS);
@@ -131,6 +157,9 @@ static void write_open(struct writer *writer, const struct step_open *open)
     writer_array(writer, (size_t)open->stop_count);
     for (int32_t i = 0; i < open->stop_count; i++)
         writer_int(writer, open->stop_ids[i]);
+    writer_key(writer, "logp");
+    writer_int(writer, open->logprobs);
+    write_lists(writer, plan, open);
 }
 
 static void write_row(struct writer *writer, const struct step_plan *plan,
@@ -167,7 +196,7 @@ static void write_tables(struct writer *writer, const struct step_plan *plan)
     writer_key(writer, "opens");
     writer_array(writer, (size_t)plan->opens_count);
     for (int32_t i = 0; i < plan->opens_count; i++)
-        write_open(writer, &plan->opens[i]);
+        write_open(writer, plan, &plan->opens[i]);
     writer_key(writer, "pages");
     writer_array(writer, (size_t)plan->pages_count);
     for (int32_t i = 0; i < plan->pages_count; i++) {
@@ -200,6 +229,7 @@ enum status step_plan_encode(void *buffer, size_t buffer_bytes, size_t *bytes_ou
     ASSERT(within(message->rows_count, STEP_ROWS_MAX));
     ASSERT(within(message->page_ids_count, STEP_PAGE_IDS_MAX));
     ASSERT(within(message->tokens_count, STEP_PREFILL_TOKENS_MAX));
+    ASSERT(within(message->lists_count, STEP_LISTS_MAX));
     struct writer writer;
     writer_init(&writer, buffer, buffer_bytes);
     writer_map(&writer, PLAN_KEYS);
@@ -246,8 +276,30 @@ static void read_copies(struct reader *reader, struct step_plan *plan)
     }
 }
 
-static void read_open(struct reader *reader, struct step_open *open)
+// A list of at most count_max numbers behind the plan's others; *first is where it begins.
+static int32_t read_list(struct reader *reader, struct step_plan *plan, int32_t count_max,
+                         int32_t min, int32_t *first)
 {
+    int32_t room = STEP_LISTS_MAX - plan->lists_count;
+    *first = plan->lists_count;
+    int32_t count = reader_int32s(reader, plan->lists + plan->lists_count,
+                                  room < count_max ? room : count_max, min);
+    plan->lists_count += count;
+    return count;
+}
+
+static void read_bias(struct reader *reader, struct step_plan *plan, struct step_open *open,
+                      int32_t *first)
+{
+    int32_t count = read_list(reader, plan, 2 * STEP_BIASES_MAX, INT32_MIN, first);
+    if (count % 2 != 0)
+        reader_fail(reader, E_MALFORMED, "%d numbers, pairs are needed", (int)count);
+    open->bias_count = count / 2;
+}
+
+static void read_open(struct reader *reader, struct step_plan *plan, struct step_open *open)
+{
+    int32_t firsts[3] = {0, 0, 0};
     struct reader_map map;
     *open = (struct step_open){0};
     reader_map_open(reader, &map, open_keys, OPEN_KEYS, true);
@@ -272,16 +324,34 @@ static void read_open(struct reader *reader, struct step_open *open)
             for (int32_t i = 0; i < open->stop_count && reader->status == OK; i++)
                 open->stop_ids[i] = reader_int32(reader, 0, INT32_MAX);
             break;
+        case OPEN_LOGPROBS:
+            open->logprobs = reader_int32(reader, 0, 1 + STEP_LOGPROBS_TOP_MAX);
+            break;
+        case OPEN_BIAS: read_bias(reader, plan, open, &firsts[0]); break;
+        case OPEN_ALLOW:
+            open->allowed_count = read_list(reader, plan, STEP_ALLOWED_MAX, 0, &firsts[1]);
+            break;
+        case OPEN_WORDS:
+            open->words_count = read_list(reader, plan, STEP_WORDS_MAX, 0, &firsts[2]);
+            break;
+        case OPEN_RECENT:
+            open->recent_count = reader_int32s(reader, open->recent, STEP_RECENT_MAX, 0);
+            break;
         case OPEN_KEYS: break;
         }
     }
+    open->lists_first = firsts[0];
+    // Written one behind the other, so that they stand in the order that the device reads.
+    if (reader->status == OK && (firsts[1] != firsts[0] + 2 * open->bias_count ||
+                                 firsts[2] != firsts[1] + open->allowed_count))
+        reader_fail(reader, E_MALFORMED, "lists are not in the order bias, allow, words");
 }
 
 static void read_opens(struct reader *reader, struct step_plan *plan)
 {
     plan->opens_count = reader_array(reader, STEP_ROWS_MAX);
     for (int32_t i = 0; i < plan->opens_count && reader->status == OK; i++)
-        read_open(reader, &plan->opens[i]);
+        read_open(reader, plan, &plan->opens[i]);
 }
 
 static void read_pages(struct reader *reader, struct step_plan *plan)
@@ -315,7 +385,7 @@ static void read_prefill(struct reader *reader, struct step_plan *plan, struct s
     plan->tokens_count += row->tokens_count;
     row->token_next = reader_int32(reader, -1, INT32_MAX);
     row->sample = reader_int32(reader, 0, 1);
-    row->prompt_logprobs = reader_int32(reader, 0, INT32_MAX);
+    row->prompt_logprobs = reader_int32(reader, 0, 1 + STEP_LOGPROBS_TOP_MAX);
     row->checkpoint = reader_int32(reader, -1, INT32_MAX);
 }
 

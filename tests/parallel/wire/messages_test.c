@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // messages_test.c -- every flat message and the report: there and back, cut at every byte, every
 // byte changed, every key unknown, every field one beyond its limit.
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +14,7 @@
 #include "parallel/wire/messages.h"
 #include "parallel/wire/writer.h"
 
-static uint8_t frame[1 << 16];
+static uint8_t frame[WIRE_WORKER_FRAME_BYTES_MAX];
 static size_t frame_bytes;
 static struct error error;
 
@@ -298,13 +299,34 @@ static void foreign_frames_have_no_type(void **state)
 
 static struct step_result rows[STEP_ROWS_MAX], rows_back[STEP_ROWS_MAX];
 
+static struct step_logprob logprobs[STEP_LOGPROBS_MAX], logprobs_back[STEP_LOGPROBS_MAX];
+
+// Three of the first row, none of the second, one of the third.
 static struct report a_report(void)
 {
-    rows[0] =
-        (struct step_result){.slot = 1023, .count = 6, .end = 2, .tokens = {1, 2, 3, 4, 5, 6}};
+    rows[0] = (struct step_result){.slot = 1023,
+                                   .count = 6,
+                                   .end = 2,
+                                   .tokens = {1, 2, 3, 4, 5, 6},
+                                   .prompt_logprobs_count = 2,
+                                   .logprobs_count = 1};
     rows[1] = (struct step_result){.slot = 0, .count = 0, .end = 1};
+    memset(logprobs, 0, sizeof logprobs[0] * 4);
+    for (int i = 0; i < 4; i++) {
+        logprobs[i].id = i == 3 ? INT32_MAX : i;
+        logprobs[i].logprob = i == 2 ? STEP_LOGPROB_MIN : -0.25f * (float)i;
+        logprobs[i].top_count = i == 1 ? 0 : 2;
+        for (int k = 0; k < logprobs[i].top_count; k++) {
+            logprobs[i].top_ids[k] = 70 * k + i;
+            logprobs[i].top_logprobs[k] = -1.5f - (float)k;
+        }
+    }
     rows[2] = (struct step_result){.slot = 5, .count = 1, .end = 0, .tokens = {INT32_MAX}};
-    return (struct report){.group = 2,
+    rows[2].logprobs_count = 1;
+    rows[2].logprobs_first = 3;
+    return (struct report){.logprobs_count = 4,
+                           .logprobs = logprobs,
+                           .group = 2,
                            .rank = 1,
                            .epoch = 3,
                            .step = UINT64_MAX,
@@ -318,7 +340,7 @@ static void report_there_and_back(void **state)
 {
     (void)state;
     struct report report = a_report();
-    struct report back = {.rows = rows_back};
+    struct report back = {.rows = rows_back, .logprobs = logprobs_back};
     assert_int_equal(report_encode(frame, sizeof frame, &frame_bytes, &report), OK);
     assert_int_equal(message_type_of(frame, frame_bytes), MESSAGE_REPORT);
     assert_int_equal(report_decode(&back, frame, frame_bytes, &error), OK);
@@ -329,6 +351,11 @@ static void report_there_and_back(void **state)
     assert_int_equal(back.rows_count, 3);
     assert_ptr_equal(back.rows, rows_back);
     assert_memory_equal(rows_back, rows, 3 * sizeof *rows);
+    assert_int_equal(back.logprobs_count, 4);
+    assert_memory_equal(logprobs_back, logprobs, 4 * sizeof *logprobs);
+    struct report no_room = {.rows = rows_back};
+    assert_int_equal(report_decode(&no_room, frame, frame_bytes, &error), E_MALFORMED);
+    assert_string_equal(error.text, "report: 'logprobs'[0]: 5 elements, the limit is 2");
     for (size_t cut = 0; cut < frame_bytes; cut++) {
         uint8_t *piece = malloc(cut + 1);
         memcpy(piece, frame, cut);
@@ -354,17 +381,28 @@ static void a_full_report_fits(void **state)
         rows[i] = (struct step_result){.slot = i,
                                        .count = STEP_VERIFY_MAX,
                                        .end = 2,
-                                       .tokens = {INT32_MAX, INT32_MAX, i, i, i, INT32_MAX}};
+                                       .tokens = {INT32_MAX, INT32_MAX, i, i, i, INT32_MAX},
+                                       .prompt_logprobs_count = 2,
+                                       .logprobs_count = 6,
+                                       .logprobs_first = 8 * i};
+    for (int i = 0; i < STEP_LOGPROBS_MAX; i++) {
+        logprobs[i] = (struct step_logprob){
+            .id = INT32_MAX, .logprob = -5, .top_count = STEP_LOGPROBS_TOP_MAX};
+        for (int k = 0; k < STEP_LOGPROBS_TOP_MAX; k++)
+            logprobs[i].top_ids[k] = INT32_MAX - i;
+    }
+    report.logprobs_count = STEP_LOGPROBS_MAX;
     report.rows_count = STEP_ROWS_MAX;
-    struct report back = {.rows = rows_back};
+    struct report back = {.rows = rows_back, .logprobs = logprobs_back};
     assert_int_equal(report_encode(frame, sizeof frame, &frame_bytes, &report), OK);
     assert_int_equal(report_decode(&back, frame, frame_bytes, &error), OK);
     assert_memory_equal(rows_back, rows, sizeof rows);
+    assert_memory_equal(logprobs_back, logprobs, sizeof logprobs);
 }
 
 static void refused_report(struct report report, const char *text)
 {
-    struct report back = {.rows = rows_back};
+    struct report back = {.rows = rows_back, .logprobs = logprobs_back};
     assert_int_equal(report_encode(frame, sizeof frame, &frame_bytes, &report), OK);
     assert_int_equal(report_decode(&back, frame, frame_bytes, &error), E_MALFORMED);
     assert_string_equal(error.text, text);
@@ -388,6 +426,18 @@ static void report_limits(void **state)
     report = a_report();
     rows[2].tokens[0] = -1;
     refused_report(report, "report: 'rows'[2]: -1 is outside 0 .. 2147483647");
+    report = a_report();
+    logprobs[3].id = -1;
+    refused_report(report, "report: 'logprobs'[1]: -1 is outside 0 .. 2147483647");
+    report = a_report();
+    logprobs[0].top_ids[1] = -1;
+    refused_report(report, "report: 'logprobs'[0]: -1 is outside 0 .. 2147483647");
+    report = a_report();
+    logprobs[0].logprob = 0.5f;
+    refused_report(report, "report: 'logprobs'[0]: 0.5 is outside -9999 .. 0");
+    report = a_report();
+    logprobs[1].logprob = -INFINITY;
+    refused_report(report, "report: 'logprobs'[0]: -inf is outside -9999 .. 0");
     // By hand: a row that is too short, one that is too long, too many rows.
     static const int counts[] = {1, STEP_VERIFY_MAX + 3};
     static const char *const texts[] = {
@@ -397,7 +447,7 @@ static void report_limits(void **state)
     };
     for (int i = 0; i < 3; i++) {
         struct writer w;
-        struct report back = {.rows = rows_back};
+        struct report back = {.rows = rows_back, .logprobs = logprobs_back};
         writer_init(&w, frame, sizeof frame);
         writer_map(&w, 2);
         writer_key(&w, "t");

@@ -210,7 +210,7 @@ static void the_largest_plan_fits_its_frame(void **state)
                                               .tokens_first = i * tokens_each,
                                               .tokens_count = tokens_each,
                                               .token_next = INT32_MAX,
-                                              .prompt_logprobs = INT32_MAX,
+                                              .prompt_logprobs = 1 + STEP_LOGPROBS_TOP_MAX,
                                               .checkpoint = INT32_MAX};
     }
     encode();
@@ -331,6 +331,7 @@ static void every_field_has_its_limit(void **state)
     REFUSED(opens[0].presence = -2.5f, "'pres': -2.5 is outside -2 .. 2");
     REFUSED(opens[0].presence = strtof("nan", NULL), "'pres': nan is outside -2 .. 2");
     REFUSED(opens[0].stops_from = -1, "'from': -1 is outside 0 ..");
+    REFUSED(opens[0].logprobs = 22, "'logp': 22 is outside 0 .. 21");
     REFUSED(opens[0].stop_ids[1] = -1, "'stop': -1 is outside");
     REFUSED(pages[0].slot = -1, "'pages'[0]: -1 is outside");
     REFUSED(pages[1].first = -1, "'pages'[1]: -1 is outside");
@@ -341,6 +342,7 @@ static void every_field_has_its_limit(void **state)
     REFUSED(rows[3].token_next = -2, "'rows'[3]: -2 is outside -1 ..");
     REFUSED(rows[3].sample = 2, "'rows'[3]: 2 is outside 0 .. 1");
     REFUSED(rows[3].prompt_logprobs = -1, "'rows'[3]: -1 is outside 0 ..");
+    REFUSED(rows[3].prompt_logprobs = 22, "'rows'[3]: 22 is outside 0 .. 21");
     REFUSED(rows[3].checkpoint = -2, "'rows'[3]: -2 is outside -1 ..");
     fill(&plan);
     struct step_plan_row row = plan.rows[0];
