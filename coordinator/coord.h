@@ -35,11 +35,13 @@ struct flight {
     uint64_t step_ns;  // of the report that took least: it waited least for the others
     int32_t prefill_tokens;
     int32_t rows_count;
-    int32_t decode_rows;             // the first of them
-    int32_t verify, drafts;          // tokens of a decode row; drafts made for the next step
-    int32_t requests[STEP_ROWS_MAX]; // index of the request of each row
-    int32_t draws[STEP_ROWS_MAX];    // most tokens that the row may draw, 0 = it draws none
+    int32_t decode_rows;              // the first of them
+    int32_t verify, drafts;           // tokens of a decode row; drafts made for the next step
+    int32_t requests[STEP_ROWS_MAX];  // index of the request of each row
+    int32_t draws[STEP_ROWS_MAX];     // most tokens that the row may draw, 0 = it draws none
+    int32_t positions[STEP_ROWS_MAX]; // of the first token of each prefill row
     struct step_result results[STEP_ROWS_MAX];
+    struct step_logprob *logprobs; // [STEP_LOGPROBS_MAX] in the coord's memory
 };
 
 enum group_phase {

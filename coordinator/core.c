@@ -82,7 +82,13 @@ static size_t plan_bytes(void)
            align_up(STEP_ROWS_MAX * sizeof(struct step_pages)) +
            align_up(STEP_ROWS_MAX * sizeof(struct step_plan_row)) +
            align_up(STEP_PAGE_IDS_MAX * sizeof(int32_t)) +
-           align_up(STEP_PREFILL_TOKENS_MAX * sizeof(int32_t));
+           align_up(STEP_PREFILL_TOKENS_MAX * sizeof(int32_t)) +
+           align_up(STEP_LISTS_MAX * sizeof(int32_t));
+}
+
+static size_t logprobs_bytes(void)
+{
+    return align_up(STEP_LOGPROBS_MAX * sizeof(struct step_logprob));
 }
 
 size_t coord_bytes(const struct coord_options *options)
@@ -91,7 +97,8 @@ size_t coord_bytes(const struct coord_options *options)
     return align_up(sizeof(struct coord)) + align_up(groups * sizeof(struct group_state)) +
            align_up(groups * kv_pages_bytes(COORD_PAGES_MAX)) +
            align_up(groups * coord_tables_ids(options) * sizeof(int32_t)) +
-           align_up(groups * coord_prefix_bytes(options)) + groups * plan_bytes() +
+           align_up(groups * coord_prefix_bytes(options)) +
+           groups * (plan_bytes() + COORD_FLIGHT_MAX * logprobs_bytes()) +
            align_up(requests_bytes(request_capacity(options))) +
            align_up(token_pool_bytes(pool_tokens_all(options)));
 }
@@ -112,6 +119,7 @@ static void place_plan(struct step_plan *plan, uint8_t **at)
     plan->rows = (struct step_plan_row *)place(at, STEP_ROWS_MAX * sizeof *plan->rows);
     plan->page_ids = (int32_t *)place(at, STEP_PAGE_IDS_MAX * sizeof *plan->page_ids);
     plan->tokens = (int32_t *)place(at, STEP_PREFILL_TOKENS_MAX * sizeof *plan->tokens);
+    plan->lists = (int32_t *)place(at, STEP_LISTS_MAX * sizeof *plan->lists);
 }
 
 enum status coord_init(struct coord **out, void *memory, const struct coord_options *options,
@@ -146,6 +154,9 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
                                                      coord_tables_ids(options) * sizeof(int32_t));
     for (int32_t g = 0; g < options->groups; g++) {
         place_plan(&coord->groups[g].plan, &at);
+        for (int i = 0; i < COORD_FLIGHT_MAX; i++)
+            coord->groups[g].flights[i].logprobs =
+                (struct step_logprob *)place(&at, logprobs_bytes());
         request_list_init(&coord->groups[g].running);
     }
     int32_t capacity = request_capacity(options);
@@ -200,6 +211,18 @@ static bool all_failed(const struct coord *coord)
     return true;
 }
 
+static bool within_lists(const struct coord_sampling *sampling)
+{
+    return sampling->bias_count >= 0 && sampling->bias_count <= STEP_BIASES_MAX &&
+           sampling->allowed_count >= 0 && sampling->allowed_count <= STEP_ALLOWED_MAX &&
+           sampling->words_count >= 0 && sampling->words_count <= STEP_WORDS_MAX;
+}
+
+static bool within_logprobs(int32_t wanted)
+{
+    return wanted >= 0 && wanted <= 1 + STEP_LOGPROBS_TOP_MAX;
+}
+
 // The first reason why this request cannot be served, written to coord->text; OK = none.
 static enum status refuse_reason(struct coord *coord, const struct coord_event *event,
                                  int32_t limit)
@@ -236,6 +259,19 @@ static enum status refuse_reason(struct coord *coord, const struct coord_event *
         snprintf(text, sizeof coord->text,
                  "top_k %d, top_p %g, min_p %g: accepted is 0 and more, 0 to 1, 0 to 1",
                  sampling->top_k, (double)sampling->top_p, (double)sampling->min_p);
+        return E_INPUT;
+    }
+    if (!within_logprobs(sampling->logprobs) || !within_logprobs(sampling->prompt_logprobs)) {
+        snprintf(text, sizeof coord->text, "logprobs %d, prompt_logprobs %d: accepted is 0 to %d",
+                 sampling->logprobs - 1, sampling->prompt_logprobs - 1, STEP_LOGPROBS_TOP_MAX);
+        return E_INPUT;
+    }
+    if (!within_lists(sampling)) {
+        snprintf(text, sizeof coord->text,
+                 "%d biases, %d allowed ids, %d numbers of banned words: accepted is up to %d, %d, "
+                 "%d",
+                 sampling->bias_count, sampling->allowed_count, sampling->words_count,
+                 STEP_BIASES_MAX, STEP_ALLOWED_MAX, STEP_WORDS_MAX);
         return E_INPUT;
     }
     if (sampling->stop_count < 0 || sampling->stop_count > STEP_STOP_IDS_MAX) {
@@ -280,17 +316,20 @@ static void submit(struct coord *coord, const struct coord_event *event, struct 
         return;
     }
     struct request *request = &coord->requests.table[index];
-    if (token_pool_blocks(tokens) > coord->prompt_blocks_free) {
+    int32_t lists = coord_sampling_lists(&event->submit.sampling);
+    int32_t blocks = token_pool_blocks(tokens) + token_pool_blocks(lists);
+    if (blocks > coord->prompt_blocks_free) {
         requests_give_back(&coord->requests, index);
         snprintf(coord->text, sizeof coord->text,
-                 "the pool of prompt tokens is full (%d tokens asked, %lld free)", tokens,
+                 "the pool of prompt tokens is full (%d tokens asked, %lld free)", tokens + lists,
                  (long long)coord->prompt_blocks_free * TOKEN_BLOCK_TOKENS);
         refuse_request(coord, number, E_OVERLOADED, out);
         return;
     }
-    bool taken = token_pool_take(&coord->pool, &request->tokens, event->submit.prompt, tokens);
+    bool taken = token_pool_take(&coord->pool, &request->tokens, event->submit.prompt, tokens) &&
+                 token_pool_take(&coord->pool, &request->lists, event->submit.lists, lists);
     ASSERT(taken);
-    coord->prompt_blocks_free -= token_pool_blocks(tokens);
+    coord->prompt_blocks_free -= blocks;
     request->prompt_tokens = tokens;
     request->arrival = coord->arrivals++;
     request_times_begin(&request->times, event->submit.arrived_ns, coord->now_ns);

@@ -49,11 +49,21 @@ struct coord_sampling {
     float repetition;          // > 0, 0 or 1 = off
     float frequency, presence; // [-2, 2], 0 = off
     int32_t min_tokens;        // no stop id before so many
+    // Log-probabilities to tell: 0 = none, else 1 + alternatives, up to STEP_LOGPROBS_TOP_MAX.
+    int32_t logprobs, prompt_logprobs;
+    // Counts of the request's lists, which lie one behind the other as a plan's do (step_open).
+    int32_t bias_count, allowed_count, words_count;
     uint64_t seed;
     int32_t max_tokens; // >= 1, or -1 = the rest of the context
     int32_t stop_count; // ids in stop_ids, the model's eos ids among them unless ignored
     int32_t stop_ids[STEP_STOP_IDS_MAX];
 };
+
+// Numbers of a request's lists.
+static inline int32_t coord_sampling_lists(const struct coord_sampling *sampling)
+{
+    return 2 * sampling->bias_count + sampling->allowed_count + sampling->words_count;
+}
 
 enum coord_event_type {
     EVENT_TICK,        // only time passed; at least every 100 ms
@@ -86,6 +96,7 @@ struct coord_event {
             uint64_t arrived_ns;   // at the door, by the same clock; 0 = now
             int32_t priority;      // lower is more urgent
             uint64_t timeout_ns;   // DONE with reason "timeout" after that, 0 = never
+            const int32_t *lists;  // as the counts of sampling say, NULL when there are none
             struct coord_sampling sampling;
         } submit;
         struct {
@@ -103,7 +114,7 @@ enum coord_action_type {
     ACTION_GROUP_READY,  // group; plan_of_memory
     ACTION_GROUP_FAILED, // group, text: its requests have been given ERROR
     ACTION_ACCEPTED,     // request
-    ACTION_TOKENS,       // request, tokens, tokens_count
+    ACTION_TOKENS,       // request, tokens, tokens_count (may be 0), logprobs, prompt_logprobs
     ACTION_DONE,         // request, reason, usage; the last action about a request
     ACTION_ERROR,        // request, status, text; the last action about a request
     ACTION_DRAINED,      // nothing is left; workers were sent END
@@ -130,6 +141,9 @@ struct coord_action {
     int32_t tokens_count;
     bool is_first;     // TOKENS: the request's first, since_ns counts from its arrival
     uint64_t since_ns; // TOKENS: since its last ones
+    const struct step_logprob *logprobs;        // TOKENS: [tokens_count], NULL = not asked for
+    const struct step_logprob *prompt_logprobs; // TOKENS: of the prompt's next tokens, from its
+    int32_t prompt_logprobs_count;              // second on
     struct coord_usage usage;
     struct coord_times times; // DONE
     union {

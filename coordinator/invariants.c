@@ -128,8 +128,9 @@ static const char *check_tokens(const struct coord *coord)
             continue;
         if (request->tokens.tokens != request->prompt_tokens + request->outputs)
             return "the pool holds what was told";
-        blocks += token_pool_blocks(request->tokens.tokens);
-        prompts += token_pool_blocks(request->prompt_tokens);
+        int32_t lists = token_pool_blocks(request->lists.tokens);
+        blocks += token_pool_blocks(request->tokens.tokens) + lists;
+        prompts += token_pool_blocks(request->prompt_tokens) + lists;
     }
     if (prompts + coord->prompt_blocks_free != token_pool_blocks(coord->options.pool_tokens))
         return "free prompt tokens + held prompt tokens = their share of the pool";

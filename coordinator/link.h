@@ -32,6 +32,7 @@ struct link_order {
     uint64_t arrived_ns; // at the door
     int32_t priority;
     int32_t timeout_ms; // 0 = none
+    int32_t *lists;     // malloc'ed, or NULL; as sampling counts them; the core's as prompt is
     struct coord_sampling sampling;
     const char *reason; // FINISH: a literal
 };
@@ -40,19 +41,23 @@ enum link_news_type {
     NEWS_READY,    // the first group serves; context tells the limit
     NEWS_DRAINING, // no new requests are taken from now on
     NEWS_ACCEPTED, // request
-    NEWS_TOKENS,   // request, tokens
+    NEWS_TOKENS,   // request, tokens (may be none), logprobs
     NEWS_DONE,     // request, reason, usage
     NEWS_ERROR,    // request, status, text
     NEWS_STATUS,   // overview
     NEWS_END,      // nothing follows: flush and leave
 };
 
-// Core -> door. text belongs to the door from then on, which frees it.
+// Core -> door. text and logprobs belong to the door from then on, which frees them.
 struct link_news {
     enum link_news_type type;
     uint64_t request;
     int32_t tokens_count;
     int32_t tokens[STEP_VERIFY_MAX];
+    // TOKENS: malloc'ed, or NULL: an empty entry (id -1), then [prompt_logprobs_count], then
+    // [logprobs_count], which is 0 or tokens_count.
+    struct step_logprob *logprobs;
+    int32_t prompt_logprobs_count, logprobs_count;
     enum status status;
     char *text;         // ERROR: malloc'ed, or NULL when there was no memory
     const char *reason; // DONE: a literal

@@ -66,6 +66,7 @@ int32_t requests_take(struct requests *requests, uint64_t number)
     ASSERT(requests_find(requests, number) == REQUEST_NONE_INDEX);
     requests->free_first = requests->table[index].next;
     requests->table[index] = (struct request){.number = number,
+                                              .lists.first = TOKEN_BLOCK_NONE,
                                               .tokens.first = TOKEN_BLOCK_NONE,
                                               .tokens.last = TOKEN_BLOCK_NONE,
                                               .group = -1,

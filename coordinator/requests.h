@@ -62,6 +62,8 @@ struct request {
     int32_t cached_tokens; // of the prompt, not run when it got its first slot
     int32_t turns_count;
     int32_t turns[COORD_TURNS_MAX]; // where turns end: later prompts part there
+    struct token_chain lists;       // of biases, allowed ids and banned words
+    int32_t prompt_logprobs_told;   // tokens of the prompt of which they have been told
 };
 
 // A doubly linked list of requests through next and previous.

@@ -49,8 +49,10 @@ void scheduler_tell_error(struct coord *coord, int32_t index, enum status status
 static void forget(struct coord *coord, int32_t index)
 {
     struct request *request = request_at(coord, index);
-    coord->prompt_blocks_free += token_pool_blocks(request->prompt_tokens);
+    coord->prompt_blocks_free +=
+        token_pool_blocks(request->prompt_tokens) + token_pool_blocks(request->lists.tokens);
     token_pool_give_back(&coord->pool, &request->tokens);
+    token_pool_give_back(&coord->pool, &request->lists);
     requests_give_back(&coord->requests, index);
 }
 

@@ -2,6 +2,7 @@
 // scheduler_apply.c -- takes the ranks' reports and applies a step when all of them agree: tokens
 // go out and are kept, requests end, slots and pages come back.
 #include "coordinator/scheduler.h"
+#include "coordinator/scheduler_logprobs.h"
 
 #include <string.h>
 
@@ -21,10 +22,11 @@ static const char *end_reason(const struct request *request, int32_t token)
 }
 
 // False when the device's row contradicts what this side knows.
-static bool apply_tokens(struct coord *coord, int32_t index, const struct step_result *result,
-                         struct coord_actions *out)
+static bool apply_tokens(struct coord *coord, int32_t index, const struct flight *flight,
+                         int32_t row, struct coord_actions *out)
 {
     static const char *const device_reasons[] = {NULL, "stop", "length"};
+    const struct step_result *result = &flight->results[row];
     struct request *request = request_at(coord, index);
     const char *reason = NULL;
     for (int32_t i = 0; i < result->count; i++) {
@@ -46,8 +48,23 @@ static bool apply_tokens(struct coord *coord, int32_t index, const struct step_r
     action->tokens = result->tokens;
     action->tokens_count = result->count;
     request_times_tell(&request->times, action, coord->now_ns);
+    if (!scheduler_logprobs_tell(coord, request, flight, row, action))
+        return false;
     if (reason != NULL)
         scheduler_finish(coord, index, reason, out);
+    return true;
+}
+
+// What a chunk of a prompt tells that draws nothing.
+static bool apply_prompt(const struct coord *coord, struct request *request,
+                         const struct flight *flight, int32_t row, struct coord_actions *out)
+{
+    struct coord_action told = {
+        .type = ACTION_TOKENS, .request = request->number, .tokens = flight->results[row].tokens};
+    if (!scheduler_logprobs_tell(coord, request, flight, row, &told))
+        return false;
+    if (told.prompt_logprobs_count > 0)
+        *coord_act(out, ACTION_TOKENS) = told;
     return true;
 }
 
@@ -66,7 +83,9 @@ static bool apply_row(struct coord *coord, const struct flight *flight, int32_t 
     request->target_steps++;
     // A sequence that runs and was to draw has drawn: its pages were there, it met no stop before.
     bool lives = request->phase != PHASE_CLOSING;
-    if (lives && draws > 0 && (result->count == 0 || !apply_tokens(coord, index, result, out)))
+    if (lives && draws > 0 && (result->count == 0 || !apply_tokens(coord, index, flight, row, out)))
+        return false;
+    if (lives && draws == 0 && !apply_prompt(coord, request, flight, row, out))
         return false;
     if (!lives || request->phase == PHASE_PREEMPTED) {
         if (request->steps_in_flight == 0)
@@ -121,6 +140,7 @@ static void take_report(struct coord *coord, int32_t g, struct flight *flight,
         }
         memcpy(flight->results, report->rows,
                (size_t)report->rows_count * sizeof(struct step_result));
+        scheduler_logprobs_keep(flight, report);
     }
     if (flight->reported == 0 || report->step_ns < flight->step_ns)
         flight->step_ns = report->step_ns;

@@ -9,6 +9,7 @@
 // Prefill: half of the budget goes to the most senior prompt, so that nobody starves; the rest to
 // those with the fewest tokens left, so that a short prompt is not stuck behind a long one.
 #include "coordinator/scheduler.h"
+#include "coordinator/scheduler_logprobs.h"
 
 #include <string.h>
 
@@ -118,7 +119,33 @@ static int32_t stops_from(const struct request *request)
     return from < request->tokens_end ? (int32_t)from : request->tokens_end;
 }
 
-static void tell_open(struct step_plan *plan, struct request *request)
+// What was drawn last before the slot's first token, newest first: where there are banned words.
+static void tell_recent(const struct coord *coord, struct step_open *open,
+                        const struct request *request)
+{
+    int32_t drawn = open->position - request->prompt_tokens;
+    if (open->words_count == 0 || drawn <= 0)
+        return;
+    open->recent_count = drawn < STEP_RECENT_MAX ? drawn : STEP_RECENT_MAX;
+    for (int32_t i = 0; i < open->recent_count; i++)
+        token_pool_read(&coord->pool, &request->tokens, open->position - 1 - i, 1,
+                        &open->recent[i]);
+}
+
+static void tell_lists(const struct coord *coord, struct step_plan *plan, struct step_open *open,
+                       const struct request *request)
+{
+    int32_t count = coord_sampling_lists(&request->sampling);
+    open->lists_first = plan->lists_count;
+    open->bias_count = request->sampling.bias_count;
+    open->allowed_count = request->sampling.allowed_count;
+    open->words_count = request->sampling.words_count;
+    token_pool_read(&coord->pool, &request->lists, 0, count, plan->lists + plan->lists_count);
+    plan->lists_count += count;
+    tell_recent(coord, open, request);
+}
+
+static void tell_open(const struct coord *coord, struct step_plan *plan, struct request *request)
 {
     struct step_open *open = &plan->opens[plan->opens_count++];
     *open = (struct step_open){
@@ -136,24 +163,27 @@ static void tell_open(struct step_plan *plan, struct request *request)
         .frequency = request->sampling.frequency,
         .presence = request->sampling.presence,
         .stops_from = stops_from(request),
+        .logprobs = request->sampling.logprobs,
         .stop_count = request->sampling.stop_count,
     };
     memcpy(open->stop_ids, request->sampling.stop_ids, sizeof open->stop_ids);
+    tell_lists(coord, plan, open, request);
     request->opened = true;
     request->begun = true;
 }
 
 // Tells the workers what a row of this request rests on and they do not know yet: its slot, pages.
-// False, and nothing told, when the plan has no room for the page ids.
-static bool tell_slot(struct group_state *group, struct request *request)
+// False, and nothing told, when the plan has no room for page ids or lists.
+static bool tell_slot(const struct coord *coord, struct group_state *group, struct request *request)
 {
     struct step_plan *plan = &group->plan;
     int32_t count = request->pages_count - request->pages_told;
-    if (count > STEP_PAGE_IDS_MAX - plan->page_ids_count)
+    if (count > STEP_PAGE_IDS_MAX - plan->page_ids_count ||
+        (!request->opened && request->lists.tokens > STEP_LISTS_MAX - plan->lists_count))
         return false;
     if (!request->opened) {
         scheduler_copy_prefix(group, request);
-        tell_open(plan, request);
+        tell_open(coord, plan, request);
     }
     if (count == 0)
         return true;
@@ -180,7 +210,8 @@ static int32_t plan_decodes(struct coord *coord, struct group_state *group, stru
         if (!may_decode(request))
             continue;
         rows++;
-        if (pages_to_decode(request, plan) > request->pages_count || !tell_slot(group, request))
+        if (pages_to_decode(request, plan) > request->pages_count ||
+            !tell_slot(coord, group, request))
             continue;
         plan->rows[plan->rows_count++] = (struct step_plan_row){
             .slot = request->slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
@@ -293,7 +324,8 @@ static void plan_chunk(struct coord *coord, struct group_state *group, struct fl
 {
     struct request *request = request_at(coord, index);
     struct step_plan *plan = &group->plan;
-    if (!tell_slot(group, request))
+    request->chunk = scheduler_logprobs_chunk(request, plan, request->chunk);
+    if (request->chunk == 0 || !tell_slot(coord, group, request))
         return;
     int32_t end = request->prefill_given + request->chunk;
     int32_t place = scheduler_checkpoint_place(coord, group, request, end);
@@ -310,8 +342,10 @@ static void plan_chunk(struct coord *coord, struct group_state *group, struct fl
         .tokens_count = request->chunk,
         .token_next = -1,
         .sample = last,
+        .prompt_logprobs = scheduler_logprobs_wanted(request),
         .checkpoint = place != 0 ? scheduler_save_prefix(coord, group, request, place) : -1,
     };
+    flight->positions[flight->rows_count] = request->prefill_given;
     token_pool_read(&coord->pool, &request->tokens, request->prefill_given, request->chunk,
                     plan->tokens + plan->tokens_count);
     if (!last)

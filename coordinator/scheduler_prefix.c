@@ -4,6 +4,7 @@
 // plan is made: prefill runs what the coordinator knows, and steps run in order, so a checkpoint
 // can be used by every step after the one that saves it.
 #include "coordinator/scheduler.h"
+#include "coordinator/scheduler_logprobs.h"
 
 #include <string.h>
 
@@ -54,8 +55,9 @@ bool scheduler_take_pages(struct group_state *group, int32_t count, int32_t *pag
 struct prefix_hit scheduler_find_prefix(const struct coord *coord, const struct group_state *group,
                                         const struct request *request)
 {
-    return prefix_cache_find(&group->prefix, text_of(coord, request), request->tokens.tokens - 1,
-                             group->step_sent + 1);
+    // Who wants to hear of the prompt's tokens needs the rows of all of them.
+    int32_t most = scheduler_logprobs_wanted(request) != 0 ? 0 : request->tokens.tokens - 1;
+    return prefix_cache_find(&group->prefix, text_of(coord, request), most, group->step_sent + 1);
 }
 
 void scheduler_take_prefix(struct group_state *group, struct request *request,

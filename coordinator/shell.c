@@ -28,6 +28,7 @@ struct shell {
     struct socket_peer peers[COORD_WORKERS_MAX]; // bytes_count 0 = free
     uint8_t *frame;                              // [WIRE_WORKER_FRAME_BYTES_MAX]
     struct step_result *results;                 // [STEP_ROWS_MAX]
+    struct step_logprob *logprobs;               // [STEP_LOGPROBS_MAX] of the report being read
     struct figures figures;
     uint64_t alive_ns; // when ALIVE was last sent
     uint64_t drain_ns; // when draining began, 0 = not
@@ -146,6 +147,7 @@ static void on_worker_frame(struct shell *shell, const struct socket_peer *peer,
         break;
     case MESSAGE_REPORT:
         message.report.rows = shell->results;
+        message.report.logprobs = shell->logprobs;
         status = report_decode(&message.report, frame, bytes, &error);
         event.type = EVENT_REPORT;
         event.report = &message.report;
@@ -205,9 +207,11 @@ static void on_order(struct shell *shell, struct link *link, const struct link_o
         event.submit.arrived_ns = order->arrived_ns;
         event.submit.priority = order->priority;
         event.submit.timeout_ns = (uint64_t)order->timeout_ms * CLOCK_NS_PER_MS;
+        event.submit.lists = order->lists;
         event.submit.sampling = order->sampling;
         step(shell, &event);
         free(order->prompt);
+        free(order->lists);
         break;
     case ORDER_FINISH:
         event.type = EVENT_FINISH;
@@ -284,6 +288,26 @@ static void on_group_failed(struct shell *shell, const struct coord_action *acti
     shell->failed = status.failed;
 }
 
+static void copy_logprobs(struct link_news *news, const struct coord_action *action)
+{
+    size_t prompt = (size_t)action->prompt_logprobs_count;
+    size_t drawn = action->logprobs != NULL ? (size_t)action->tokens_count : 0;
+    if (prompt + drawn == 0)
+        return;
+    news->logprobs = malloc((1 + prompt + drawn) * sizeof *news->logprobs);
+    if (news->logprobs == NULL) {
+        log_error("no memory for the log-probabilities of %zu tokens", prompt + drawn);
+        return;
+    }
+    news->logprobs[0] = (struct step_logprob){.id = -1};
+    if (prompt > 0)
+        memcpy(news->logprobs + 1, action->prompt_logprobs, prompt * sizeof *news->logprobs);
+    if (drawn > 0)
+        memcpy(news->logprobs + 1 + prompt, action->logprobs, drawn * sizeof *news->logprobs);
+    news->prompt_logprobs_count = (int32_t)prompt;
+    news->logprobs_count = (int32_t)drawn;
+}
+
 static void tell_request(struct shell *shell, const struct coord_action *action)
 {
     struct link_news news = {.request = action->request};
@@ -294,6 +318,7 @@ static void tell_request(struct shell *shell, const struct coord_action *action)
         news.type = NEWS_TOKENS;
         news.tokens_count = action->tokens_count;
         memcpy(news.tokens, action->tokens, (size_t)action->tokens_count * sizeof(int32_t));
+        copy_logprobs(&news, action);
         break;
     case ACTION_DONE:
         news.type = NEWS_DONE;
@@ -416,8 +441,9 @@ static enum status open_shell(struct shell *shell, struct error *error)
     shell->actions = malloc(sizeof *shell->actions);
     shell->frame = malloc(WIRE_WORKER_FRAME_BYTES_MAX);
     shell->results = calloc(STEP_ROWS_MAX, sizeof *shell->results);
+    shell->logprobs = calloc(STEP_LOGPROBS_MAX, sizeof *shell->logprobs);
     if (shell->core_memory == NULL || shell->actions == NULL || shell->frame == NULL ||
-        shell->results == NULL)
+        shell->results == NULL || shell->logprobs == NULL)
         return error_set(error, E_SYSTEM, "no memory: the coordinator needs %zu MiB", bytes >> 20);
     TRY(open_doors_fd(shell, error));
     TRY(coord_init(&shell->core, shell->core_memory, &shell->options.core, error));
@@ -470,6 +496,7 @@ enum status shell_run(const struct shell_options *options, struct error *error)
     free(shell->actions);
     free(shell->frame);
     free(shell->results);
+    free(shell->logprobs);
     free(shell);
     return status;
 }
