@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// door_http_generate.c -- prompts to the core, its news to choices: text, stop strings, thoughts,
-// events.
+// door_http_generate.c -- the core's news to choices: text, stop strings, thoughts, events. Prompts
+// go to the core in door_http_submit.c.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "coordinator/door_http_state.h"
-#include "coordinator/openai_json.h"
 #include "parallel/base/clock.h"
 #include "parallel/base/log.h"
 
@@ -16,7 +14,7 @@ enum { SENT_BYTES_KEPT = 64 << 10 }; // of a stream, before the rest is moved to
 
 // ---- numbers ----
 
-static bool take_number(struct door_http *door, struct http_choice *choice)
+bool door_http_take_number(struct door_http *door, struct http_choice *choice)
 {
     if (door->numbers_free_count == 0)
         return false;
@@ -29,7 +27,7 @@ static bool take_number(struct door_http *door, struct http_choice *choice)
     return true;
 }
 
-static void give_back_number(struct door_http *door, struct http_choice *choice)
+void door_http_give_back_number(struct door_http *door, struct http_choice *choice)
 {
     uint64_t index = choice->number & ((1u << NUMBER_INDEX_BITS) - 1);
     door->numbers[index].choice = NULL;
@@ -62,12 +60,12 @@ static void order_finish(struct door_http *door, const struct http_choice *choic
 // Nobody waits for this exchange's text any more.
 static void stop_work(struct http_exchange *exchange)
 {
-    for (int32_t i = 0; exchange->choices != NULL && i < exchange->request.prompts_count; i++) {
+    for (int32_t i = 0; exchange->choices != NULL && i < exchange->choices_count; i++) {
         struct http_choice *choice = &exchange->choices[i];
         if (choice->number == 0)
             continue;
         order_finish(exchange->door, choice, "abort");
-        give_back_number(exchange->door, choice);
+        door_http_give_back_number(exchange->door, choice);
     }
 }
 
@@ -88,16 +86,19 @@ static void close_choice(struct http_choice *choice)
     text_buffer_fini(&choice->content);
     text_buffer_fini(&choice->reasoning);
     text_buffer_fini(&choice->calls);
+    openai_logprobs_fini(&choice->logprobs);
     free(choice->ids);
 }
 
 void door_http_generate_end(struct http_exchange *exchange)
 {
     stop_work(exchange);
-    for (int32_t i = 0; exchange->choices != NULL && i < exchange->request.prompts_count; i++)
+    for (int32_t i = 0; exchange->choices != NULL && i < exchange->choices_count; i++)
         close_choice(&exchange->choices[i]);
     free(exchange->choices);
     exchange->choices = NULL;
+    free(exchange->lists);
+    exchange->lists = NULL;
     if (exchange->has_request)
         openai_request_fini(&exchange->request);
     exchange->has_request = false;
@@ -121,168 +122,10 @@ static void fail(struct http_exchange *exchange, const struct openai_error *erro
 
 // ---- requests ----
 
-static enum status prompt_ids(struct http_exchange *exchange, int32_t index, int32_t **ids,
-                              int32_t *count, struct openai_error *error)
-{
-    const struct openai_request *request = &exchange->request;
-    struct door_http *door = exchange->door;
-    if (request->kind == OPENAI_CHAT) {
-        struct chat_format_options options = chat_format_defaults();
-        options.enable_thinking = request->enable_thinking;
-        options.preserve_thinking = request->preserve_thinking;
-        options.tools = request->tools.tools;
-        return openai_error_of(
-            error, "messages",
-            door_text_chat(door->text, request->messages, &options, ids, count, &error->error));
-    }
-    struct openai_prompt prompt = openai_request_prompt(request, index);
-    if (prompt.text == NULL)
-        return openai_json_ids(ids, count, prompt.ids, "prompt", door->options.vocab_real, error);
-    return openai_error_of(
-        error, "prompt",
-        door_text_encode(door->text, prompt.text, prompt.text_bytes, ids, count, &error->error));
-}
-
-static enum status fill_sampling(struct http_exchange *exchange, struct coord_sampling *sampling,
-                                 struct openai_error *error)
-{
-    struct door_http *door = exchange->door;
-    const struct openai_request *request = &exchange->request;
-    *sampling = door->options.sampling_default;
-    sampling->max_tokens = request->max_tokens;
-    if (request->temperature >= 0)
-        sampling->temperature = (float)request->temperature;
-    if (request->top_k >= 0)
-        sampling->top_k = request->top_k;
-    if (request->top_p >= 0)
-        sampling->top_p = (float)request->top_p;
-    if (request->min_p >= 0)
-        sampling->min_p = (float)request->min_p;
-    if (request->repetition_penalty >= 0)
-        sampling->repetition = (float)request->repetition_penalty;
-    sampling->frequency = (float)request->frequency_penalty;
-    sampling->presence = (float)request->presence_penalty;
-    sampling->min_tokens = request->min_tokens;
-    for (int32_t i = 0; i < request->stop_ids_count; i++) {
-        if (request->stop_ids[i] >= door->options.vocab_real) {
-            return openai_error_of(error, "stop_token_ids",
-                                   error_set(&error->error, E_INPUT,
-                                             "stop_token_ids[%d] is %d, the model has %d token ids",
-                                             i, request->stop_ids[i], door->options.vocab_real));
-        }
-    }
-    if (door_sampling_stops(sampling, request->stop_ids, request->stop_ids_count,
-                            request->ignore_eos, &door->options.config,
-                            door->options.tokenizer) == OK)
-        return OK;
-    return openai_error_of(error, "stop_token_ids",
-                           error_set(&error->error, E_LIMIT,
-                                     "stop_token_ids: more than %d with the model's own",
-                                     STEP_STOP_IDS_MAX));
-}
-
-static enum status open_choice(struct http_exchange *exchange, int32_t index,
-                               const struct coord_sampling *sampling, struct openai_error *error)
-{
-    const struct openai_request *request = &exchange->request;
-    struct http_choice *choice = &exchange->choices[index];
-    bool thinking = request->kind == OPENAI_CHAT && request->enable_thinking;
-    const struct answer_text_options options = {.stops = request->stops,
-                                                .stops_count = request->stops_count,
-                                                .include_stop = request->include_stop,
-                                                .in_thought = thinking && request->split_thought,
-                                                .tools = request->tools,
-                                                .id = exchange->id,
-                                                .is_stream = request->stream};
-    choice->exchange = exchange;
-    choice->index = index;
-    choice->stream = door_stream_open(exchange->door->text, request->skip_special_tokens);
-    text_buffer_init(&choice->content, HTTP_ANSWER_BYTES_MAX);
-    text_buffer_init(&choice->reasoning, HTTP_ANSWER_BYTES_MAX);
-    text_buffer_init(&choice->calls, HTTP_ANSWER_BYTES_MAX);
-    if (!request->include_stop) {
-        choice->stop_ids_count = sampling->stop_count;
-        memcpy(choice->stop_ids, sampling->stop_ids, sizeof choice->stop_ids);
-    }
-    return openai_error_of(error, "stop", answer_text_init(&choice->text, &options, &error->error));
-}
-
-// Gives one prompt to the core.
-static enum status submit_one(struct http_exchange *exchange, int32_t index,
-                              const struct coord_sampling *sampling, struct openai_error *error)
-{
-    struct door_http *door = exchange->door;
-    struct link_order order = {.type = ORDER_SUBMIT,
-                               .arrived_ns = clock_now_ns(),
-                               .priority = exchange->request.priority,
-                               .timeout_ms = exchange->request.timeout_ms,
-                               .sampling = *sampling};
-    struct http_choice *choice = &exchange->choices[index];
-    TRY(open_choice(exchange, index, sampling, error));
-    TRY(prompt_ids(exchange, index, &order.prompt, &order.prompt_tokens, error));
-    order.sampling.seed =
-        exchange->request.has_seed ? exchange->request.seed : door_sampling_seed(&door->seeds);
-    if (take_number(door, choice)) {
-        order.request = choice->number;
-        choice->usage.prompt_tokens = order.prompt_tokens;
-        if (link_order(door->options.link, &order)) {
-            link_wake_core(door->options.link);
-            return OK;
-        }
-        give_back_number(door, choice);
-    }
-    free(order.prompt);
-    return error_set(
-        &error->error, E_OVERLOADED, "%d prompts are unfinished already, the limit is %d",
-        door->options.requests_max - door->numbers_free_count, door->options.requests_max);
-}
-
-static enum status check_state(const struct http_exchange *exchange, struct openai_error *error)
-{
-    const struct door_http *door = exchange->door;
-    const char *model = exchange->request.model;
-    if (door->draining || door->context == 0) {
-        error->http_code = 503;
-        return error_set(&error->error, E_OVERLOADED,
-                         door->draining ? "the server drains and takes no new requests"
-                                        : "the model is still being loaded");
-    }
-    if (model == NULL || model[0] == '\0' || strcmp(model, door->options.model_name) == 0)
-        return OK;
-    return openai_error_of(error, "model",
-                           error_set(&error->error, E_NOT_FOUND,
-                                     "the model '%.100s' is not served here; '%.200s' is", model,
-                                     door->options.model_name));
-}
-
-static enum status submit(struct http_exchange *exchange, enum openai_kind kind,
-                          struct openai_error *error)
-{
-    struct coord_sampling sampling;
-    TRY(openai_request_parse(&exchange->request, kind, exchange->body.bytes, exchange->body.count,
-                             error));
-    exchange->has_request = true;
-    TRY(check_state(exchange, error));
-    TRY(fill_sampling(exchange, &sampling, error));
-    int32_t count = exchange->request.prompts_count;
-    exchange->choices = calloc((size_t)count, sizeof *exchange->choices);
-    if (exchange->choices == NULL)
-        return error_set(&error->error, E_SYSTEM, "no memory for %d prompts", count);
-    snprintf(exchange->answer_id, sizeof exchange->answer_id, "%s-%s",
-             kind == OPENAI_CHAT ? "chatcmpl" : "cmpl", exchange->id);
-    exchange->head = (struct openai_head){.kind = kind,
-                                          .id = exchange->answer_id,
-                                          .model = exchange->door->options.model_name,
-                                          .created_s = (int64_t)time(NULL)};
-    for (int32_t i = 0; i < count; i++)
-        TRY(submit_one(exchange, i, &sampling, error));
-    return OK;
-}
-
 static void generate(struct http_exchange *exchange, enum openai_kind kind)
 {
     struct openai_error error = {.error = {.status = OK}};
-    enum status status = submit(exchange, kind, &error);
+    enum status status = door_http_submit(exchange, kind, &error);
     if (status == OK) {
         exchange->phase = HTTP_WAITING;
         return;
@@ -309,7 +152,7 @@ static enum status put_event(struct http_choice *choice, const struct openai_pie
     struct http_exchange *exchange = choice->exchange;
     bool ids_only = choice->stream == NULL; // then an event is all there is to see of a step
     if (piece->content.count == 0 && piece->reasoning.count == 0 && piece->calls.count == 0 &&
-        piece->ids == NULL && piece->finish_reason == NULL && !ids_only)
+        piece->logprobs == NULL && piece->ids == NULL && piece->finish_reason == NULL && !ids_only)
         return OK;
     if (exchange->answer_sent >= SENT_BYTES_KEPT) {
         exchange->answer.count -= exchange->answer_sent;
@@ -358,6 +201,7 @@ static struct openai_piece piece_of(struct http_choice *choice)
         .reasoning = text_of(parts.reasoning),
         .calls = text_of(parts.calls),
         .finish_reason = choice->finish_reason,
+        .logprobs = choice->logprobs.any ? &choice->logprobs : NULL,
         .stop = choice->text.stop,
         .usage = choice->exchange->request.continuous_usage ? &choice->usage : NULL};
 }
@@ -406,14 +250,42 @@ static enum status keep_id(struct http_choice *choice, int32_t id)
     return OK;
 }
 
+// Of the prompt's next tokens, before anything is drawn. Its first token has none.
+static enum status take_prompt_logprobs(struct http_choice *choice, const struct link_news *news)
+{
+    if (!choice->tells_prompt)
+        return OK;
+    if (!choice->prompt_told)
+        TRY(openai_logprobs_add_first(&choice->logprobs, choice->prompt_first));
+    choice->prompt_told = true;
+    for (int32_t i = 0; i < news->prompt_logprobs_count; i++)
+        TRY(openai_logprobs_add(&choice->logprobs, &news->logprobs[1 + i], true));
+    return OK;
+}
+
+// Of the drawn token `index` of the news; one whose text is not told takes no room in the text.
+static enum status take_logprob(struct http_choice *choice, const struct link_news *news,
+                                int32_t index)
+{
+    if (news->logprobs_count == 0)
+        return OK;
+    const struct step_logprob *entry = &news->logprobs[1 + news->prompt_logprobs_count + index];
+    return openai_logprobs_add(&choice->logprobs, entry, !is_stop_id(choice, entry->id));
+}
+
 static enum status take_tokens(struct http_choice *choice, const struct link_news *news)
 {
     struct http_exchange *exchange = choice->exchange;
     int32_t count = 0;
     begin_event(exchange->door);
-    while (count < news->tokens_count && !choice->text.is_stopped) {
-        int32_t id = news->tokens[count++];
+    if (exchange->request.stream)
+        openai_logprobs_clear(&choice->logprobs);
+    TRY(take_prompt_logprobs(choice, news));
+    while (count < news->tokens_count && !choice->text.is_stopped &&
+           !exchange->request.scores_only) {
         size_t bytes = 0;
+        TRY(take_logprob(choice, news, count));
+        int32_t id = news->tokens[count++];
         choice->usage.completion_tokens++;
         TRY(keep_id(choice, id));
         if (choice->stream == NULL || is_stop_id(choice, id))
@@ -451,9 +323,9 @@ static void on_tokens(struct http_choice *choice, const struct link_news *news)
 static struct openai_usage usage_of(const struct http_exchange *exchange)
 {
     struct openai_usage usage = {.prompt_tokens = 0};
-    for (int32_t i = 0; i < exchange->request.prompts_count; i++) {
+    for (int32_t i = 0; i < exchange->choices_count; i++) {
         const struct openai_usage *one = &exchange->choices[i].usage;
-        usage.prompt_tokens += one->prompt_tokens;
+        usage.prompt_tokens += i % exchange->request.n == 0 ? one->prompt_tokens : 0;
         usage.completion_tokens += one->completion_tokens;
         usage.cached_tokens += one->cached_tokens;
     }
@@ -473,7 +345,7 @@ static enum status end_whole(struct http_exchange *exchange)
 {
     struct openai_usage usage = usage_of(exchange);
     TRY(openai_reply_begin(&exchange->answer, &exchange->head));
-    for (int32_t i = 0; i < exchange->request.prompts_count; i++) {
+    for (int32_t i = 0; i < exchange->choices_count; i++) {
         struct http_choice *choice = &exchange->choices[i];
         struct openai_piece piece = piece_of(choice);
         if (exchange->request.return_token_ids) {
@@ -493,6 +365,8 @@ static enum status end_choice(struct http_choice *choice, const struct link_news
     struct http_exchange *exchange = choice->exchange;
     bool stream = exchange->request.stream;
     begin_event(exchange->door);
+    if (stream)
+        openai_logprobs_clear(&choice->logprobs);
     TRY(flush_text(choice));
     choice->finish_reason =
         openai_tools_reason(&choice->text.tools, choice->text.is_stopped ? "stop" : news->reason);
@@ -501,7 +375,7 @@ static enum status end_choice(struct http_choice *choice, const struct link_news
         struct openai_piece piece = piece_of(choice);
         TRY(put_event(choice, &piece));
     }
-    if (++exchange->done_count < exchange->request.prompts_count)
+    if (++exchange->done_count < exchange->choices_count)
         return OK;
     return stream ? end_stream(exchange) : end_whole(exchange);
 }
@@ -511,11 +385,19 @@ static void on_done(struct http_choice *choice, const struct link_news *news)
     struct http_exchange *exchange = choice->exchange;
     // Its last bytes may hold a stop string: an order for a request that has ended does nothing.
     enum status status = end_choice(choice, news);
-    give_back_number(exchange->door, choice);
+    door_http_give_back_number(exchange->door, choice);
     if (status != OK)
         cut_off_slow(exchange);
     else if (exchange->phase != HTTP_WAITING)
         door_http_wake(exchange);
+}
+
+// The prompt's text, which opens a stream that echoes it.
+static enum status tell_echo(const struct http_choice *choice)
+{
+    const struct openai_piece piece = {.index = choice->index,
+                                       .content = text_of(&choice->content)};
+    return openai_reply_chunk(&choice->exchange->answer, &choice->exchange->head, &piece);
 }
 
 // Events begin once the core has taken every prompt: until then a refusal has an HTTP code.
@@ -523,14 +405,16 @@ static void on_accepted(struct http_choice *choice)
 {
     struct http_exchange *exchange = choice->exchange;
     exchange->accepted_count++;
-    if (!exchange->request.stream || exchange->accepted_count < exchange->request.prompts_count)
+    if (!exchange->request.stream || exchange->accepted_count < exchange->choices_count)
         return;
     enum status status = OK;
     text_buffer_fini(&exchange->answer);
     text_buffer_init(&exchange->answer, HTTP_STREAM_BYTES_MAX);
-    for (int32_t i = 0; i < exchange->request.prompts_count && status == OK; i++) {
+    for (int32_t i = 0; i < exchange->choices_count && status == OK; i++) {
         if (exchange->head.kind == OPENAI_CHAT)
             status = openai_reply_role(&exchange->answer, &exchange->head, i);
+        else if (exchange->request.echo)
+            status = tell_echo(&exchange->choices[i]);
     }
     exchange->http_code = 200;
     exchange->content_type = "text/event-stream; charset=utf-8";
@@ -546,7 +430,7 @@ static void on_error(struct http_choice *choice, const struct link_news *news)
     struct openai_error error = {.error = {.status = news->status}};
     snprintf(error.error.text, sizeof error.error.text, "%s",
              news->text != NULL ? news->text : status_name(news->status));
-    give_back_number(exchange->door, choice);
+    door_http_give_back_number(exchange->door, choice);
     fail(exchange, &error);
 }
 
@@ -562,4 +446,6 @@ void door_http_generate_news(struct door_http *door, const struct link_news *new
     }
     if (news->type == NEWS_ERROR)
         free(news->text);
+    if (news->type == NEWS_TOKENS)
+        free(news->logprobs);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // door_http_state.h -- what is inside struct door_http, for door_http*.c and nobody else. An
-// exchange is one HTTP request and its answer; a choice is one prompt of it, which the core knows
-// by a number.
+// exchange is one HTTP request and its answer; a choice is one answer of it (a prompt has n),
+// which the core knows by a number.
 #pragma once
 
 #include <pthread.h>
@@ -11,6 +11,7 @@
 #include "coordinator/door_metrics.h"
 #include "coordinator/door_sampling.h"
 #include "coordinator/door_text.h"
+#include "coordinator/openai_logprobs.h"
 #include "coordinator/openai_reply.h"
 #include "coordinator/openai_request.h"
 
@@ -52,11 +53,14 @@ struct http_choice {
     int32_t stop_ids_count;
     bool accepted, done;
     const char *finish_reason;    // once done
-    struct text_buffer content;   // whole answers only
+    struct text_buffer content;   // whole answers only, and the prompt that a stream echoes
     struct text_buffer reasoning; // whole answers only
     struct text_buffer calls;     // whole answers only
     int32_t *ids;                 // whole answers with return_token_ids: [ids_count]
     size_t ids_count, ids_capacity;
+    struct openai_logprobs logprobs; // of a stream's event, or of the whole answer
+    bool tells_prompt, prompt_told;  // the prompt's log-probabilities, once some have been told
+    int32_t prompt_first;            // id of the prompt's first token, of an echo
     struct openai_usage usage;
 };
 
@@ -92,8 +96,9 @@ struct http_exchange {
     bool has_request;
     struct openai_request request;
     struct openai_head head;
-    struct http_choice *choices; // [request.prompts_count]
-    int32_t accepted_count, done_count;
+    int32_t *lists;              // of every choice: door_lists.h; NULL = none
+    struct http_choice *choices; // [choices_count], those of a prompt side by side
+    int32_t choices_count, accepted_count, done_count;
 };
 
 // A place in the table from numbers to choices.
@@ -152,7 +157,18 @@ void door_http_routes_answer(struct http_exchange *exchange, int http_code,
 // The core's word has come: who asked for it is answered. NULL: it did not come in time.
 void door_http_routes_status(struct door_http *door, const struct overview *overview);
 
+// ---- door_http_submit.c ----
+
+// Reads the body, and gives the prompt of every choice to the core. What has been given is stopped
+// by the caller when this fails.
+enum status door_http_submit(struct http_exchange *exchange, enum openai_kind kind,
+                             struct openai_error *error) MUST_CHECK;
+
 // ---- door_http_generate.c ----
+
+// The number by which the core knows a choice; false when all are taken.
+bool door_http_take_number(struct door_http *door, struct http_choice *choice);
+void door_http_give_back_number(struct door_http *door, struct http_choice *choice);
 
 // Handlers of the routes.
 void door_http_generate_completion(struct http_exchange *exchange);

@@ -26,7 +26,7 @@ enum status door_requests_open(struct door_requests *requests, int32_t capacity,
 void door_requests_close(struct door_requests *requests)
 {
     for (int32_t i = 0; requests->table != NULL && i < requests->capacity; i++)
-        door_stream_close(requests->table[i].stream);
+        door_answer_close(requests->table[i].answer);
     free(requests->table);
     free(requests->free);
 }
@@ -41,6 +41,9 @@ struct door_request *door_requests_take(struct door_requests *requests,
     uint32_t generation = request->generation + 1;
     memset(request, 0, sizeof *request);
     request->used = true;
+    request->first = request;
+    request->left = 1;
+    request->finish_reason = "";
     request->generation = generation;
     request->number = (uint64_t)requests->link_index << NUMBER_LINK_SHIFT |
                       (uint64_t)generation << NUMBER_INDEX_BITS | (uint64_t)index;
@@ -49,12 +52,53 @@ struct door_request *door_requests_take(struct door_requests *requests,
     return request;
 }
 
+struct door_request *door_requests_add(struct door_requests *requests, struct door_request *first)
+{
+    struct door_request *request = door_requests_take(requests, &first->peer, first->id);
+    struct door_request *last = first;
+    if (request == NULL)
+        return NULL;
+    while (last->next != NULL)
+        last = last->next;
+    last->next = request;
+    request->first = first;
+    request->index = last->index + 1;
+    first->left++;
+    return request;
+}
+
 void door_requests_give_back(struct door_requests *requests, struct door_request *request)
 {
-    door_stream_close(request->stream);
-    request->stream = NULL;
-    request->used = false;
-    requests->free[requests->free_count++] = (int32_t)(request - requests->table);
+    struct door_request *one = request->first;
+    while (one != NULL) {
+        struct door_request *next = one->next;
+        door_answer_close(one->answer);
+        one->answer = NULL;
+        one->next = NULL;
+        one->used = false;
+        requests->free[requests->free_count++] = (int32_t)(one - requests->table);
+        one = next;
+    }
+}
+
+static void add_usage(struct usage *sum, const struct usage *one, int32_t index)
+{
+    sum->prompt_tokens += index == 0 ? one->prompt_tokens : 0; // one prompt for all answers
+    sum->cached_tokens += index == 0 ? one->cached_tokens : 0;
+    sum->completion_tokens += one->completion_tokens;
+    sum->target_steps += one->target_steps;
+    sum->drafted += one->drafted;
+    sum->accepted += one->accepted;
+}
+
+void door_requests_end(struct door_request *request, const char *reason, const struct usage *usage)
+{
+    struct door_request *first = request->first;
+    request->ended = true;
+    add_usage(&first->usage, usage, request->index);
+    if (request == first)
+        first->finish_reason = reason;
+    first->left--;
 }
 
 struct door_request *door_requests_by_number(struct door_requests *requests, uint64_t number)
@@ -76,7 +120,8 @@ struct door_request *door_requests_by_id(struct door_requests *requests,
 {
     for (int32_t i = 0; i < requests->capacity; i++) {
         struct door_request *request = &requests->table[i];
-        if (request->used && strcmp(request->id, id) == 0 && same_peer(&request->peer, peer))
+        if (request->used && request->first == request && strcmp(request->id, id) == 0 &&
+            same_peer(&request->peer, peer))
             return request;
     }
     return NULL;

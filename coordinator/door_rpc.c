@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/door_order.h"
 #include "coordinator/door_requests.h"
 #include "coordinator/door_sampling.h"
 #include "coordinator/door_status.h"
@@ -80,16 +81,30 @@ static void send_error(struct door_rpc *door, const struct socket_peer *peer, co
 
 // ---- ends ----
 
-// Stops the work on a request: the core frees its slot and pages.
-static void stop_work(struct door_rpc *door, const struct door_request *request, const char *why)
+// Ends a request's work: the core frees its slot and pages.
+static void order_finish(struct door_rpc *door, uint64_t number, const char *reason)
 {
-    struct link_order order = {.type = ORDER_FINISH, .request = request->number, .reason = "abort"};
-    log_request(LOG_INFO, request->id, "%s; its work stops", why);
+    struct link_order order = {.type = ORDER_FINISH, .request = number, .reason = reason};
     while (!link_order(door->options.link, &order)) { // the core empties its ring every 50 ms
         link_wake_core(door->options.link);
         clock_sleep_ns(MS_NS);
     }
     link_wake_core(door->options.link);
+}
+
+// Every answer of the request that goes on.
+static void finish_all(struct door_rpc *door, const struct door_request *request)
+{
+    for (const struct door_request *one = request->first; one != NULL; one = one->next) {
+        if (!one->ended)
+            order_finish(door, one->number, "abort");
+    }
+}
+
+static void stop_work(struct door_rpc *door, const struct door_request *request, const char *why)
+{
+    log_request(LOG_INFO, request->id, "%s; its work stops", why);
+    finish_all(door, request);
 }
 
 static void reply_to(struct door_rpc *door, struct door_request *request, struct reply *reply)
@@ -98,7 +113,7 @@ static void reply_to(struct door_rpc *door, struct door_request *request, struct
     enum status status = send_reply(door, &request->peer, reply);
     if (status == E_OVERLOADED) {
         stop_work(door, request, "its client does not read its replies");
-        request->is_cut_off = true; // its end is told when there is room
+        request->first->is_cut_off = true; // its end is told when there is room
     } else if (status != OK) {
         stop_work(door, request, "its client went away");
         door_requests_give_back(&door->requests, request);
@@ -110,7 +125,7 @@ static void reply_last(struct door_rpc *door, struct door_request *request, stru
 {
     snprintf(reply->id, sizeof reply->id, "%s", request->id);
     if (send_reply(door, &request->peer, reply) == E_OVERLOADED)
-        request->is_cut_off = true;
+        request->first->is_cut_off = true;
     else // who is gone needs no end
         door_requests_give_back(&door->requests, request);
 }
@@ -127,61 +142,6 @@ static void tell_cut_off(struct door_rpc *door, struct door_request *request)
 
 // ---- requests ----
 
-// What is understood and not served by this build, by name.
-static enum status check_served(const struct generate_request *request, struct error *error)
-{
-    const char *field = request->unsupported;
-    if (field == NULL && request->speculative_tokens > 0)
-        field = "speculative_tokens";
-    if (field == NULL)
-        return OK;
-    return error_set(error, E_UNSUPPORTED, "'%s' is not served by this version; leave it out",
-                     field);
-}
-
-static enum status fill_stops(const struct door_rpc *door, const struct generate_request *request,
-                              struct coord_sampling *sampling, struct error *error)
-{
-    for (int32_t i = 0; i < request->stop_count; i++) {
-        if (request->stop_ids[i] >= door->options.vocab_real)
-            return error_set(error, E_INPUT, "'stop_token_ids'[%d]: %d is outside 0 .. %d", i,
-                             request->stop_ids[i], door->options.vocab_real - 1);
-    }
-    if (door_sampling_stops(sampling, request->stop_ids, request->stop_count, request->ignore_eos,
-                            &door->options.config, door->options.tokenizer) == OK)
-        return OK;
-    return error_set(error, E_LIMIT, "stop_token_ids: more than %d with the model's own",
-                     STEP_STOP_IDS_MAX);
-}
-
-static enum status make_order(struct door_rpc *door, const struct generate_request *request,
-                              struct link_order *order, struct error *error)
-{
-    struct coord_sampling *sampling = &order->sampling;
-    TRY(check_served(request, error));
-    order->type = ORDER_SUBMIT;
-    order->priority = request->priority;
-    order->timeout_ms = request->timeout_ms;
-    *sampling = door->options.sampling_default;
-    sampling->max_tokens = request->max_tokens;
-    if (request->temperature >= 0)
-        sampling->temperature = (float)request->temperature;
-    if (request->top_k >= 0)
-        sampling->top_k = request->top_k;
-    if (request->top_p >= 0)
-        sampling->top_p = (float)request->top_p;
-    if (request->min_p >= 0)
-        sampling->min_p = (float)request->min_p;
-    if (request->repetition_penalty >= 0)
-        sampling->repetition = (float)request->repetition_penalty;
-    sampling->frequency = (float)request->frequency_penalty;
-    sampling->presence = (float)request->presence_penalty;
-    sampling->min_tokens = request->min_tokens;
-    sampling->seed = request->has_seed ? request->seed : door_sampling_seed(&door->seeds);
-    TRY(fill_stops(door, request, sampling, error));
-    return door_text_prompt(door->text, request, &order->prompt, &order->prompt_tokens, error);
-}
-
 static enum status submit(struct door_rpc *door, const struct socket_peer *peer,
                           const struct generate_request *request, struct error *error)
 {
@@ -190,22 +150,38 @@ static enum status submit(struct door_rpc *door, const struct socket_peer *peer,
         return error_set(error, E_INPUT, "id '%s' is taken by an unfinished request of this client",
                          request->id);
     }
-    TRY(make_order(door, request, &order, error));
+    struct door_answer *answer;
+    TRY(door_answer_open(&answer, door->text, request, error));
+    const struct door_order_sources sources = {.config = &door->options.config,
+                                               .tokenizer = door->options.tokenizer,
+                                               .sampling_default = &door->options.sampling_default,
+                                               .vocab_real = door->options.vocab_real,
+                                               .text = door->text,
+                                               .seeds = &door->seeds};
+    enum status status = door_order_make(&order, request, &sources, error);
+    if (status != OK) {
+        door_answer_close(answer);
+        return status;
+    }
     struct door_request *entry = door_requests_take(&door->requests, peer, request->id);
     if (entry != NULL) {
         entry->prompt_tokens = order.prompt_tokens;
         entry->seed = order.sampling.seed;
         snprintf(entry->ignored, sizeof entry->ignored, "%s", request->unknown);
-        if (request->want_text)
-            entry->stream = door_stream_open(door->text, request->skip_special_tokens);
-        order.request = entry->number;
-        if (link_order(door->options.link, &order)) {
+        entry->wants_prompt = request->prompt_logprobs > 0;
+        entry->answer = answer;
+        answer = NULL;
+        if (door_order_give(&order, request, entry, &door->requests, door->options.link,
+                            door->text)) {
             link_wake_core(door->options.link);
             return OK;
         }
+        finish_all(door, entry); // those that the core has; its news of them finds nobody
         door_requests_give_back(&door->requests, entry);
     }
     free(order.prompt);
+    free(order.lists);
+    door_answer_close(answer);
     return error_set(error, E_OVERLOADED, "%d requests are unfinished already, the limit is %d",
                      door->requests.capacity - door->requests.free_count, door->requests.capacity);
 }
@@ -234,13 +210,7 @@ static void on_abort(struct door_rpc *door, const struct socket_peer *peer, cons
         send_error(door, peer, id, &error);
         return;
     }
-    struct link_order order = {.type = ORDER_FINISH, .request = request->number, .reason = "abort"};
-    if (link_order(door->options.link, &order)) {
-        link_wake_core(door->options.link); // its end comes as NEWS_DONE
-        return;
-    }
-    (void)error_set(&error, E_OVERLOADED, "the server is too busy to abort; try again");
-    send_error(door, peer, id, &error);
+    finish_all(door, request); // its end comes as NEWS_DONE
 }
 
 static void on_status(struct door_rpc *door, const struct socket_peer *peer, const char *id)
@@ -356,47 +326,97 @@ static void receive_clients(struct door_rpc *door)
 
 static void tell_accepted(struct door_rpc *door, struct door_request *request)
 {
-    struct reply reply = {
-        .type = REPLY_ACCEPTED, .seed = request->seed, .prompt_tokens = request->prompt_tokens};
+    struct reply reply = {.type = REPLY_ACCEPTED,
+                          .seed = request->first->seed,
+                          .prompt_tokens = request->first->prompt_tokens};
+    if (request->first->accepted)
+        return; // once for all answers
+    request = request->first;
     snprintf(reply.ignored, sizeof reply.ignored, "%s", request->ignored);
     request->accepted = true;
     reply_to(door, request, &reply);
 }
 
+// Of the answer's ids, and of the prompt's next tokens. A prompt's first token has none: it comes
+// as an empty entry before the others.
+static void fill_logprobs(struct reply *reply, struct door_request *request,
+                          const struct link_news *news)
+{
+    static const struct step_logprob nothing = {.id = -1};
+    const struct step_logprob *entries = news->logprobs != NULL ? news->logprobs : &nothing;
+    bool first = request->wants_prompt && !request->prompt_told;
+    reply->prompt_logprobs = first ? entries : entries + 1;
+    reply->prompt_logprobs_count = news->prompt_logprobs_count + first;
+    reply->logprobs = entries + 1 + news->prompt_logprobs_count;
+    reply->logprobs_count = news->logprobs_count > 0 ? reply->ids_count : 0;
+    request->prompt_told = true;
+}
+
 static void tell_tokens(struct door_rpc *door, struct door_request *request,
                         const struct link_news *news)
 {
-    struct reply reply = {
-        .type = REPLY_DELTA, .ids = news->tokens, .ids_count = news->tokens_count, .text = ""};
-    if (request->stream != NULL) {
-        reply.text = door_stream_feed(request->stream, news->tokens, news->tokens_count, false,
-                                      &reply.text_bytes);
+    struct reply reply = {.type = REPLY_DELTA,
+                          .index = request->index,
+                          .ids = news->tokens,
+                          .ids_count = news->tokens_count,
+                          .text = ""};
+    bool stopped = false;
+    if (request->answer != NULL && door_answer_stopped(request->answer))
+        return; // drawn before the core heard of the stop string
+    if (request->answer != NULL) {
+        reply.ids_count = door_answer_feed(request->answer, news->tokens, news->tokens_count,
+                                           &reply.text, &reply.text_bytes);
+        stopped = door_answer_stopped(request->answer);
     }
+    fill_logprobs(&reply, request, news);
+    request->tokens += reply.ids_count;
+    uint64_t number = request->number;
     reply_to(door, request, &reply);
+    if (stopped && door_requests_by_number(&door->requests, number) != NULL)
+        order_finish(door, number, "stop");
+}
+
+// An answer has ended: of several it is told, and the last one ends the request.
+static void tell_end(struct door_rpc *door, struct door_request *request, const char *reason,
+                     const struct usage *usage)
+{
+    struct door_request *first = request->first;
+    struct reply reply = {
+        .type = REPLY_CHOICE, .index = request->index, .finish_reason = reason, .usage = *usage};
+    uint64_t number = first->number;
+    door_requests_end(request, reason, usage);
+    if (first->next != NULL)
+        reply_to(door, request, &reply);
+    if (door_requests_by_number(&door->requests, number) == NULL || first->is_cut_off ||
+        first->left > 0)
+        return;
+    reply = (struct reply){
+        .type = REPLY_FINAL, .finish_reason = first->finish_reason, .usage = first->usage};
+    reply_last(door, first, &reply);
 }
 
 static void tell_done(struct door_rpc *door, struct door_request *request,
                       const struct link_news *news)
 {
     uint64_t number = request->number;
-    if (request->stream != NULL) {
-        struct reply tail = {.type = REPLY_DELTA};
-        tail.text = door_stream_feed(request->stream, NULL, 0, true, &tail.text_bytes);
+    bool stopped = false;
+    if (request->answer != NULL) {
+        struct reply tail = {.type = REPLY_DELTA, .index = request->index};
+        door_answer_finish(request->answer, &tail.text, &tail.text_bytes);
+        stopped = door_answer_stopped(request->answer);
         if (tail.text_bytes > 0)
             reply_to(door, request, &tail);
         request = door_requests_by_number(&door->requests, number);
-        if (request == NULL || request->is_cut_off)
+        if (request == NULL || request->first->is_cut_off)
             return;
     }
-    struct reply reply = {.type = REPLY_FINAL,
-                          .finish_reason = news->reason,
-                          .usage = {.prompt_tokens = news->usage.prompt_tokens,
-                                    .completion_tokens = news->usage.completion_tokens,
-                                    .cached_tokens = news->usage.cached_tokens,
-                                    .target_steps = news->usage.target_steps,
-                                    .drafted = news->usage.drafted,
-                                    .accepted = news->usage.accepted}};
-    reply_last(door, request, &reply);
+    const struct usage usage = {.prompt_tokens = news->usage.prompt_tokens,
+                                .completion_tokens = request->tokens,
+                                .cached_tokens = news->usage.cached_tokens,
+                                .target_steps = news->usage.target_steps,
+                                .drafted = news->usage.drafted,
+                                .accepted = news->usage.accepted};
+    tell_end(door, request, stopped ? "stop" : news->reason, &usage);
 }
 
 static void tell_error(struct door_rpc *door, struct door_request *request,
@@ -407,7 +427,9 @@ static void tell_error(struct door_rpc *door, struct door_request *request,
     log_request(news->status == E_FAILED || news->status == E_SYSTEM ? LOG_WARNING : LOG_DEBUG,
                 request->id, "%s: %s", reply.error, reply.text);
     reply.text_bytes = strlen(reply.text);
-    reply_last(door, request, &reply);
+    request->ended = true;
+    finish_all(door, request); // its other answers
+    reply_last(door, request->first, &reply);
 }
 
 static void tell_status(struct door_rpc *door, const struct overview *overview)
@@ -435,7 +457,7 @@ static void tell_status(struct door_rpc *door, const struct overview *overview)
 static void on_news(struct door_rpc *door, const struct link_news *news)
 {
     struct door_request *request = door_requests_by_number(&door->requests, news->request);
-    if (request != NULL && request->is_cut_off)
+    if (request != NULL && request->first->is_cut_off)
         request = NULL; // the client hears of its end alone
     switch (news->type) {
     case NEWS_READY: door->context = news->context; break;
@@ -452,6 +474,7 @@ static void on_news(struct door_rpc *door, const struct link_news *news)
     case NEWS_TOKENS:
         if (request != NULL)
             tell_tokens(door, request, news);
+        free(news->logprobs);
         break;
     case NEWS_DONE:
         if (request != NULL)
@@ -476,9 +499,11 @@ static void ping(struct door_rpc *door)
     for (int32_t i = 0; i < door->requests.capacity; i++) {
         struct door_request *request = &door->requests.table[i];
         struct reply reply = {.type = REPLY_PING};
-        if (request->used && request->is_cut_off)
+        if (!request->used || request->first != request)
+            continue;
+        if (request->is_cut_off)
             tell_cut_off(door, request);
-        else if (request->used)
+        else
             reply_to(door, request, &reply);
     }
 }

@@ -17,6 +17,9 @@ struct door_seeds {
 // The next one; without --seed, and where the system has randomness, random.
 uint64_t door_sampling_seed(struct door_seeds *seeds);
 
+// The seed of choice `index` of a request's n answers: a hash of both; the first keeps the seed.
+uint64_t door_sampling_choice_seed(uint64_t seed, int32_t index);
+
 // Sets the ids that end an answer: stop_ids[stop_count] and, unless ignore_eos, those of config and
 // tokenizer (NULL: none). E_LIMIT: more than STEP_STOP_IDS_MAX.
 enum status door_sampling_stops(struct coord_sampling *sampling, const int32_t *stop_ids,

@@ -154,6 +154,18 @@ enum status door_text_chat(struct door_text *text, const json_t *messages,
     return encode_chat(text, messages, options, ids_out, ids_count, error);
 }
 
+enum status door_text_piece(struct door_text *text, const struct request_text *piece,
+                            const char *field, struct token_ids *ids, struct error *error)
+{
+    TRY(need_tokenizer(text, field, error));
+    return tokenizer_encode(text->tokenizer, text->scratch, ids, piece->bytes, piece->count, error);
+}
+
+int32_t door_text_vocab(const struct door_text *text)
+{
+    return text->vocab_real;
+}
+
 // ---- tokenize ----
 
 // The request without what belongs to the wire is a line of `deltamesh tokenize`.

@@ -30,6 +30,15 @@ enum status door_text_chat(struct door_text *text, const json_t *messages,
                            const struct chat_format_options *options, int32_t **ids_out,
                            int32_t *ids_count, struct error *error) MUST_CHECK;
 
+// Appends the ids of a piece of text to the caller's ids. E_UNSUPPORTED without a tokenizer, naming
+// `field`; E_LIMIT: they do not fit.
+enum status door_text_piece(struct door_text *text, const struct request_text *piece,
+                            const char *field, struct token_ids *ids,
+                            struct error *error) MUST_CHECK;
+
+// How many real ids the model has.
+int32_t door_text_vocab(const struct door_text *text);
+
 // Answers a tokenize request with a line of JSON, malloc'ed.
 enum status door_text_tokenize(struct door_text *text, const struct tokenize_request *request,
                                char **json_out, struct error *error) MUST_CHECK;

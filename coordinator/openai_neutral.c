@@ -11,17 +11,13 @@
 static const struct {
     const char *name, *silent;
 } table[] = {
-    {"n", "1"},
     {"best_of", "1"},
     {"length_penalty", "1"},
     {"logprobs", "false"},
     {"top_logprobs", "0"},
     {"prompt_logprobs", ""},
-    {"echo", "false"},
+    {"echo", "false"}, // of a chat
     {"suffix", ""},
-    {"logit_bias", "{}"},
-    {"allowed_token_ids", "[]"},
-    {"bad_words", "[]"},
     {"use_beam_search", "false"},
     {"truncate_prompt_tokens", ""},
     {"spaces_between_special_tokens", "true"},

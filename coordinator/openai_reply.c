@@ -57,7 +57,9 @@ static enum status put_tail(struct text_buffer *out, const struct openai_piece *
         }
         TRY(put(out, "]"));
     }
-    TRY(put(out, ",\"logprobs\":null,\"finish_reason\":"));
+    TRY(put(out, ",\"logprobs\":"));
+    TRY(piece->logprobs != NULL ? openai_logprobs_write(out, piece->logprobs) : put(out, "null"));
+    TRY(put(out, ",\"finish_reason\":"));
     if (piece->finish_reason == NULL)
         return put(out, "null}");
     TRY(put_string(out, piece->finish_reason));

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coordinator/openai_logprobs.h"
 #include "coordinator/openai_request.h"
 #include "coordinator/text/text_buffer.h"
 
@@ -33,9 +34,10 @@ struct openai_piece {
     struct openai_text calls; // JSON objects of openai_tools.h, commas between; of a chat
     const int32_t *ids;       // [ids_count]; NULL = not told
     int32_t ids_count;
-    const char *finish_reason;        // NULL = goes on
-    const struct stop_string *stop;   // the stop string that ended it, or NULL
-    const struct openai_usage *usage; // of a chunk: so far; NULL = not told
+    const struct openai_logprobs *logprobs; // NULL = not told
+    const char *finish_reason;              // NULL = goes on
+    const struct stop_string *stop;         // the stop string that ended it, or NULL
+    const struct openai_usage *usage;       // of a chunk: so far; NULL = not told
 };
 
 // data: {...} with the role of a chat's choice, which comes before its first piece.

@@ -4,6 +4,7 @@
 #include "coordinator/openai_request.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "coordinator/openai_json.h"
@@ -90,8 +91,44 @@ static enum status set_max_tokens(struct openai_request *request, const json_t *
                                   const char *name, struct openai_error *error)
 {
     int64_t count = 0;
-    TRY(openai_json_integer(&count, value, name, (int64_t[]){1, INT32_MAX}, error));
+    int64_t least = request->kind == OPENAI_COMPLETION ? 0 : 1;
+    TRY(openai_json_integer(&count, value, name, (int64_t[]){least, INT32_MAX}, error));
     request->max_tokens = (int32_t)count;
+    return OK;
+}
+
+static enum status set_n(struct openai_request *request, const json_t *value, const char *name,
+                         struct openai_error *error)
+{
+    int64_t count = 0;
+    TRY(openai_json_integer(&count, value, name, (int64_t[]){1, OPENAI_N_MAX}, error));
+    request->n = (int32_t)count;
+    return OK;
+}
+
+// Of a chat true or false, of a completion the number of alternatives.
+static enum status set_logprobs(struct openai_request *request, const json_t *value,
+                                const char *name, struct openai_error *error)
+{
+    int64_t top = 0;
+    if (json_is_false(value))
+        return OK;
+    if (request->kind == OPENAI_CHAT) {
+        bool wanted = false;
+        TRY(openai_json_bool(&wanted, value, name, error));
+    } else {
+        TRY(openai_json_integer(&top, value, name, (int64_t[]){0, STEP_LOGPROBS_TOP_MAX}, error));
+    }
+    request->logprobs = 1 + (int32_t)top;
+    return OK;
+}
+
+static enum status set_top_logprobs(struct openai_request *request, const json_t *value,
+                                    const char *name, struct openai_error *error)
+{
+    int64_t top = 0;
+    TRY(openai_json_integer(&top, value, name, (int64_t[]){0, STEP_LOGPROBS_TOP_MAX}, error));
+    request->top_logprobs = (int32_t)top;
     return OK;
 }
 
@@ -228,6 +265,75 @@ static enum status set_stop_ids(struct openai_request *request, const json_t *va
     return OK;
 }
 
+static enum status too_many(struct openai_error *error, const char *name, size_t count, int limit)
+{
+    return openai_error_of(error, name,
+                           error_set(&error->error, E_LIMIT,
+                                     "%s has %zu entries, accepted is up to %d", name, count,
+                                     limit));
+}
+
+// {"id": bias}: ids in decimal.
+static enum status set_bias(struct openai_request *request, const json_t *value, const char *name,
+                            struct openai_error *error)
+{
+    const char *key;
+    const json_t *item;
+    if (!json_is_object(value))
+        return bad_field(error, name, "an object from token ids to numbers");
+    if (json_object_size(value) > STEP_BIASES_MAX)
+        return too_many(error, name, json_object_size(value), STEP_BIASES_MAX);
+    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    {
+        char *end;
+        double bias = 0;
+        long id = strtol(key, &end, 10);
+        if (key[0] < '0' || key[0] > '9' || *end != '\0' || id > INT32_MAX)
+            return bad_field(error, name, "an object whose names are token ids");
+        TRY(openai_json_number(&bias, item, name, (double[]){-REQUEST_BIAS_MAX, REQUEST_BIAS_MAX},
+                               error));
+        request->bias_ids[request->bias_count] = (int32_t)id;
+        request->biases[request->bias_count++] = (float)bias;
+    }
+    return OK;
+}
+
+static enum status set_allowed(struct openai_request *request, const json_t *value,
+                               const char *name, struct openai_error *error)
+{
+    size_t count = json_array_size(value);
+    if (!json_is_array(value))
+        return bad_field(error, name, "an array of token ids");
+    if (count > STEP_ALLOWED_MAX)
+        return too_many(error, name, count, STEP_ALLOWED_MAX);
+    for (size_t i = 0; i < count; i++) {
+        int64_t id = 0;
+        TRY(openai_json_integer(&id, json_array_get(value, i), name, (int64_t[]){0, INT32_MAX},
+                                error));
+        request->allowed_ids[request->allowed_count++] = (int32_t)id;
+    }
+    return OK;
+}
+
+static enum status set_words(struct openai_request *request, const json_t *value, const char *name,
+                             struct openai_error *error)
+{
+    size_t count = json_array_size(value);
+    if (!json_is_array(value))
+        return bad_field(error, name, "an array of strings");
+    if (count > REQUEST_WORDS_MAX)
+        return too_many(error, name, count, REQUEST_WORDS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(value, i);
+        struct request_text text = {.bytes = json_string_value(item),
+                                    .count = json_string_length(item)};
+        if (text.count == 0 || text.count > REQUEST_WORD_BYTES_MAX)
+            return bad_field(error, name, "an array of strings of 1 to 256 bytes");
+        request->words[request->words_count++] = (struct request_word){.text = text};
+    }
+    return OK;
+}
+
 static void ignore(struct openai_request *request, const char *prefix, const char *name);
 
 static enum status set_template(struct openai_request *request, const json_t *value,
@@ -283,6 +389,7 @@ static enum status set_parallel(struct openai_request *request, const json_t *va
         return openai_json_bool(&request->field, value, name, error);                              \
     }
 SET_FLAG(stream)
+SET_FLAG(echo)
 SET_FLAG(ignore_eos)
 SET_FLAG(skip_special_tokens)
 SET_FLAG(include_stop)
@@ -304,6 +411,13 @@ static const struct {
     {"stream_options", BOTH, set_stream_options},
     {"max_tokens", BOTH, set_max_tokens},
     {"max_completion_tokens", OPENAI_CHAT, set_max_tokens},
+    {"n", BOTH, set_n},
+    {"logit_bias", BOTH, set_bias},
+    {"allowed_token_ids", BOTH, set_allowed},
+    {"bad_words", BOTH, set_words},
+    {"logprobs", BOTH, set_logprobs},
+    {"top_logprobs", OPENAI_CHAT, set_top_logprobs},
+    {"echo", OPENAI_COMPLETION, set_echo},
     {"temperature", BOTH, set_temperature},
     {"top_p", BOTH, set_top_p},
     {"top_k", BOTH, set_top_k},
@@ -370,6 +484,29 @@ static enum status set_one(struct openai_request *request, const char *name, con
                                      "%s is not served by this version; leave it out", name));
 }
 
+// What several fields say together.
+static enum status check_whole(struct openai_request *request, struct openai_error *error)
+{
+    if (request->top_logprobs > 0 && request->logprobs == 0)
+        return bad_field(error, "top_logprobs", "0 unless logprobs is true");
+    if (request->kind == OPENAI_CHAT && request->logprobs > 0)
+        request->logprobs = 1 + request->top_logprobs;
+    request->scores_only = request->max_tokens == 0;
+    if (request->scores_only && !request->echo)
+        return openai_error_of(error, "max_tokens",
+                               error_set(&error->error, E_INPUT,
+                                         "max_tokens is 0, accepted is 1 to %d, and 0 with echo",
+                                         INT32_MAX));
+    if (request->scores_only)
+        request->max_tokens = 1;
+    if (request->n * request->prompts_count <= OPENAI_CHOICES_MAX)
+        return OK;
+    return openai_error_of(error, "n",
+                           error_set(&error->error, E_LIMIT,
+                                     "n is %d for %d prompts, accepted are up to %d answers",
+                                     request->n, request->prompts_count, OPENAI_CHOICES_MAX));
+}
+
 static enum status set_all(struct openai_request *request, struct openai_error *error)
 {
     const char *name;
@@ -383,6 +520,7 @@ static enum status set_all(struct openai_request *request, struct openai_error *
                          "a string, token ids, or an array of either; it is absent");
     if (request->kind == OPENAI_CHAT && request->messages == NULL)
         return bad_field(error, "messages", "an array of messages; it is absent");
+    TRY(check_whole(request, error));
     if (request->no_tools)
         request->tools.tools = NULL; // not in the prompt, so that none is called
     if (request->tools.tools == NULL || request->split_thought)
@@ -398,6 +536,7 @@ enum status openai_request_parse(struct openai_request *out, enum openai_kind ki
 {
     struct openai_request request = {
         .kind = kind,
+        .n = 1,
         .temperature = -1,
         .top_p = -1,
         .min_p = -1,

@@ -16,6 +16,8 @@
 enum {
     OPENAI_PROMPTS_MAX = 256, // of one /v1/completions
     OPENAI_COMPLETION_TOKENS_DEFAULT = 16,
+    OPENAI_N_MAX = 128,        // answers to one prompt
+    OPENAI_CHOICES_MAX = 1024, // of one request
 };
 
 enum openai_kind { OPENAI_COMPLETION = 1, OPENAI_CHAT = 2 };
@@ -46,6 +48,16 @@ struct openai_request {
     int32_t stop_ids[REQUEST_STOP_IDS_MAX];
     int32_t stop_ids_count;
     bool ignore_eos, skip_special_tokens, include_stop, return_token_ids;
+    int32_t bias_count, allowed_count, words_count; // logit_bias, allowed_token_ids, bad_words
+    int32_t bias_ids[STEP_BIASES_MAX];
+    float biases[STEP_BIASES_MAX];
+    int32_t allowed_ids[STEP_ALLOWED_MAX];
+    struct request_word words[REQUEST_WORDS_MAX];
+    int32_t n;        // answers to each prompt
+    int32_t logprobs; // 0 = none, else 1 + alternatives; top_logprobs as a chat gave them
+    int32_t top_logprobs;
+    bool echo;        // completions: the prompt opens the text
+    bool scores_only; // max_tokens was 0, with echo: nothing of what is drawn is told
     bool enable_thinking, preserve_thinking, split_thought;
     struct openai_tools_wish tools;          // of a chat
     bool no_tools;                           // tool_choice: "none"

@@ -37,6 +37,7 @@ COVERED_BY = {
     "coordinator/shell.c": "tests/e2e/serve_test.py",
     "coordinator/door_http.c": "tests/e2e/http_test.py",
     "coordinator/door_http_generate.c": "tests/e2e/http_test.py",
+    "coordinator/door_http_submit.c": "tests/e2e/http_test.py",
     "coordinator/door_http_routes.c": "tests/e2e/http_test.py",
     "worker/main.c": "tests/e2e/serve_test.py",
     "worker/loop.c": "tests/e2e/serve_test.py",

@@ -27,13 +27,37 @@ static bool grow(void **items, size_t *room, size_t count, size_t more, size_t i
 
 void generate_answers_release(struct answer *answer)
 {
+    for (int32_t i = 0; i < answer->choices_count; i++) {
+        free(answer->choices[i].text);
+        free(answer->choices[i].ids);
+        json_decref(answer->choices[i].logprobs);
+        json_decref(answer->choices[i].prompt_logprobs);
+    }
+    free(answer->choices);
     free(answer->frame);
-    free(answer->text);
-    free(answer->ids);
     *answer = (struct answer){0};
 }
 
-static enum status append(struct answer *answer, const struct reply *reply, struct error *error)
+// The answer `index` of a request; NULL when out of memory or when no server has so many.
+static struct answer_choice *choice_of(struct answer *answer, int32_t index)
+{
+    if (index >= REQUEST_N_MAX)
+        return NULL;
+    if (index >= answer->choices_count) {
+        size_t bytes = (size_t)(index + 1) * sizeof *answer->choices;
+        struct answer_choice *grown = realloc(answer->choices, bytes);
+        if (grown == NULL)
+            return NULL;
+        size_t used = (size_t)answer->choices_count * sizeof *grown;
+        memset((char *)grown + used, 0, bytes - used);
+        answer->choices = grown;
+        answer->choices_count = index + 1;
+    }
+    return &answer->choices[index];
+}
+
+static enum status append(struct answer_choice *answer, const struct reply *reply,
+                          struct error *error)
 {
     void *text = answer->text, *ids = answer->ids;
     size_t ids_room = (size_t)answer->ids_room;
@@ -54,6 +78,33 @@ static enum status append(struct answer *answer, const struct reply *reply, stru
                (size_t)reply->ids_count * sizeof *answer->ids);
     answer->ids_count += reply->ids_count;
     return OK;
+}
+
+// {"id", "logprob", "top": [[id, logprob] ...]}
+static json_t *logprob_object(const struct step_logprob *entry)
+{
+    if (entry->id < 0)
+        return json_null();
+    json_t *object = json_object(), *top = json_array();
+    json_object_set_new(object, "id", json_integer(entry->id));
+    json_object_set_new(object, "logprob", json_real((double)entry->logprob));
+    json_object_set_new(object, "top", top);
+    for (int32_t i = 0; i < entry->top_count; i++) {
+        json_t *pair = json_array();
+        json_array_append_new(pair, json_integer(entry->top_ids[i]));
+        json_array_append_new(pair, json_real((double)entry->top_logprobs[i]));
+        json_array_append_new(top, pair);
+    }
+    return object;
+}
+
+static void append_logprobs(json_t **array, const uint8_t *value, size_t bytes)
+{
+    struct step_logprob entry;
+    if (value != NULL && *array == NULL)
+        *array = json_array();
+    while (value != NULL && reply_next_logprob(&entry, &value, &bytes))
+        json_array_append_new(*array, logprob_object(&entry));
 }
 
 static enum status note_first(struct generate_answers *answers, struct answer *answer,
@@ -82,7 +133,13 @@ static enum status take_delta(struct generate_answers *answers, struct answer *a
         fwrite(reply->text, 1, reply->text_bytes, stdout);
         fflush(stdout);
     }
-    return append(answer, reply, error);
+    struct answer_choice *choice = choice_of(answer, reply->index);
+    if (choice == NULL)
+        return error_set(error, E_SYSTEM, "no memory for answer %d", (int)reply->index);
+    append_logprobs(&choice->logprobs, reply->logprobs_value, reply->logprobs_bytes);
+    append_logprobs(&choice->prompt_logprobs, reply->prompt_logprobs_value,
+                    reply->prompt_logprobs_bytes);
+    return append(choice, reply, error);
 }
 
 static json_t *usage_object(const struct usage *usage)
@@ -105,46 +162,68 @@ static void print_object(json_t *object)
     json_decref(object);
 }
 
-static void print_json(const struct answer *answer, const struct reply *reply)
+// Of one of several answers the object also tells which.
+static void print_json(const struct answer *answer, const struct answer_choice *choice,
+                       const struct reply *reply)
 {
     json_t *object = json_object(), *ids = json_array();
     json_object_set_new(object, "index", json_integer(answer->index));
+    if (answer->has_choices)
+        json_object_set_new(object, "choice", json_integer(reply->index));
     json_object_set_new(object, "ids", ids);
-    for (int32_t i = 0; i < answer->ids_count; i++)
-        json_array_append_new(ids, json_integer(answer->ids[i]));
+    for (int32_t i = 0; i < choice->ids_count; i++)
+        json_array_append_new(ids, json_integer(choice->ids[i]));
     json_object_set_new(object, "text",
-                        json_stringn(answer->text != NULL ? answer->text : "", answer->text_bytes));
+                        json_stringn(choice->text != NULL ? choice->text : "", choice->text_bytes));
     json_object_set_new(object, "finish_reason", json_string(reply->finish_reason));
+    if (choice->logprobs != NULL)
+        json_object_set(object, "logprobs", choice->logprobs);
+    if (choice->prompt_logprobs != NULL)
+        json_object_set(object, "prompt_logprobs", choice->prompt_logprobs);
     json_object_set_new(object, "usage", usage_object(&reply->usage));
     print_object(object);
 }
 
 static void print_text(const struct generate_answers *answers, const struct answer *answer,
-                       const struct reply *reply)
+                       const struct answer_choice *choice, const struct reply *reply)
 {
-    if (!answers->single)
+    if (!answers->single && answer->has_choices)
+        printf("# %" PRId64 " answer %d %s, %d tokens\n", answer->index, (int)reply->index,
+               reply->finish_reason, (int)choice->ids_count);
+    else if (!answers->single)
         printf("# %" PRId64 " %s, %d tokens\n", answer->index, reply->finish_reason,
-               (int)answer->ids_count);
-    if (answer->text_bytes > 0 && !answers->single)
-        fwrite(answer->text, 1, answer->text_bytes, stdout);
-    for (int32_t i = 0; answers->want_ids && answer->text_bytes == 0 && i < answer->ids_count; i++)
-        printf("%s%d", i > 0 ? "," : "", (int)answer->ids[i]);
+               (int)choice->ids_count);
+    if (choice->text_bytes > 0 && !answers->single)
+        fwrite(choice->text, 1, choice->text_bytes, stdout);
+    for (int32_t i = 0; answers->want_ids && choice->text_bytes == 0 && i < choice->ids_count; i++)
+        printf("%s%d", i > 0 ? "," : "", (int)choice->ids[i]);
     putchar('\n');
     fflush(stdout);
 }
 
-static void take_final(struct generate_answers *answers, const struct answer *answer,
-                       const struct reply *reply)
+// One answer has ended: of several each is printed, and at the request's end nothing.
+static enum status print_choice(const struct generate_answers *answers, struct answer *answer,
+                                const struct reply *reply, struct error *error)
+{
+    const struct answer_choice *choice = choice_of(answer, reply->index);
+    if (choice == NULL)
+        return error_set(error, E_SYSTEM, "no memory for answer %d", (int)reply->index);
+    if (answers->json)
+        print_json(answer, choice, reply);
+    else
+        print_text(answers, answer, choice, reply);
+    return OK;
+}
+
+static enum status take_final(struct generate_answers *answers, struct answer *answer,
+                              const struct reply *reply, struct error *error)
 {
     answers->ended++;
     answers->prompt_tokens += reply->usage.prompt_tokens;
     answers->target_steps += reply->usage.target_steps;
     answers->drafted += reply->usage.drafted;
     answers->accepted += reply->usage.accepted;
-    if (answers->json)
-        print_json(answer, reply);
-    else
-        print_text(answers, answer, reply);
+    return answer->has_choices ? OK : print_choice(answers, answer, reply, error);
 }
 
 enum status generate_answers_take(struct generate_answers *answers, struct answer *answer,
@@ -161,9 +240,13 @@ enum status generate_answers_take(struct generate_answers *answers, struct answe
                     answer->index, reply->ignored);
         return OK;
     case REPLY_DELTA: return take_delta(answers, answer, reply, error);
-    case REPLY_FINAL: take_final(answers, answer, reply); return OK;
+    case REPLY_CHOICE:
+        answer->has_choices = true;
+        return print_choice(answers, answer, reply, error);
+    case REPLY_FINAL: return take_final(answers, answer, reply, error);
     case REPLY_ERROR:
-        if (answers->single && !answers->json && answer->text_bytes > 0)
+        if (answers->single && !answers->json && answer->choices_count > 0 &&
+            answer->choices[0].text_bytes > 0)
             putchar('\n'); // after a text that broke off
         snprintf(text, sizeof text, "%.*s", (int)reply->text_bytes, reply->text);
         generate_answers_fail(answers, answer->index, status_from_name(reply->error), text);

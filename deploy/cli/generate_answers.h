@@ -6,19 +6,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "parallel/base/status.h"
 #include "parallel/wire/requests.h"
 
-// One request in flight and what has come for it.
-struct answer {
-    bool is_used, is_accepted;
-    int64_t index;
-    uint8_t *frame; // the request, kept until the server has accepted it
-    size_t frame_bytes;
+// What has come of one of a request's answers.
+struct answer_choice {
     char *text;
     size_t text_bytes, text_room;
     int32_t *ids;
     int32_t ids_count, ids_room;
+    json_t *logprobs, *prompt_logprobs; // arrays; NULL: none came
+};
+
+// One request in flight and what has come for it.
+struct answer {
+    bool is_used, is_accepted, has_choices; // has_choices: its answers are told one by one
+    int64_t index;
+    uint8_t *frame; // the request, kept until the server has accepted it
+    size_t frame_bytes;
+    struct answer_choice *choices; // [choices_count], one unless the request has `n`
+    int32_t choices_count;
     uint64_t sent_ns, first_ns; // first_ns 0 until the first tokens came
 };
 

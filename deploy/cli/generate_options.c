@@ -12,7 +12,7 @@
 
 static struct generate_options parsed;
 static struct {
-    int32_t max_tokens, top_k;
+    int32_t max_tokens, top_k, logprobs, prompt_logprobs;
     double temperature, top_p, min_p;
     uint64_t seed;
     bool ignore_eos;
@@ -52,6 +52,10 @@ static struct option table[] = {
     {"--seed", NULL, OPTION_SEED, &sampling.seed, 0, 0, "S", "of the draws", NULL},
     {"--ignore-eos", NULL, OPTION_FLAG, &sampling.ignore_eos, 0, 0, NULL,
      "go on after the end of the text", NULL},
+    {"--logprobs", NULL, OPTION_INT, &sampling.logprobs, 0, STEP_LOGPROBS_TOP_MAX, "K",
+     "with --json: log-probabilities of what was drawn and of the K likeliest", NULL},
+    {"--prompt-logprobs", NULL, OPTION_INT, &sampling.prompt_logprobs, 0, STEP_LOGPROBS_TOP_MAX,
+     "K", "with --json: the same of the prompt", NULL},
     // Neither.
     {"--json", NULL, OPTION_FLAG, &parsed.json, 0, 0, NULL, "one JSON object per answer", NULL},
     {"--curve-dir", NULL, OPTION_TEXT, &parsed.curve_dir, 0, 0, "DIR",
@@ -59,8 +63,6 @@ static struct option table[] = {
     {"--insecure", NULL, OPTION_FLAG, &parsed.insecure, 0, 0, NULL,
      "allow a server that is not on the loopback", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
-    REFUSED("--logprobs", NULL),
-    REFUSED("--prompt-logprobs", NULL),
     REFUSED("--speculative-tokens", NULL),
 };
 #undef REFUSED
@@ -68,12 +70,13 @@ static struct option table[] = {
 enum {
     TABLE_COUNT = sizeof table / sizeof table[0],
     SAMPLING_FIRST = 8, // rows of the table above
-    SAMPLING_COUNT = 7,
+    SAMPLING_COUNT = 9,
 };
 
 // The wire's name of an option's field: "--max-tokens" is "max_tokens".
 static const char *const wire_keys[SAMPLING_COUNT] = {
-    "max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "ignore_eos",
+    "max_tokens", "temperature", "top_k",    "top_p",           "min_p",
+    "seed",       "ignore_eos",  "logprobs", "prompt_logprobs",
 };
 
 static void fill_defaults(void)

@@ -9,9 +9,9 @@
 #include "parallel/wire/socket.h"
 
 enum {
-    QUEUE_FRAMES_MAX = 10000, // small ones: deltas one way, requests the other
-    POLL_MS = 20,             // between looks at what the monitor and the queue tell
-    FRAME_SLACK_BYTES = 4096, // of a generate request beside its prompt
+    QUEUE_FRAMES_MAX = 10000,  // small ones: deltas one way, requests the other
+    POLL_MS = 20,              // between looks at what the monitor and the queue tell
+    FRAME_SLACK_BYTES = 65536, // of a generate request beside its prompt: stop strings and lists
 };
 
 struct client {
@@ -139,7 +139,7 @@ enum status client_generate(struct client *client, const struct generate_request
         return error_set(error, E_SYSTEM, "no memory for a request of %zu bytes", room);
     size_t bytes;
     enum status status = generate_request_encode(frame, room, &bytes, request);
-    ASSERT(status == OK); // the slack holds all fields of fixed size
+    ASSERT(status == OK); // the slack holds every other field, all of them bounded
     status = client_send(client, frame, bytes, error);
     free(frame);
     return status;
@@ -176,7 +176,7 @@ enum status client_abort(struct client *client, const char *id, struct error *er
 static void note_reply(struct client *client)
 {
     enum reply_type type = client->reply.type;
-    if (type == REPLY_ACCEPTED || type == REPLY_DELTA || type == REPLY_PING)
+    if (type == REPLY_ACCEPTED || type == REPLY_DELTA || type == REPLY_CHOICE || type == REPLY_PING)
         return;
     int32_t index = find_unfinished(client, client->reply.id);
     if (index < 0)

@@ -97,24 +97,35 @@ class Client:
                 return
 
     def stream(self, **fields):
-        """Submits and gives the deltas: {"ids": [..], "text": ".."}."""
+        """Submits and gives the deltas: {"ids": [..], "text": ".."}, "logprobs" if asked for."""
         for reply in self.replies(self.submit(**fields)):
             if reply["t"] == "delta":
                 yield reply
 
     def generate(self, **fields):
-        """Submits and gives the whole answer: ids, text, finish_reason, usage, seed, ignored."""
+        """Submits and gives the whole answer: ids, text, finish_reason, usage, seed, ignored; and
+        logprobs, prompt_logprobs if asked for. With n= "choices" has all of them, and the answer
+        itself is the first with the usage of all."""
         return self.result(self.submit(**fields))
 
     def result(self, request):
         """The whole answer to a submitted request."""
-        answer = {"ids": [], "text": ""}
+        choices, whole = {}, {}
         for reply in self.replies(request):
+            choice = choices.setdefault(reply.get("index", 0), {"ids": [], "text": ""})
             if reply["t"] == "delta":
-                answer["ids"] += reply["ids"]
-                answer["text"] += reply["text"]
+                choice["ids"] += reply["ids"]
+                choice["text"] += reply["text"]
+                for key in ("logprobs", "prompt_logprobs"):
+                    if key in reply:
+                        choice.setdefault(key, []).extend(reply[key])
+            elif reply["t"] == "choice":
+                choice.update(reply)
             else:
-                answer.update(reply)
+                whole.update(reply)
+        answer = {**choices[0], **whole}
+        if len(choices) > 1:
+            answer["choices"] = [choices[index] for index in sorted(choices)]
         return answer
 
     def abort(self, request):

@@ -373,6 +373,24 @@ int32_t reader_array(struct reader *reader, int32_t count_max)
     return (int32_t)head.number;
 }
 
+int32_t reader_pairs(struct reader *reader, int32_t count_max)
+{
+    struct head head;
+    if (!take_head(reader, &head, READER_MAP))
+        return 0;
+    if (2 * head.number > (size_t)(reader->end - reader->at)) {
+        reader_fail(reader, E_MALFORMED, "claims %" PRIu64 " pairs, %zu bytes are left",
+                    head.number, (size_t)(reader->end - reader->at));
+        return 0;
+    }
+    if (head.number > (uint64_t)count_max) {
+        reader_fail(reader, reader->status_value == E_MALFORMED ? E_MALFORMED : E_LIMIT,
+                    "%" PRIu64 " pairs, the limit is %" PRId32, head.number, count_max);
+        return 0;
+    }
+    return (int32_t)head.number;
+}
+
 void reader_tuple(struct reader *reader, int32_t count)
 {
     int32_t found = reader_array(reader, INT32_MAX);

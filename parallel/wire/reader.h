@@ -85,6 +85,10 @@ int32_t reader_int32s(struct reader *reader, int32_t *out, int32_t count_max, in
 int32_t reader_array(struct reader *reader, int32_t count_max);
 void reader_tuple(struct reader *reader, int32_t count);
 
+// Reads the head of a map of at most count_max pairs with keys of any kind (of known ones:
+// reader_map_open) and returns how many keys with values follow.
+int32_t reader_pairs(struct reader *reader, int32_t count_max);
+
 // Reads over one whole value and returns its bytes, borrowed: msgpack within READER_DEPTH_MAX, not
 // otherwise looked at.
 const uint8_t *reader_value(struct reader *reader, size_t *bytes);

@@ -36,6 +36,14 @@ enum generate_key {
     KEY_SEED,
     KEY_IGNORE_EOS,
     KEY_STOP_IDS,
+    KEY_STOP,
+    KEY_INCLUDE_STOP,
+    KEY_BIAS,
+    KEY_ALLOWED,
+    KEY_WORDS,
+    KEY_N,
+    KEY_LOGPROBS,
+    KEY_PROMPT_LOGPROBS,
     KEY_SPECULATIVE,
     KEY_THINKING,
     KEY_SKIP_SPECIAL,
@@ -65,6 +73,14 @@ static const char *const generate_keys[] = {
     "seed",
     "ignore_eos",
     "stop_token_ids",
+    "stop",
+    "include_stop_str_in_output",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "n",
+    "logprobs",
+    "prompt_logprobs",
     "speculative_tokens",
     "enable_thinking",
     "skip_special_tokens",
@@ -72,20 +88,13 @@ static const char *const generate_keys[] = {
     "priority",
     "timeout_ms",
     // Neutral at 1:
-    "n",
     "best_of",
     "length_penalty",
     // Neutral at 0:
     "top_logprobs",
     // Neutral when nil, false or empty:
-    "stop",
-    "logprobs",
-    "prompt_logprobs",
     "logprob_token_ids",
-    "logit_bias",
     "logits_processors",
-    "allowed_token_ids",
-    "bad_words",
     "structured_outputs",
     "response_format",
     "guided_json",
@@ -100,7 +109,6 @@ static const char *const generate_keys[] = {
     "echo",
     "suffix",
     "use_beam_search",
-    "include_stop_str_in_output",
     "prompt_embeds",
     "multi_modal_data",
     "lora_request",
@@ -109,7 +117,7 @@ static const char *const generate_keys[] = {
 
 enum {
     GENERATE_KEYS = sizeof generate_keys / sizeof generate_keys[0],
-    NEUTRAL_ONE_COUNT = 3,
+    NEUTRAL_ONE_COUNT = 2,
     NEUTRAL_ZERO_COUNT = 1,
 };
 
@@ -174,6 +182,7 @@ void generate_request_init(struct generate_request *request)
                                          .top_p = -1,
                                          .min_p = -1,
                                          .repetition_penalty = -1,
+                                         .n = 1,
                                          .speculative_tokens = -1,
                                          .enable_thinking = true,
                                          .skip_special_tokens = true,
@@ -244,6 +253,99 @@ static void read_stop_ids(struct reader *reader, struct generate_request *out)
         reader->index = i;
         out->stop_ids[i] = reader_int32(reader, 0, INT32_MAX);
     }
+}
+
+static void read_stop(struct reader *reader, struct generate_request *out)
+{
+    struct request_text *stop = &out->stops[out->stops_count];
+    stop->bytes = reader_str(reader, &stop->count, REQUEST_STOP_BYTES_MAX);
+    if (stop->count == 0)
+        reader_fail(reader, E_INPUT, "an empty string");
+    out->stops_count += reader->status == OK;
+}
+
+// One string, or an array of them; an empty array is none.
+static void read_stops(struct reader *reader, struct generate_request *out)
+{
+    if (reader_peek(reader) == READER_STR) {
+        read_stop(reader, out);
+        return;
+    }
+    int32_t count = reader_array(reader, REQUEST_STOPS_MAX);
+    for (int32_t i = 0; i < count && reader->status == OK; i++) {
+        reader->index = i;
+        read_stop(reader, out);
+    }
+}
+
+// A key of logit_bias: an id, or its decimal digits as JSON has them.
+static int32_t read_bias_id(struct reader *reader)
+{
+    size_t bytes;
+    int64_t id = 0;
+    if (reader_peek(reader) != READER_STR)
+        return reader_int32(reader, 0, INT32_MAX);
+    const char *digits = reader_str(reader, &bytes, 16);
+    for (size_t i = 0; i < bytes && id <= INT32_MAX; i++)
+        id = digits[i] >= '0' && digits[i] <= '9' ? 10 * id + (digits[i] - '0') : INT64_MAX / 16;
+    if (reader->status == OK && (bytes == 0 || id > INT32_MAX))
+        reader_fail(reader, E_INPUT, "'%.*s' is no token id", (int)bytes, digits);
+    return (int32_t)(id <= INT32_MAX ? id : 0);
+}
+
+static void read_biases(struct reader *reader, struct generate_request *out)
+{
+    out->bias_count = reader_pairs(reader, STEP_BIASES_MAX);
+    for (int32_t i = 0; i < out->bias_count && reader->status == OK; i++) {
+        reader->index = i;
+        out->bias_ids[i] = read_bias_id(reader);
+        out->biases[i] = (float)reader_real(reader, -REQUEST_BIAS_MAX, REQUEST_BIAS_MAX);
+    }
+}
+
+static void read_allowed(struct reader *reader, struct generate_request *out)
+{
+    out->allowed_count = reader_array(reader, STEP_ALLOWED_MAX);
+    for (int32_t i = 0; i < out->allowed_count && reader->status == OK; i++) {
+        reader->index = i;
+        out->allowed_ids[i] = reader_int32(reader, 0, INT32_MAX);
+    }
+}
+
+static void read_word(struct reader *reader, struct request_word *word)
+{
+    *word = (struct request_word){.ids_count = 0};
+    if (reader_peek(reader) == READER_ARRAY) {
+        word->ids_count = reader_array(reader, STEP_WORD_TOKENS_MAX);
+        for (int32_t i = 0; i < word->ids_count && reader->status == OK; i++)
+            word->ids[i] = reader_int32(reader, 0, INT32_MAX);
+        if (word->ids_count == 0)
+            reader_fail(reader, E_INPUT, "an empty word");
+        return;
+    }
+    word->text.bytes = reader_str(reader, &word->text.count, REQUEST_WORD_BYTES_MAX);
+    if (word->text.count == 0)
+        reader_fail(reader, E_INPUT, "an empty word");
+}
+
+static void read_words(struct reader *reader, struct generate_request *out)
+{
+    out->words_count = reader_array(reader, REQUEST_WORDS_MAX);
+    for (int32_t i = 0; i < out->words_count && reader->status == OK; i++) {
+        reader->index = i;
+        read_word(reader, &out->words[i]);
+    }
+}
+
+// How many alternatives; false is none at all.
+static int32_t read_logprobs(struct reader *reader)
+{
+    if (reader_peek(reader) != READER_BOOL)
+        return 1 + reader_int32(reader, 0, STEP_LOGPROBS_TOP_MAX);
+    if (reader_bool(reader))
+        reader_fail(reader, E_INPUT, "true is no number of alternatives, 0 .. %d",
+                    STEP_LOGPROBS_TOP_MAX);
+    return 0;
 }
 
 // vLLM's clients send -1 for "none": of a seed, of top_k and of max_tokens.
@@ -321,6 +423,14 @@ static void read_known(struct reader *reader, struct generate_request *out, int3
     case KEY_MESSAGES: read_messages(reader, out); break;
     case KEY_IGNORE_EOS: out->ignore_eos = reader_bool(reader); break;
     case KEY_STOP_IDS: read_stop_ids(reader, out); break;
+    case KEY_STOP: read_stops(reader, out); break;
+    case KEY_INCLUDE_STOP: out->include_stop = reader_bool(reader); break;
+    case KEY_BIAS: read_biases(reader, out); break;
+    case KEY_ALLOWED: read_allowed(reader, out); break;
+    case KEY_WORDS: read_words(reader, out); break;
+    case KEY_N: out->n = reader_int32(reader, 1, REQUEST_N_MAX); break;
+    case KEY_LOGPROBS: out->logprobs = read_logprobs(reader); break;
+    case KEY_PROMPT_LOGPROBS: out->prompt_logprobs = read_logprobs(reader); break;
     case KEY_THINKING: out->enable_thinking = reader_bool(reader); break;
     case KEY_SKIP_SPECIAL: out->skip_special_tokens = reader_bool(reader); break;
     case KEY_TEXT: out->want_text = reader_bool(reader); break;
@@ -381,109 +491,6 @@ enum status generate_request_decode(struct generate_request *out, const void *fr
     if (reader.status == OK)
         *out = request;
     return reader.status;
-}
-
-static void write_real(struct writer *writer, const char *key, double value)
-{
-    writer_key(writer, key);
-    writer_double(writer, value);
-}
-
-static void write_int(struct writer *writer, const char *key, int64_t value)
-{
-    writer_key(writer, key);
-    writer_int(writer, value);
-}
-
-static void write_bool(struct writer *writer, const char *key, bool value)
-{
-    writer_key(writer, key);
-    writer_bool(writer, value);
-}
-
-static void write_sampling(struct writer *writer, const struct generate_request *request)
-{
-    if (request->max_tokens >= 0)
-        write_int(writer, "max_tokens", request->max_tokens);
-    if (request->temperature >= 0)
-        write_real(writer, "temperature", request->temperature);
-    if (request->top_k >= 0)
-        write_int(writer, "top_k", request->top_k);
-    if (request->top_p >= 0)
-        write_real(writer, "top_p", request->top_p);
-    if (request->min_p >= 0)
-        write_real(writer, "min_p", request->min_p);
-    if (request->repetition_penalty > 0)
-        write_real(writer, "repetition_penalty", request->repetition_penalty);
-    if (request->frequency_penalty != 0)
-        write_real(writer, "frequency_penalty", request->frequency_penalty);
-    if (request->presence_penalty != 0)
-        write_real(writer, "presence_penalty", request->presence_penalty);
-    if (request->min_tokens > 0)
-        write_int(writer, "min_tokens", request->min_tokens);
-    if (request->has_seed) {
-        writer_key(writer, "seed");
-        writer_uint(writer, request->seed);
-    }
-    if (request->stop_count > 0) {
-        writer_key(writer, "stop_token_ids");
-        writer_array(writer, (size_t)request->stop_count);
-        for (int32_t i = 0; i < request->stop_count; i++)
-            writer_int(writer, request->stop_ids[i]);
-    }
-    if (request->speculative_tokens >= 0)
-        write_int(writer, "speculative_tokens", request->speculative_tokens);
-    if (request->priority != 0)
-        write_int(writer, "priority", request->priority);
-    if (request->timeout_ms > 0)
-        write_int(writer, "timeout_ms", request->timeout_ms);
-    if (request->ignore_eos)
-        write_bool(writer, "ignore_eos", true);
-    if (!request->enable_thinking)
-        write_bool(writer, "enable_thinking", false);
-    if (!request->skip_special_tokens)
-        write_bool(writer, "skip_special_tokens", false);
-    if (!request->want_text)
-        write_bool(writer, "text", false);
-}
-
-// How many pairs write_sampling writes.
-static size_t sampling_pairs(const struct generate_request *request)
-{
-    return (size_t)(request->max_tokens >= 0) + (request->temperature >= 0) +
-           (request->top_k >= 0) + (request->top_p >= 0) + (request->min_p >= 0) +
-           (request->repetition_penalty > 0) + (request->frequency_penalty != 0) +
-           (request->presence_penalty != 0) + (request->min_tokens > 0) + request->has_seed +
-           (request->priority != 0) + (request->timeout_ms > 0) + (request->stop_count > 0) +
-           (request->speculative_tokens >= 0) + request->ignore_eos + !request->enable_thinking +
-           !request->skip_special_tokens + !request->want_text;
-}
-
-enum status generate_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
-                                    const struct generate_request *request)
-{
-    ASSERT(request->stop_count >= 0 && request->stop_count <= REQUEST_STOP_IDS_MAX);
-    ASSERT((request->prompt != NULL) + (request->ids != NULL) + (request->messages != NULL) == 1);
-    struct writer writer;
-    writer_init(&writer, buffer, buffer_bytes);
-    writer_map(&writer, 3 + sampling_pairs(request));
-    writer_key(&writer, "t");
-    writer_key(&writer, "generate");
-    writer_key(&writer, "id");
-    writer_text(&writer, request->id, strnlen(request->id, REQUEST_ID_BYTES_MAX));
-    if (request->prompt != NULL) {
-        writer_key(&writer, "prompt");
-        writer_text(&writer, request->prompt, request->prompt_bytes);
-    } else if (request->ids != NULL) {
-        writer_key(&writer, "ids");
-        writer_array(&writer, (size_t)request->ids_count);
-        writer_raw(&writer, request->ids, request->ids_bytes);
-    } else {
-        writer_key(&writer, "messages");
-        writer_raw(&writer, request->messages, request->messages_bytes);
-    }
-    write_sampling(&writer, request);
-    return writer_end(&writer, bytes_out);
 }
 
 enum status generate_request_ids(int32_t *ids, int32_t count_max, int32_t vocab,

@@ -18,6 +18,12 @@ enum {
     REQUEST_TEXT_BYTES_MAX = 8 << 20,   // of a prompt as text
     REQUEST_PROMPT_TOKENS_MAX = 1 << 20,
     REQUEST_STOP_IDS_MAX = 8,      // the model's own eos ids come on top
+    REQUEST_STOPS_MAX = 16,        // stop strings
+    REQUEST_STOP_BYTES_MAX = 512,  // of one
+    REQUEST_BIAS_MAX = 100,        // of a logit, either way
+    REQUEST_WORDS_MAX = 64,        // banned words
+    REQUEST_WORD_BYTES_MAX = 256,  // of one
+    REQUEST_N_MAX = 128,           // answers to one prompt
     REQUEST_UNKNOWN_KEYS_MAX = 16, // named in the first reply
     REQUEST_UNKNOWN_BYTES_MAX = 480,
     REQUEST_TEMPERATURE_MAX = 1000,
@@ -34,6 +40,19 @@ enum request_type {
     REQUEST_STATUS,   // "status"
     REQUEST_TOKENIZE, // "tokenize"
     REQUEST_DRAIN,    // "drain"
+};
+
+// A piece of the frame: not NUL-terminated, borrowed.
+struct request_text {
+    const char *bytes;
+    size_t count;
+};
+
+// A banned word: a text, or token ids when its bytes are NULL.
+struct request_word {
+    struct request_text text;
+    int32_t ids_count;
+    int32_t ids[STEP_WORD_TOKENS_MAX];
 };
 
 // "t": "generate". Exactly one of prompt, ids, messages. Fields that the client left out are
@@ -60,6 +79,19 @@ struct generate_request {
     bool ignore_eos;    // "ignore_eos"
     int32_t stop_count; // "stop_token_ids"
     int32_t stop_ids[REQUEST_STOP_IDS_MAX];
+    struct request_text stops[REQUEST_STOPS_MAX]; // "stop": one string or an array of them
+    int32_t stops_count;
+    bool include_stop;       // "include_stop_str_in_output", default false
+    int32_t logprobs;        // "logprobs" of drawn tokens: 0 = none, else 1 + alternatives (the
+    int32_t prompt_logprobs; // wire's number); "prompt_logprobs" the same of the prompt's
+    int32_t bias_count;      // "logit_bias": a map from ids, as numbers or in decimal, to numbers
+    int32_t bias_ids[STEP_BIASES_MAX];
+    float biases[STEP_BIASES_MAX];
+    int32_t allowed_count; // "allowed_token_ids", none = all
+    int32_t allowed_ids[STEP_ALLOWED_MAX];
+    int32_t words_count; // "bad_words": an array of texts and of arrays of ids
+    struct request_word words[REQUEST_WORDS_MAX];
+    int32_t n;                  // "n" answers, default 1
     int32_t speculative_tokens; // "speculative_tokens" 0..5, -1 = the server's choice
     bool enable_thinking;       // "enable_thinking", default true
     bool skip_special_tokens;   // "skip_special_tokens", default true
@@ -94,7 +126,8 @@ enum reply_type {
     REPLY_NONE,
     REPLY_ACCEPTED, // "accepted": the first answer to generate
     REPLY_DELTA,    // "delta"
-    REPLY_FINAL,    // "final"
+    REPLY_CHOICE,   // "choice": one of several answers has ended
+    REPLY_FINAL,    // "final": all have
     REPLY_ERROR,    // "error"
     REPLY_PING,     // "ping": the server is there, nothing to say
     REPLY_STATUS,   // "status"
@@ -106,16 +139,23 @@ enum reply_type {
 struct reply {
     enum reply_type type;
     char id[REQUEST_ID_BYTES_MAX + 1]; // of the request; empty when the frame had none
-    int32_t index;                     // choice, 0 unless n > 1 (delta, final)
+    int32_t index;                     // which answer, 0 unless n > 1 (delta, choice, final)
     uint64_t seed;                     // accepted: the seed in force
     int32_t prompt_tokens;             // accepted
     const int32_t *ids;                // delta: new token ids
     int32_t ids_count;
     const char *text;  // delta: new text (may be shorter than the ids: half code
     size_t text_bytes; // points wait); error: message; status, tokens: JSON
-    const char *
-        finish_reason; // final: "stop", "length", "abort", "timeout"; decoded: static, or "unknown"
-    const char *error; // error: status_name word; decoded: static
+    // delta: of ids, and of the prompt's tokens from its first on, as many as are ready; that of
+    // the first token is nothing and has id -1. Counts of 0: not told. Decoded: see
+    // reply_next_logprob.
+    const struct step_logprob *logprobs, *prompt_logprobs;
+    int32_t logprobs_count, prompt_logprobs_count;
+    const uint8_t *logprobs_value, *prompt_logprobs_value; // decoded: msgpack, borrowed; or NULL
+    size_t logprobs_bytes, prompt_logprobs_bytes;
+    // final: "stop", "length", "abort", "timeout"; decoded: static, or "unknown"
+    const char *finish_reason;
+    const char *error;                       // error: status_name word; decoded: static
     struct usage usage;                      // final
     char ignored[REQUEST_UNKNOWN_BYTES_MAX]; // accepted: unknown keys, comma-separated, or ""
 };
@@ -160,6 +200,11 @@ enum status tokenize_request_decode(struct tokenize_request *out, const void *fr
 // Writes the fields that belong to reply->type. Bytes of text that are no UTF-8 become '?'.
 enum status reply_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,
                          const struct reply *reply) MUST_CHECK;
+
+// Takes the next entry of a decoded reply's logprobs or prompt_logprobs. *value and *bytes, at
+// first the reply's, move on behind it; false at their end, and at what is no entry. The first of
+// a prompt has id -1.
+bool reply_next_logprob(struct step_logprob *out, const uint8_t **value, size_t *bytes);
 
 // out->text lies in the frame; ids are unpacked into ids_space[ids_max]. Unknown keys are ignored,
 // so that an older client understands a newer server.

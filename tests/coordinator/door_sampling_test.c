@@ -47,8 +47,29 @@ static void stop_ids(void **state)
         E_LIMIT);
 }
 
+// Of n answers the first is what it is alone; the others differ from it, from one another and from
+// those of a neighbouring seed.
+static void answers_of_one_request_have_seeds_of_their_own(void **state)
+{
+    enum { COUNT = 128 };
+    uint64_t seeds_of[2 * COUNT];
+    (void)state;
+    for (int32_t i = 0; i < COUNT; i++) {
+        seeds_of[i] = door_sampling_choice_seed(7, i);
+        seeds_of[COUNT + i] = door_sampling_choice_seed(8, i);
+        assert_true(seeds_of[i] == door_sampling_choice_seed(7, i));
+    }
+    assert_true(seeds_of[0] == 7 && seeds_of[COUNT] == 8);
+    for (int i = 0; i < 2 * COUNT; i++) {
+        for (int k = 0; k < i; k++)
+            assert_true(seeds_of[i] != seeds_of[k]);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(seeds), cmocka_unit_test(stop_ids)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(seeds), cmocka_unit_test(stop_ids),
+        cmocka_unit_test(answers_of_one_request_have_seeds_of_their_own)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,15 +23,14 @@ static void silent_or_asking(void **state)
     static const struct {
         const char *name, *silent, *asks;
     } cases[] = {
-        {"n", "1", "2"},
-        {"n", "1.0", "0"},
+        {"best_of", "1", "2"},
+        {"best_of", "1.0", "0"},
         {"best_of", "1", "\"1\""},
         {"logprobs", "false", "true"},
         {"logprobs", "null", "0"},
         {"top_logprobs", "0", "1"},
         {"echo", "false", "true"},
         {"suffix", "\"\"", "\" \""},
-        {"logit_bias", "{}", "{\"1\":1}"},
         {"tools", "[]", "[1]"},
         {"tool_choice", "\"auto\"", "\"required\""},
         {"tool_choice", "\"none\"", "{\"type\":\"function\"}"},

@@ -166,9 +166,13 @@ static void what_is_refused_is_named(void **state)
         {"\"stream_options\":[]", "stream_options", "object", E_INPUT},
         {"\"stream_options\":{\"include_usage\":1}", "stream_options.include_usage", "1", E_INPUT},
         {"\"model\":[]", "model", "string", E_INPUT},
-        {"\"n\":2", "n", "not served", E_UNSUPPORTED},
-        {"\"logprobs\":1", "logprobs", "not served", E_UNSUPPORTED},
-        {"\"echo\":true", "echo", "not served", E_UNSUPPORTED},
+        {"\"n\":0", "n", "n is 0, accepted is a whole number from 1 to 128", E_INPUT},
+        {"\"n\":129", "n", "n is 129, accepted is a whole number from 1 to 128", E_INPUT},
+        {"\"logprobs\":21", "logprobs", "logprobs is 21, accepted is a whole number from 0 to 20",
+         E_INPUT},
+        {"\"logprobs\":true", "logprobs", "logprobs", E_INPUT},
+        {"\"echo\":1", "echo", "echo", E_INPUT},
+        {"\"best_of\":2", "best_of", "not served", E_UNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         if (with(cases[i].field) != cases[i].status || strcmp(error.param, cases[i].param) != 0 ||

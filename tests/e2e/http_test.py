@@ -338,8 +338,12 @@ class Server(harness.SharedCase):
                 ("stop", "a" * 513, "512"), ("stop_token_ids", [1.5], "stop_token_ids"),
                 ("stop_token_ids", [1 << 30], "stop_token_ids"), ("stream", "yes", "stream"),
                 ("stream_options", 5, "stream_options"), ("presence_penalty", 3, "presence"),
-                ("model", 5, "model"), ("n", 2, "not served"), ("echo", True, "not served"),
-                ("logprobs", 5, "not served"), ("logit_bias", {"5": 1}, "not served"),
+                ("model", 5, "model"), ("n", 129, "from 1 to 128"), ("echo", 1, "echo"),
+                ("logprobs", 21, "from 0 to 20"), ("top_logprobs", 2, "not served"),
+                ("logit_bias", {"5": 101}, "-100 to 100"), ("logit_bias", {"x": 1}, "token ids"),
+                ("logit_bias", {"999999": 1}, "999999"), ("allowed_token_ids", [-1], "allowed"),
+                ("allowed_token_ids", [999999], "999999"), ("bad_words", [""], "1 to 256"),
+                ("bad_words", ["a b c d e f g h i j k"], "1 to 8"),
                 ("suffix", "x", "not served"), ("best_of", 2, "not served"),
                 ("response_format", {"type": "json_object"}, "not served")):
             self.assert_error(400, field, part, body={**GREEDY, field: value})

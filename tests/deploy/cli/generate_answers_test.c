@@ -145,10 +145,10 @@ static void long_answers_grow(void **state)
     new_answer(true, false, false);
     for (int32_t i = 0; i < PIECES; i++)
         delta("abc", &i, 1);
-    assert_int_equal(answer.text_bytes, 3 * PIECES);
-    assert_memory_equal(answer.text + 3 * PIECES - 4, "cabc", 4);
+    assert_int_equal(answer.choices[0].text_bytes, 3 * PIECES);
+    assert_memory_equal(answer.choices[0].text + 3 * PIECES - 4, "cabc", 4);
     for (int32_t i = 0; i < PIECES; i++)
-        assert_int_equal(answer.ids[i], i);
+        assert_int_equal(answer.choices[0].ids[i], i);
 }
 
 static void figures_are_right(void **state)

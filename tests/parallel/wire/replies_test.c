@@ -27,6 +27,73 @@ static struct reply there_and_back_of(const struct reply *reply)
     return back;
 }
 
+// Of two tokens, one without alternatives, and of a prompt whose first token has none.
+static void logprobs_there_and_back(void **state)
+{
+    (void)state;
+    const int32_t ids[2] = {7, 8};
+    struct step_logprob entries[4] = {
+        {.id = -1},
+        {.id = INT32_MAX, .logprob = STEP_LOGPROB_MIN},
+        {.id = 7, .logprob = -0.5f, .top_count = 20},
+        {.id = 8, .logprob = 0},
+    };
+    struct step_logprob entry;
+    for (int i = 0; i < 20; i++) {
+        entries[2].top_ids[i] = 1000 * i;
+        entries[2].top_logprobs[i] = -0.25f * (float)i;
+    }
+    struct reply delta = {.type = REPLY_DELTA,
+                          .id = "r",
+                          .ids = ids,
+                          .ids_count = 2,
+                          .text = "",
+                          .logprobs = entries + 2,
+                          .logprobs_count = 2,
+                          .prompt_logprobs = entries,
+                          .prompt_logprobs_count = 2};
+    struct reply back = there_and_back_of(&delta);
+    assert_int_equal(back.logprobs_count, 2);
+    assert_int_equal(back.prompt_logprobs_count, 2);
+    for (int i = 0; i < 4; i++) {
+        const uint8_t **value = i < 2 ? &back.prompt_logprobs_value : &back.logprobs_value;
+        size_t *bytes = i < 2 ? &back.prompt_logprobs_bytes : &back.logprobs_bytes;
+        assert_true(reply_next_logprob(&entry, value, bytes));
+        assert_memory_equal(&entry, &entries[i], sizeof entry);
+    }
+    assert_false(reply_next_logprob(&entry, &back.logprobs_value, &back.logprobs_bytes));
+    assert_false(
+        reply_next_logprob(&entry, &back.prompt_logprobs_value, &back.prompt_logprobs_bytes));
+    delta.logprobs_count = delta.prompt_logprobs_count = 0;
+    back = there_and_back_of(&delta); // not told: the keys are not there
+    assert_null(back.logprobs_value);
+    assert_null(back.prompt_logprobs_value);
+    for (size_t at = 0; at < frame_bytes; at++)
+        assert_true(frame_bytes - at < 8 || memcmp(frame + at, "logprobs", 8) != 0);
+}
+
+// What is no entry ends the list.
+static void odd_logprobs_end_the_list(void **state)
+{
+    (void)state;
+    static const char *const odd[] = {
+        "\x05",
+        "\x81\xa2id\xff",
+        "\x81\xa7logprob\x01",
+        "\x81\xa3top\x91\x91\x05",
+        "\x81\xa3top\xdc\x00\x15",
+        "\x81\xa2id",
+        "\xc1",
+    };
+    for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+        struct step_logprob entry;
+        const uint8_t *value = (const uint8_t *)odd[i];
+        size_t bytes = i == 4 ? 8 : strlen(odd[i]);
+        assert_false(reply_next_logprob(&entry, &value, &bytes));
+        assert_int_equal(bytes, 0);
+    }
+}
+
 static void every_type_there_and_back(void **state)
 {
     (void)state;
@@ -51,6 +118,14 @@ static void every_type_there_and_back(void **state)
     assert_memory_equal(back.ids, ids, sizeof ids);
     assert_int_equal(back.text_bytes, 3);
     assert_memory_equal(back.text, "h\xc3\xa9", 3);
+    back = there_and_back_of(&(struct reply){.type = REPLY_CHOICE,
+                                             .id = "r",
+                                             .index = 2,
+                                             .finish_reason = "stop",
+                                             .usage = {1, 2, 3, 4, 5, 6}});
+    assert_int_equal(back.index, 2);
+    assert_string_equal(back.finish_reason, "stop");
+    assert_int_equal(back.usage.accepted, 6);
     back = there_and_back_of(&(struct reply){.type = REPLY_FINAL,
                                              .id = "r",
                                              .index = 1,
@@ -176,7 +251,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_there_and_back),    cmocka_unit_test(broken_text_still_arrives),
         cmocka_unit_test(cut_and_changed_frames),       cmocka_unit_test(wrong_replies_are_named),
-        cmocka_unit_test(a_newer_server_is_understood),
+        cmocka_unit_test(a_newer_server_is_understood), cmocka_unit_test(logprobs_there_and_back),
+        cmocka_unit_test(odd_logprobs_end_the_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,6 +72,29 @@ static void what_is_left_out_is_absent(void **state)
     assert_string_equal(request.unknown, "");
 }
 
+static void stops_and_logprobs_are_read(void **state)
+{
+    (void)state;
+    assert_int_equal(WITH("stop", "\xa2xb"), OK);
+    assert_int_equal(request.stops_count, 1);
+    assert_memory_equal(request.stops[0].bytes, "xb", request.stops[0].count);
+    assert_int_equal(WITH("stop", "\x92\xa1x\xa3\xe4\xb8\x96"), OK);
+    assert_int_equal(request.stops_count, 2);
+    assert_int_equal(request.stops[1].count, 3);
+    assert_int_equal(WITH("stop", "\x90"), OK);
+    assert_int_equal(request.stops_count, 0);
+    assert_int_equal(WITH("include_stop_str_in_output", "\xc3"), OK);
+    assert_true(request.include_stop);
+    assert_int_equal(WITH("logprobs", "\x00"), OK);
+    assert_int_equal(request.logprobs, 1);
+    assert_int_equal(WITH("logprobs", "\x14"), OK);
+    assert_int_equal(request.logprobs, 21);
+    assert_int_equal(WITH("logprobs", "\xc2"), OK);
+    assert_int_equal(request.logprobs, 0);
+    assert_int_equal(WITH("prompt_logprobs", "\x03"), OK);
+    assert_int_equal(request.prompt_logprobs, 4);
+}
+
 static void every_field_is_read(void **state)
 {
     (void)state;
@@ -140,6 +163,35 @@ static void every_field_is_read(void **state)
     }
 }
 
+static void lists_are_read(void **state)
+{
+    (void)state;
+    assert_int_equal(WITH("logit_bias", "\x82\x05\x02\xa2"
+                                        "17\xcb\xbf\xe0\0\0\0\0\0\0"),
+                     OK);
+    assert_int_equal(request.bias_count, 2);
+    assert_true(request.bias_ids[0] == 5 && request.biases[0] == 2);
+    assert_true(request.bias_ids[1] == 17 && request.biases[1] == -0.5f);
+    assert_int_equal(WITH("allowed_token_ids", "\x92\x05\x06"), OK);
+    assert_int_equal(request.allowed_count, 2);
+    assert_int_equal(WITH("bad_words", "\x92\xa2no\x92\x07\x08"), OK);
+    assert_int_equal(request.words_count, 2);
+    assert_int_equal(request.words[1].ids[1], 8);
+    assert_int_equal(WITH("n", "\xcc\x80"), OK);
+    assert_int_equal(request.n, 128);
+    refused(WITH("n", "\x00"), E_INPUT, "'n': 0 is outside 1 .. 128");
+    refused(WITH("n", "\xcc\x81"), E_INPUT, "'n': 129 is outside 1 .. 128");
+    refused(WITH("logit_bias", "\x81\x05\x65"), E_INPUT, "'logit_bias'[0]: 101 is outside -100");
+    refused(WITH("logit_bias", "\x81\xa2x5\x01"), E_INPUT, "'x5' is no token id");
+    refused(WITH("logit_bias", "\x81\xff\x01"), E_INPUT, "'logit_bias'[0]: -1 is outside");
+    refused(WITH("logit_bias", "\x91\x05"), E_INPUT, "'logit_bias': an array where a map belongs");
+    refused(WITH("allowed_token_ids", "\x91\xff"), E_INPUT, "'allowed_token_ids'[0]: -1");
+    refused(WITH("bad_words", "\x91\xa0"), E_INPUT, "'bad_words'[0]: an empty word");
+    refused(WITH("bad_words", "\x91\x90"), E_INPUT, "'bad_words'[0]: an empty word");
+    refused(WITH("bad_words", "\x91\x99\x01\x01\x01\x01\x01\x01\x01\x01\x01"), E_LIMIT,
+            "'bad_words'[0]: 9 elements, the limit is 8");
+}
+
 static void every_field_has_its_limits(void **state)
 {
     (void)state;
@@ -162,6 +214,16 @@ static void every_field_has_its_limits(void **state)
             "'timeout_ms': 86400001 is outside");
     refused(WITH("priority", "\xce\x80\x00\x00\x00"), E_INPUT, "'priority': 2147483648 is outside");
     refused(WITH("min_tokens", "\xff"), E_INPUT, "'min_tokens': -1 is outside");
+    refused(WITH("stop", "\xa0"), E_INPUT, "'stop': an empty string");
+    refused(WITH("stop", "\x92\xa1x\x05"), E_INPUT, "'stop'[1]: an integer where a string belongs");
+    refused(WITH("stop", "\x05"), E_INPUT, "'stop': an integer where an array belongs");
+    refused(WITH("stop", "\xdc\x00\x11\xa1x\xa1x\xa1x\xa1x\xa1x\xa1x\xa1x\xa1x\xa1x\xa1x\xa1x"
+                         "\xa1x\xa1x\xa1x\xa1x\xa1x\xa1x"),
+            E_LIMIT, "'stop': 17 elements, the limit is 16");
+    refused(WITH("logprobs", "\x15"), E_INPUT, "'logprobs': 21 is outside 0 .. 20");
+    refused(WITH("logprobs", "\xff"), E_INPUT, "'logprobs': -1 is outside 0 .. 20");
+    refused(WITH("logprobs", "\xc3"), E_INPUT, "'logprobs': true is no number of alternatives");
+    refused(WITH("prompt_logprobs", "\x15"), E_INPUT, "'prompt_logprobs': 21 is outside 0 .. 20");
     refused(WITH("temperature", "\xcd\x03\xe9"), E_INPUT, "'temperature': 1001 is outside");
     refused(WITH("temperature", "\xa1"
                                 "1"),
@@ -354,18 +416,11 @@ static void unsupported_fields_are_known_by_name(void **state)
 {
     (void)state;
     static const char *const names[] = {
-        "n",
         "best_of",
         "length_penalty",
         "top_logprobs",
-        "stop",
-        "logprobs",
-        "prompt_logprobs",
         "logprob_token_ids",
-        "logit_bias",
         "logits_processors",
-        "allowed_token_ids",
-        "bad_words",
         "structured_outputs",
         "response_format",
         "guided_json",
@@ -380,7 +435,6 @@ static void unsupported_fields_are_known_by_name(void **state)
         "echo",
         "suffix",
         "use_beam_search",
-        "include_stop_str_in_output",
         "prompt_embeds",
         "multi_modal_data",
         "lora_request",
@@ -404,9 +458,9 @@ static void unsupported_fields_are_known_by_name(void **state)
         }
         assert_string_equal(request.unknown, ""); // known, if not served
         assert_int_equal(WITH(names[i], "\x00"), OK);
-        assert_true((request.unsupported == NULL) == (i == 3)); // neutral at 0
+        assert_true((request.unsupported == NULL) == (i == 2)); // neutral at 0
         assert_int_equal(WITH(names[i], REAL("\x3f\xf0\0\0\0\0\0\0")), OK);
-        assert_true((request.unsupported == NULL) == (i < 3)); // neutral at 1
+        assert_true((request.unsupported == NULL) == (i < 2)); // neutral at 1
     }
 }
 
@@ -432,6 +486,7 @@ static void there_and_back(void **state)
                                    .ignore_eos = true,
                                    .stop_count = 2,
                                    .stop_ids = {5, 6},
+                                   .n = 1,
                                    .speculative_tokens = 3};
     assert_int_equal(generate_request_encode(frame, sizeof frame, &frame_bytes, &out), OK);
     assert_int_equal(generate_request_decode(&request, frame, frame_bytes, &error), OK);
@@ -528,6 +583,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_left_out_is_absent),
         cmocka_unit_test(every_field_is_read),
+        cmocka_unit_test(lists_are_read),
+        cmocka_unit_test(stops_and_logprobs_are_read),
         cmocka_unit_test(every_field_has_its_limits),
         cmocka_unit_test(exactly_one_prompt_is_needed),
         cmocka_unit_test(prompts_of_each_kind_are_borrowed),

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// door_http_submit.c -- a body of OpenAI's becomes prompts for the core, one for each choice.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "coordinator/door_http_state.h"
+#include "coordinator/door_lists.h"
+#include "coordinator/openai_json.h"
+#include "parallel/base/clock.h"
+
+static enum status prompt_ids(struct http_exchange *exchange, int32_t index, int32_t **ids,
+                              int32_t *count, struct openai_error *error)
+{
+    const struct openai_request *request = &exchange->request;
+    struct door_http *door = exchange->door;
+    if (request->kind == OPENAI_CHAT) {
+        struct chat_format_options options = chat_format_defaults();
+        options.enable_thinking = request->enable_thinking;
+        options.preserve_thinking = request->preserve_thinking;
+        options.tools = request->tools.tools;
+        return openai_error_of(
+            error, "messages",
+            door_text_chat(door->text, request->messages, &options, ids, count, &error->error));
+    }
+    struct openai_prompt prompt = openai_request_prompt(request, index / request->n);
+    if (prompt.text == NULL)
+        return openai_json_ids(ids, count, prompt.ids, "prompt", door->options.vocab_real, error);
+    return openai_error_of(
+        error, "prompt",
+        door_text_encode(door->text, prompt.text, prompt.text_bytes, ids, count, &error->error));
+}
+
+static enum status fill_sampling(struct http_exchange *exchange, struct coord_sampling *sampling,
+                                 struct openai_error *error)
+{
+    struct door_http *door = exchange->door;
+    const struct openai_request *request = &exchange->request;
+    *sampling = door->options.sampling_default;
+    sampling->max_tokens = request->max_tokens;
+    if (request->temperature >= 0)
+        sampling->temperature = (float)request->temperature;
+    if (request->top_k >= 0)
+        sampling->top_k = request->top_k;
+    if (request->top_p >= 0)
+        sampling->top_p = (float)request->top_p;
+    if (request->min_p >= 0)
+        sampling->min_p = (float)request->min_p;
+    if (request->repetition_penalty >= 0)
+        sampling->repetition = (float)request->repetition_penalty;
+    sampling->frequency = (float)request->frequency_penalty;
+    sampling->presence = (float)request->presence_penalty;
+    sampling->min_tokens = request->min_tokens;
+    sampling->logprobs = request->logprobs;
+    sampling->prompt_logprobs = request->echo ? request->logprobs : 0;
+    for (int32_t i = 0; i < request->stop_ids_count; i++) {
+        if (request->stop_ids[i] >= door->options.vocab_real) {
+            return openai_error_of(error, "stop_token_ids",
+                                   error_set(&error->error, E_INPUT,
+                                             "stop_token_ids[%d] is %d, the model has %d token ids",
+                                             i, request->stop_ids[i], door->options.vocab_real));
+        }
+    }
+    if (door_sampling_stops(sampling, request->stop_ids, request->stop_ids_count,
+                            request->ignore_eos, &door->options.config,
+                            door->options.tokenizer) == OK)
+        return OK;
+    return openai_error_of(error, "stop_token_ids",
+                           error_set(&error->error, E_LIMIT,
+                                     "stop_token_ids: more than %d with the model's own",
+                                     STEP_STOP_IDS_MAX));
+}
+
+static enum status fill_lists(struct http_exchange *exchange, struct coord_sampling *sampling,
+                              struct openai_error *error)
+{
+    const struct openai_request *request = &exchange->request;
+    const struct door_lists_wish wish = {.bias_ids = request->bias_ids,
+                                         .biases = request->biases,
+                                         .bias_count = request->bias_count,
+                                         .allowed_ids = request->allowed_ids,
+                                         .allowed_count = request->allowed_count,
+                                         .words = request->words,
+                                         .words_count = request->words_count};
+    const char *field = NULL;
+    enum status status = door_lists_make(&exchange->lists, sampling, &wish, exchange->door->text,
+                                         &field, &error->error);
+    return openai_error_of(error, field, status);
+}
+
+// Each order has lists of its own, which the core frees.
+static int32_t *copy_lists(const struct http_exchange *exchange,
+                           const struct coord_sampling *sampling)
+{
+    size_t bytes = (size_t)coord_sampling_lists(sampling) * sizeof(int32_t);
+    int32_t *lists = bytes > 0 ? malloc(bytes) : NULL;
+    if (lists != NULL)
+        memcpy(lists, exchange->lists, bytes);
+    return lists;
+}
+
+static enum status open_choice(struct http_exchange *exchange, int32_t index,
+                               const struct coord_sampling *sampling, struct openai_error *error)
+{
+    const struct openai_request *request = &exchange->request;
+    struct http_choice *choice = &exchange->choices[index];
+    bool thinking = request->kind == OPENAI_CHAT && request->enable_thinking;
+    const struct answer_text_options options = {.stops = request->stops,
+                                                .stops_count = request->stops_count,
+                                                .include_stop = request->include_stop,
+                                                .in_thought = thinking && request->split_thought,
+                                                .tools = request->tools,
+                                                .id = exchange->id,
+                                                .is_stream = request->stream};
+    choice->exchange = exchange;
+    choice->index = index;
+    choice->stream = door_stream_open(exchange->door->text, request->skip_special_tokens);
+    text_buffer_init(&choice->content, HTTP_ANSWER_BYTES_MAX);
+    text_buffer_init(&choice->reasoning, HTTP_ANSWER_BYTES_MAX);
+    text_buffer_init(&choice->calls, HTTP_ANSWER_BYTES_MAX);
+    if (!request->include_stop) {
+        choice->stop_ids_count = sampling->stop_count;
+        memcpy(choice->stop_ids, sampling->stop_ids, sizeof choice->stop_ids);
+    }
+    openai_logprobs_init(&choice->logprobs, request->kind, exchange->door->options.tokenizer,
+                         HTTP_ANSWER_BYTES_MAX);
+    return openai_error_of(error, "stop", answer_text_init(&choice->text, &options, &error->error));
+}
+
+// The prompt is the beginning of the answer's text, as it was given or as its ids read.
+static enum status open_echo(struct http_choice *choice, const struct link_order *order,
+                             struct openai_error *error)
+{
+    struct http_exchange *exchange = choice->exchange;
+    const struct openai_request *request = &exchange->request;
+    struct openai_prompt prompt = openai_request_prompt(request, choice->index / request->n);
+    choice->tells_prompt = request->logprobs > 0;
+    choice->prompt_first = order->prompt[0];
+    if (prompt.text != NULL)
+        return text_buffer_append(&choice->content, prompt.text, prompt.text_bytes, &error->error);
+    struct door_stream *stream = door_stream_open(exchange->door->text, false);
+    enum status status = OK;
+    for (int32_t i = 0; i <= order->prompt_tokens && stream != NULL && status == OK; i++) {
+        bool last = i == order->prompt_tokens;
+        size_t bytes;
+        const char *text = door_stream_feed(stream, order->prompt + i, last ? 0 : 1, last, &bytes);
+        status = text_buffer_append(&choice->content, text, bytes, &error->error);
+    }
+    door_stream_close(stream);
+    return status;
+}
+
+// Gives the prompt of one choice to the core.
+static enum status submit_one(struct http_exchange *exchange, int32_t index,
+                              const struct coord_sampling *sampling, struct openai_error *error)
+{
+    struct door_http *door = exchange->door;
+    struct link_order order = {.type = ORDER_SUBMIT,
+                               .priority = exchange->request.priority,
+                               .timeout_ms = exchange->request.timeout_ms,
+                               .arrived_ns = clock_now_ns(),
+                               .sampling = *sampling};
+    struct http_choice *choice = &exchange->choices[index];
+    TRY(open_choice(exchange, index, sampling, error));
+    TRY(prompt_ids(exchange, index, &order.prompt, &order.prompt_tokens, error));
+    enum status status = exchange->request.echo ? open_echo(choice, &order, error) : OK;
+    if (status != OK) {
+        free(order.prompt);
+        return status;
+    }
+    order.lists = copy_lists(exchange, sampling);
+    if (order.lists == NULL && coord_sampling_lists(sampling) > 0) {
+        free(order.prompt);
+        return error_set(&error->error, E_SYSTEM, "no memory for a prompt's lists");
+    }
+    order.sampling.seed = door_sampling_choice_seed(sampling->seed, index % exchange->request.n);
+    if (door_http_take_number(door, choice)) {
+        order.request = choice->number;
+        choice->usage.prompt_tokens = order.prompt_tokens;
+        if (link_order(door->options.link, &order)) {
+            link_wake_core(door->options.link);
+            return OK;
+        }
+        door_http_give_back_number(door, choice);
+    }
+    free(order.lists);
+    free(order.prompt);
+    return error_set(
+        &error->error, E_OVERLOADED, "%d prompts are unfinished already, the limit is %d",
+        door->options.requests_max - door->numbers_free_count, door->options.requests_max);
+}
+
+static enum status check_state(const struct http_exchange *exchange, struct openai_error *error)
+{
+    const struct door_http *door = exchange->door;
+    const char *model = exchange->request.model;
+    if (door->draining || door->context == 0) {
+        error->http_code = 503;
+        return error_set(&error->error, E_OVERLOADED,
+                         door->draining ? "the server drains and takes no new requests"
+                                        : "the model is still being loaded");
+    }
+    if (model == NULL || model[0] == '\0' || strcmp(model, door->options.model_name) == 0)
+        return OK;
+    return openai_error_of(error, "model",
+                           error_set(&error->error, E_NOT_FOUND,
+                                     "the model '%.100s' is not served here; '%.200s' is", model,
+                                     door->options.model_name));
+}
+
+enum status door_http_submit(struct http_exchange *exchange, enum openai_kind kind,
+                             struct openai_error *error)
+{
+    struct coord_sampling sampling;
+    TRY(openai_request_parse(&exchange->request, kind, exchange->body.bytes, exchange->body.count,
+                             error));
+    exchange->has_request = true;
+    TRY(check_state(exchange, error));
+    TRY(fill_sampling(exchange, &sampling, error));
+    TRY(fill_lists(exchange, &sampling, error));
+    int32_t count = exchange->request.prompts_count * exchange->request.n;
+    exchange->choices = calloc((size_t)count, sizeof *exchange->choices);
+    if (exchange->choices == NULL)
+        return error_set(&error->error, E_SYSTEM, "no memory for %d answers", count);
+    exchange->choices_count = count;
+    snprintf(exchange->answer_id, sizeof exchange->answer_id, "%s-%s",
+             kind == OPENAI_CHAT ? "chatcmpl" : "cmpl", exchange->id);
+    exchange->head = (struct openai_head){.kind = kind,
+                                          .id = exchange->answer_id,
+                                          .model = exchange->door->options.model_name,
+                                          .created_s = (int64_t)time(NULL)};
+    for (int32_t i = 0; i < count; i++) {
+        if (i % exchange->request.n == 0) // of each prompt
+            sampling.seed = exchange->request.has_seed ? exchange->request.seed
+                                                       : door_sampling_seed(&exchange->door->seeds);
+        TRY(submit_one(exchange, i, &sampling, error));
+    }
+    return OK;
+}

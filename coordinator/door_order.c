@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// door_order.c -- field by field.
+#include "coordinator/door_order.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "coordinator/door_lists.h"
+
+// What is understood and not served by this build, by name.
+static enum status check_served(const struct generate_request *request, struct error *error)
+{
+    const char *field = request->unsupported;
+    if (field == NULL && request->speculative_tokens > 0)
+        field = "speculative_tokens";
+    if (field == NULL)
+        return OK;
+    return error_set(error, E_UNSUPPORTED, "'%s' is not served by this version; leave it out",
+                     field);
+}
+
+static enum status fill_stops(struct coord_sampling *sampling,
+                              const struct generate_request *request,
+                              const struct door_order_sources *sources, struct error *error)
+{
+    for (int32_t i = 0; i < request->stop_count; i++) {
+        if (request->stop_ids[i] >= sources->vocab_real)
+            return error_set(error, E_INPUT, "'stop_token_ids'[%d]: %d is outside 0 .. %d", i,
+                             request->stop_ids[i], sources->vocab_real - 1);
+    }
+    if (door_sampling_stops(sampling, request->stop_ids, request->stop_count, request->ignore_eos,
+                            sources->config, sources->tokenizer) == OK)
+        return OK;
+    return error_set(error, E_LIMIT, "stop_token_ids: more than %d with the model's own",
+                     STEP_STOP_IDS_MAX);
+}
+
+static enum status fill_lists(struct link_order *order, const struct generate_request *request,
+                              const struct door_order_sources *sources, struct error *error)
+{
+    const char *field; // the text names it too
+    const struct door_lists_wish wish = {.bias_ids = request->bias_ids,
+                                         .biases = request->biases,
+                                         .bias_count = request->bias_count,
+                                         .allowed_ids = request->allowed_ids,
+                                         .allowed_count = request->allowed_count,
+                                         .words = request->words,
+                                         .words_count = request->words_count};
+    return door_lists_make(&order->lists, &order->sampling, &wish, sources->text, &field, error);
+}
+
+enum status door_order_make(struct link_order *out, const struct generate_request *request,
+                            const struct door_order_sources *sources, struct error *error)
+{
+    struct link_order order = {.type = ORDER_SUBMIT,
+                               .arrived_ns = out->arrived_ns,
+                               .sampling = *sources->sampling_default};
+    struct coord_sampling *sampling = &order.sampling;
+    TRY(check_served(request, error));
+    order.priority = request->priority;
+    order.timeout_ms = request->timeout_ms;
+    sampling->max_tokens = request->max_tokens;
+    if (request->temperature >= 0)
+        sampling->temperature = (float)request->temperature;
+    if (request->top_k >= 0)
+        sampling->top_k = request->top_k;
+    if (request->top_p >= 0)
+        sampling->top_p = (float)request->top_p;
+    if (request->min_p >= 0)
+        sampling->min_p = (float)request->min_p;
+    if (request->repetition_penalty >= 0)
+        sampling->repetition = (float)request->repetition_penalty;
+    sampling->frequency = (float)request->frequency_penalty;
+    sampling->presence = (float)request->presence_penalty;
+    sampling->min_tokens = request->min_tokens;
+    sampling->logprobs = request->logprobs;
+    sampling->prompt_logprobs = request->prompt_logprobs;
+    sampling->seed = request->has_seed ? request->seed : door_sampling_seed(sources->seeds);
+    TRY(fill_stops(sampling, request, sources, error));
+    TRY(fill_lists(&order, request, sources, error));
+    enum status status =
+        door_text_prompt(sources->text, request, &order.prompt, &order.prompt_tokens, error);
+    if (status != OK) {
+        free(order.lists);
+        return status;
+    }
+    *out = order;
+    return OK;
+}
+
+// ---- several answers ----
+
+static int32_t *copy_ids(const int32_t *ids, int32_t count)
+{
+    int32_t *copy = malloc(((size_t)count + 1) * sizeof *copy);
+    if (copy != NULL && count > 0)
+        memcpy(copy, ids, (size_t)count * sizeof *copy);
+    return copy;
+}
+
+// The order of another answer, with ids of its own. False: nothing was given.
+static bool give_another(const struct link_order *made, const struct generate_request *request,
+                         struct door_request *entry, struct link *link, struct door_text *text)
+{
+    struct link_order order = *made;
+    struct error ignored;
+    order.request = entry->number;
+    order.sampling.seed = door_sampling_choice_seed(entry->first->seed, entry->index);
+    order.prompt = copy_ids(made->prompt, made->prompt_tokens);
+    order.lists = copy_ids(made->lists, coord_sampling_lists(&made->sampling));
+    if (order.prompt != NULL && order.lists != NULL &&
+        door_answer_open(&entry->answer, text, request, &ignored) == OK && link_order(link, &order))
+        return true;
+    free(order.prompt);
+    free(order.lists);
+    return false;
+}
+
+bool door_order_give(struct link_order *order, const struct generate_request *request,
+                     struct door_request *first, struct door_requests *requests, struct link *link,
+                     struct door_text *text)
+{
+    order->request = first->number;
+    first->ended = true; // until the core knows it
+    for (int32_t i = 1; i < request->n; i++) {
+        struct door_request *entry = door_requests_add(requests, first);
+        if (entry == NULL)
+            return false;
+        entry->wants_prompt = first->wants_prompt;
+        entry->ended = !give_another(order, request, entry, link, text);
+        if (entry->ended)
+            return false;
+    }
+    if (!link_order(link, order))
+        return false;
+    first->ended = false;
+    return true;
+}
