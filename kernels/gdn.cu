@@ -38,17 +38,13 @@ static int recurrent_rows(const struct gdn *op)
     return op->tables.rows_count * op->value_heads * 4 <= SMALL_GRID ? 2 : 4;
 }
 
-static int scan_slices(const struct gdn *op, int rows)
-{
-    int heads = rows * op->value_heads;
-    return heads * 4 <= SMALL_GRID ? 1 : 2;
-}
-
-// The most chunks that prefill rows can take, each of at least GDN_CHUNKED_TOKENS_MIN tokens.
+// The most chunks that prefill rows can take: whole ones, and a ragged one each.
 static int chunks_most(const struct gdn *op, int prefill_rows)
 {
-    int whole = (op->tables.tokens_count - op->tables.decode_rows) / GDN_CHUNK_TOKENS;
-    int chunks = whole + (prefill_rows < whole ? prefill_rows : whole);
+    int tokens = op->tables.tokens_count - op->tables.decode_rows;
+    int chunks = tokens / GDN_CHUNK_TOKENS + prefill_rows;
+    if (tokens < GDN_CHUNKED_TOKENS_MIN)
+        return 0;
     return chunks < op->workspace.chunks ? chunks : op->workspace.chunks;
 }
 
@@ -68,7 +64,7 @@ extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
     int chunks = chunks_most(&op, prefill_rows);
     if (chunks > 0) {
         gdn_launch_chunks(stream, &op, chunks);
-        gdn_launch_scan(stream, &op, prefill_rows, scan_slices(&op, prefill_rows));
+        gdn_launch_scan(stream, &op, prefill_rows);
     }
     dim3 grid(static_cast<unsigned>(2 * op.key_heads + op.value_heads),
               static_cast<unsigned>(prefill_rows));

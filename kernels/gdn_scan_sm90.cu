@@ -1,27 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-// gdn_scan_sm90.cu -- chunked prefill, second kernel: the state through a row's chunks. A warp has
-// 16 value dimensions of a head, all 128 key dimensions of them in accumulators, as S^T. Everything
-// is computed transposed: the accumulators of one product are then, packed to bf16, the left
-// operand of the next, and warps share nothing but the tiles that the bulk engine brings. The state
-// is f32; its bf16 image is only read.
+// gdn_scan_sm90.cu -- chunked prefill, second kernel: the state through a row's chunks. A warpgroup
+// has 64 value dimensions of a head, all 128 key dimensions of them in accumulators, as S^T.
+// Everything is computed transposed: the accumulators of one product are then, packed to bf16, the
+// left operand of the next, and the right operands are the tiles as the bulk engine brings them. A
+// second warpgroup reads out, one chunk behind: it needs the state's image and u, no accumulator of
+// the first. The state is f32; its bf16 image is only read.
 #include "kernels/device/gdn_chunks.cuh"
 #include "kernels/device/gdn_launch.cuh"
-#include "kernels/device/gdn_mma.cuh"
+#include "kernels/device/gdn_wgmma.cuh"
 #include "kernels/device/reduce.cuh"
 
 enum {
     DIM = GDN_HEAD_DIM,
+    SLICES_OWN = 2, // of 32 value dimensions, of a block
+    BLOCKS = SLICES / SLICES_OWN,
     WARP_VALUES = 16,
+    PAIRS = SLICES_OWN * GDN_VALUE_SLICE / WARP_VALUES, // of warps: one carries, one reads out
+    THREADS = PAIRS * 2 * WARP_THREADS,
+    STAGES = 3,
     K_STEPS = DIM / 16,
     T_STEPS = CHUNK / 16,
     TOKEN_TILES = CHUNK / 8,
     KEY_TILES = DIM / 8,
     HANDOFFS = 2,
-    SIDE = 4, // tiles of a product that are worked on side by side
 };
 
-// One chunk on its way through a block of `SLICES_OWN` slices of 32 value dimensions.
-template <int SLICES_OWN> struct scan_stage {
+// One chunk on its way through a block.
+struct scan_stage {
     bf16 k[TILE_K], q[TILE_K];
     bf16 t[TILE_T], p[TILE_T];
     bf16 v[SLICES_OWN * TILE_V];
@@ -35,15 +40,14 @@ struct scan_handoff {
     uint4 u[T_STEPS][WARP_THREADS];
 };
 
-template <int SLICES_OWN, int STAGES> struct scan_shared {
-    scan_stage<SLICES_OWN> stages[STAGES];
-    scan_handoff handoffs[2 * SLICES_OWN][HANDOFFS];
+struct scan_shared {
+    scan_stage stages[STAGES];
+    scan_handoff handoffs[PAIRS][HANDOFFS];
     uint64_t full[STAGES], empty[STAGES];
-    uint64_t given[2 * SLICES_OWN][HANDOFFS], taken[2 * SLICES_OWN][HANDOFFS];
+    uint64_t given[PAIRS][HANDOFFS], taken[PAIRS][HANDOFFS];
 };
 
-template <int SLICES_OWN>
-static __device__ __forceinline__ void bring(scan_stage<SLICES_OWN> *stage, uint64_t *full,
+static __device__ __forceinline__ void bring(scan_stage *stage, uint64_t *full,
                                              const gdn_tiles &tiles, int slice)
 {
     barrier_expect(full, static_cast<int>(sizeof *stage));
@@ -51,16 +55,6 @@ static __device__ __forceinline__ void bring(scan_stage<SLICES_OWN> *stage, uint
     copy_bulk(stage->t, tiles.t, 2 * TILE_T * 2, full);
     copy_bulk(stage->v, tiles.v + slice * TILE_V, SLICES_OWN * TILE_V * 2, full);
     copy_bulk(stage->factors, tiles.factors, GDN_FACTORS * 4, full);
-}
-
-static __device__ __forceinline__ void clear(float c[TOKEN_TILES][4])
-{
-#pragma unroll
-    for (int n = 0; n < TOKEN_TILES; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            c[n][i] = 0;
-    }
 }
 
 // Accumulators of two neighbouring tiles as the left operand of a product over their columns.
@@ -73,69 +67,39 @@ static __device__ __forceinline__ void pack_operand(uint32_t a[4], const float l
     a[3] = pack_bf16(high[2], high[3]);
 }
 
-// c [16 values, 64 tokens] = S^T x^T, x a tile of k or q.
-static __device__ __forceinline__ void
-read_state(float c[TOKEN_TILES][4], const uint32_t s[K_STEPS][4], const bf16 *x, int lane)
+// c [64 values, 64 tokens] = S^T x^T, x a tile of k or q: two of 64 key dimensions.
+static __device__ __forceinline__ void read_state(float c[TOKEN_TILES][4],
+                                                  const uint32_t s[K_STEPS][4], const bf16 *x)
 {
-    clear(c);
+    wgmma_begin();
 #pragma unroll
-    for (int i = 0; i < K_STEPS / 2; i++) {
-#pragma unroll
-        for (int n = 0; n < TOKEN_TILES; n += SIDE) { // side by side: one waits, others go on
-            uint32_t b[SIDE][4];
-#pragma unroll
-            for (int j = 0; j < SIDE; j++)
-                load_matrices(
-                    b[j], shared_address(x + tile_128(8 * (n + j) + lane % 8, 4 * i + lane / 8)));
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-#pragma unroll
-                for (int j = 0; j < SIDE; j++)
-                    multiply_add(c[n + j], s[2 * i + half], b[j][2 * half], b[j][2 * half + 1]);
-            }
-        }
+    for (int i = 0; i < K_STEPS; i++) {
+        const bf16 *at = x + i / 4 * (TILE_K / 2) + i % 4 * 16;
+        wgmma_64(c, s[i], wgmma_operand(at, true, 0), i > 0);
     }
+    wgmma_end();
 }
 
-// c += x m^T, m [64, 64] with nothing above the diagonal.
+// c = (adds ? c : 0) + x m^T, m a square of tokens.
 static __device__ __forceinline__ void
-multiply_lower(float c[TOKEN_TILES][4], const uint32_t x[T_STEPS][4], const bf16 *m, int lane)
+multiply_tokens(float c[TOKEN_TILES][4], const uint32_t x[T_STEPS][4], const bf16 *m, bool adds)
 {
+    wgmma_begin();
 #pragma unroll
-    for (int i = 0; i < T_STEPS / 2; i++) {
-#pragma unroll
-        for (int n = 4 * i; n < TOKEN_TILES; n += SIDE) {
-            uint32_t b[SIDE][4];
-#pragma unroll
-            for (int j = 0; j < SIDE; j++)
-                load_matrices(
-                    b[j], shared_address(m + tile_64(8 * (n + j) + lane % 8, 4 * i + lane / 8)));
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-#pragma unroll
-                for (int j = 0; j < SIDE; j++) {
-                    if ((n + j) / 2 >= 2 * i + half)
-                        multiply_add(c[n + j], x[2 * i + half], b[j][2 * half], b[j][2 * half + 1]);
-                }
-            }
-        }
-    }
+    for (int i = 0; i < T_STEPS; i++)
+        wgmma_64(c, x[i], wgmma_operand(m + i * 16, true, 0), adds || i > 0);
+    wgmma_end();
 }
 
 // S^T += x k.
-static __device__ __forceinline__ void
-write_state(float s[KEY_TILES][4], const uint32_t x[T_STEPS][4], const bf16 *k, int lane)
+static __device__ __forceinline__ void write_state(float s[KEY_TILES][4],
+                                                   const uint32_t x[T_STEPS][4], const bf16 *k)
 {
+    wgmma_begin();
 #pragma unroll
-    for (int i = 0; i < T_STEPS; i++) {
-#pragma unroll
-        for (int n = 0; n < KEY_TILES; n += 2) {
-            uint32_t b[4];
-            load_transposed(b, shared_address(k + tile_128(16 * i + lane % 16, n + lane / 16)));
-            multiply_add(s[n], x[i], b[0], b[1]);
-            multiply_add(s[n + 1], x[i], b[2], b[3]);
-        }
-    }
+    for (int i = 0; i < T_STEPS; i++)
+        wgmma_128(s, x[i], wgmma_operand(k + i * 16 * 64, false, TILE_K));
+    wgmma_end();
 }
 
 // x = bf16(v - factor c), the left operand of the solve. values: the warp's column of eighths.
@@ -215,8 +179,8 @@ static __device__ __forceinline__ void from_vector(uint32_t x[4], uint4 vector)
 }
 
 // The warp's view of a chunk.
-template <int SLICES_OWN> struct scan_view {
-    const scan_stage<SLICES_OWN> *stage;
+struct scan_view {
+    const scan_stage *stage;
     scan_handoff *handoff;
     uint64_t *given, *taken;
     uint32_t turn; // how often the handoff was used before
@@ -224,11 +188,9 @@ template <int SLICES_OWN> struct scan_view {
 };
 
 // One chunk: s is the state before it and after.
-template <int SLICES_OWN>
-static __device__ __forceinline__ void carry_state(float s[KEY_TILES][4],
-                                                   const scan_view<SLICES_OWN> &view)
+static __device__ __forceinline__ void carry_state(float s[KEY_TILES][4], const scan_view &view)
 {
-    const scan_stage<SLICES_OWN> &stage = *view.stage;
+    const scan_stage &stage = *view.stage;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     const bf16 *v = stage.v + view.pair / 2 * TILE_V;
     uint32_t image[K_STEPS][4], x[T_STEPS][4];
@@ -239,10 +201,9 @@ static __device__ __forceinline__ void carry_state(float s[KEY_TILES][4],
         pack_operand(image[i], s[2 * i], s[2 * i + 1]);
         view.handoff->image[i][lane] = as_vector(image[i]);
     }
-    read_state(c, image, stage.k, lane);
+    read_state(c, image, stage.k);
     subtract_read(x, c, v, stage.factors + FACTOR_READ, view.pair % 2 * 2, lane);
-    clear(c);
-    multiply_lower(c, x, stage.t, lane); // u
+    multiply_tokens(c, x, stage.t, false); // u
     pack_tokens(x, c);
 #pragma unroll
     for (int i = 0; i < T_STEPS; i++)
@@ -259,15 +220,13 @@ static __device__ __forceinline__ void carry_state(float s[KEY_TILES][4],
         for (int i = 0; i < 4; i++)
             s[n][i] *= decay;
     }
-    write_state(s, x, stage.k, lane);
+    write_state(s, x, stage.k);
 }
 
 // o of one chunk into c.
-template <int SLICES_OWN>
-static __device__ __forceinline__ void read_out(float c[TOKEN_TILES][4],
-                                                const scan_view<SLICES_OWN> &view)
+static __device__ __forceinline__ void read_out(float c[TOKEN_TILES][4], const scan_view &view)
 {
-    const scan_stage<SLICES_OWN> &stage = *view.stage;
+    const scan_stage &stage = *view.stage;
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     uint32_t image[K_STEPS][4], x[T_STEPS][4];
     barrier_wait(view.given, view.turn % 2);
@@ -280,9 +239,9 @@ static __device__ __forceinline__ void read_out(float c[TOKEN_TILES][4],
     __syncwarp();
     if (lane == 0)
         barrier_arrive(view.taken);
-    read_state(c, image, stage.q, lane);
+    read_state(c, image, stage.q);
     scale_tokens(c, stage.factors + FACTOR_OUT, lane);
-    multiply_lower(c, x, stage.p, lane);
+    multiply_tokens(c, x, stage.p, true);
 }
 
 // The state's rows of value dimensions `value` and `value` + 8, and the accepted rows of a decode
@@ -338,10 +297,8 @@ struct scan_place {
     int first, chunks; // of the row
 };
 
-template <int SLICES_OWN>
 static __device__ __forceinline__ scan_place place_of(const struct gdn &op)
 {
-    enum { BLOCKS = SLICES / SLICES_OWN };
     scan_place place;
     int index = op.tables.decode_rows + static_cast<int>(blockIdx.y);
     place.head = static_cast<int>(blockIdx.x) / BLOCKS;
@@ -355,10 +312,8 @@ static __device__ __forceinline__ scan_place place_of(const struct gdn &op)
 
 // A warp that reads out: the row's chunks one after the other. The first one also brings chunks, as
 // stages fall free.
-template <int SLICES_OWN, int STAGES>
-static __device__ __forceinline__ void read_chunks(scan_shared<SLICES_OWN, STAGES> *shared,
-                                                   const struct gdn &op, const scan_place &place,
-                                                   int pair)
+static __device__ __forceinline__ void read_chunks(scan_shared *shared, const struct gdn &op,
+                                                   const scan_place &place, int pair)
 {
     const int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     const bool brings = pair == 0 && lane == 0;
@@ -373,10 +328,9 @@ static __device__ __forceinline__ void read_chunks(scan_shared<SLICES_OWN, STAGE
         uint32_t parity = static_cast<uint32_t>(i / STAGES) & 1u;
         float c[TOKEN_TILES][4];
         barrier_wait(&shared->full[stage], parity);
-        read_out(c,
-                 scan_view<SLICES_OWN>{&shared->stages[stage], &shared->handoffs[pair][handoff],
-                                       &shared->given[pair][handoff], &shared->taken[pair][handoff],
-                                       static_cast<uint32_t>(i / HANDOFFS), pair});
+        read_out(c, scan_view{&shared->stages[stage], &shared->handoffs[pair][handoff],
+                              &shared->given[pair][handoff], &shared->taken[pair][handoff],
+                              static_cast<uint32_t>(i / HANDOFFS), pair});
         __syncwarp();
         if (lane == 0)
             barrier_arrive(&shared->empty[stage]);
@@ -392,19 +346,15 @@ static __device__ __forceinline__ void read_chunks(scan_shared<SLICES_OWN, STAGE
     }
 }
 
-// grid (value heads * SLICES / SLICES_OWN, prefill rows): per slice two warps that carry state,
-// then as many that read out.
-template <int SLICES_OWN, int STAGES>
-static __global__ void __launch_bounds__(SLICES_OWN * 4 * WARP_THREADS)
-    gdn_scan_kernel(struct gdn op)
+// grid (value heads * BLOCKS, prefill rows).
+static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
 {
-    enum { PAIRS = 2 * SLICES_OWN };
-    extern __shared__ __align__(128) unsigned char memory[];
-    auto *shared = reinterpret_cast<scan_shared<SLICES_OWN, STAGES> *>(memory);
+    extern __shared__ __align__(1024) unsigned char memory[];
+    auto *shared = reinterpret_cast<scan_shared *>(memory);
     const int thread = static_cast<int>(threadIdx.x), lane = thread % WARP_THREADS;
     const int pair = thread / WARP_THREADS % PAIRS;
     const bool carries = thread / WARP_THREADS < PAIRS;
-    const scan_place place = place_of<SLICES_OWN>(op);
+    const scan_place place = place_of(op);
     const int value = place.slice * GDN_VALUE_SLICE + pair * WARP_VALUES + lane / 4;
     float s[KEY_TILES][4];
     if (carries && place.chunks > 0)
@@ -431,10 +381,9 @@ static __global__ void __launch_bounds__(SLICES_OWN * 4 * WARP_THREADS)
     for (int i = 0; i < place.chunks; i++) {
         int stage = i % STAGES, handoff = i % HANDOFFS;
         barrier_wait(&shared->full[stage], static_cast<uint32_t>(i / STAGES) & 1u);
-        carry_state(
-            s, scan_view<SLICES_OWN>{&shared->stages[stage], &shared->handoffs[pair][handoff],
-                                     &shared->given[pair][handoff], &shared->taken[pair][handoff],
-                                     static_cast<uint32_t>(i / HANDOFFS), pair});
+        carry_state(s, scan_view{&shared->stages[stage], &shared->handoffs[pair][handoff],
+                                 &shared->given[pair][handoff], &shared->taken[pair][handoff],
+                                 static_cast<uint32_t>(i / HANDOFFS), pair});
         __syncwarp();
         if (lane == 0)
             barrier_arrive(&shared->empty[stage]);
@@ -443,21 +392,11 @@ static __global__ void __launch_bounds__(SLICES_OWN * 4 * WARP_THREADS)
         store_state(s, op, place.row, place.head, value);
 }
 
-template <int SLICES_OWN, int STAGES>
-static void launch(struct stream *stream, const struct gdn *op, int rows)
+void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows)
 {
-    const int bytes = static_cast<int>(sizeof(scan_shared<SLICES_OWN, STAGES>));
-    auto kernel = gdn_scan_kernel<SLICES_OWN, STAGES>;
-    CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    dim3 grid(static_cast<unsigned>(op->value_heads * SLICES / SLICES_OWN),
-              static_cast<unsigned>(rows));
-    launch_chained(kernel, grid, dim3(SLICES_OWN * 4 * WARP_THREADS), bytes, stream->handle, *op);
-}
-
-void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows, int slices)
-{
-    if (slices == 1)
-        launch<1, 3>(stream, op, rows);
-    else
-        launch<2, 3>(stream, op, rows);
+    const int bytes = static_cast<int>(sizeof(scan_shared));
+    CUDA_CHECK(
+        cudaFuncSetAttribute(gdn_scan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    dim3 grid(static_cast<unsigned>(op->value_heads * BLOCKS), static_cast<unsigned>(rows));
+    launch_chained(gdn_scan_kernel, grid, dim3(THREADS), bytes, stream->handle, *op);
 }

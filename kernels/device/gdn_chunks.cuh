@@ -22,7 +22,7 @@ enum { FACTOR_READ, FACTOR_OUT = CHUNK, FACTOR_WRITE = 2 * CHUNK, FACTOR_DECAY =
 // ldmatrix reads fall into different banks.
 static __device__ __forceinline__ int tile_128(int row, int eighth)
 {
-    return row * 128 + ((eighth ^ (row & 7)) << 3);
+    return eighth / 8 * (TILE_K / 2) + row * 64 + ((eighth % 8 ^ (row & 7)) << 3);
 }
 
 // As tile_128, rows of 64.

@@ -14,6 +14,6 @@ extern "C" {
 void gdn_launch_recurrent(struct stream *stream, const struct gdn *op, int rows);
 
 // Long prefill rows: what does not depend on the state, for at most `chunks` chunks; then the state
-// through the chunks of the step's last `rows` rows, `slices` * 32 value dimensions a block.
+// through the chunks of the step's last `rows` rows.
 void gdn_launch_chunks(struct stream *stream, const struct gdn *op, int chunks);
-void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows, int slices);
+void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows);

@@ -120,3 +120,18 @@ static __device__ __forceinline__ void copy_bulk(void *to, const void *from, int
         "l"(from), "r"(bytes), "r"(shared_address(barrier))
         : "memory");
 }
+
+// Shared to global memory, bytes a multiple of 16.
+static __device__ __forceinline__ void store_bulk(void *to, const void *from, int bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+                 "cp.async.bulk.commit_group;" ::"l"(to),
+                 "r"(shared_address(from)), "r"(bytes)
+                 : "memory");
+}
+
+// Returns when the stores of this thread have read their source.
+static __device__ __forceinline__ void wait_bulk_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
