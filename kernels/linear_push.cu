@@ -10,7 +10,7 @@ extern "C" {
 
 enum {
     GATE_WARPS = 8,
-    GATE_FOLDED_TOKENS_MAX = 2, // beyond, what every block repeats costs more than a kernel
+    GATE_FOLDED_TOKENS_MAX = 1, // beyond, what every block repeats costs more than a kernel
 };
 
 struct gate_arguments {
