@@ -77,23 +77,37 @@ class Turns(harness.Case):
         server.wait_idle()
         self.assertEqual(server.drain(), 0, server.stderr)
         return answers, [sum(usage[name] for usage in usages)
-                         for name in ("prompt_tokens", "cached_tokens")]
+                         for name in ("prompt_tokens", "cached_tokens", "drafted", "accepted")]
 
     def test_no_token_changes(self):
-        fresh, (prompts, hits) = self.answers_of("--no-prefix-cache", turns=TURNS)
+        fresh, (prompts, hits, *_) = self.answers_of("--no-prefix-cache", turns=TURNS)
         self.assertEqual(hits, 0)
-        cached, (_, hits) = self.answers_of(turns=TURNS)
+        cached, (_, hits, *_) = self.answers_of(turns=TURNS)
         self.assertEqual(cached, fresh)
         self.assertGreater(hits, prompts // 3)
         # Few slots, and steps that cut prompts: checkpoints are evicted all the time.
-        cached, (_, hits) = self.answers_of("--max-num-seqs", 2, "--max-num-batched-tokens", 64,
+        cached, (_, hits, *_) = self.answers_of("--max-num-seqs", 2, "--max-num-batched-tokens", 64,
                                             turns=TURNS)
         self.assertEqual(cached, fresh)
         self.assertGreater(hits, 0)
 
+    def test_no_token_changes_while_speculating(self):
+        """Where others go wrong: drafts that were refused must leave nothing in what is cached."""
+        plain, _ = self.answers_of("--no-prefix-cache", "--speculative-tokens", 0, turns=3)
+        fresh, (_, _, drafted, accepted) = self.answers_of("--no-prefix-cache",
+                                                           "--speculative-tokens", 3, turns=3)
+        cached, (_, hits, *again) = self.answers_of("--max-num-seqs", 3, "--speculative-tokens", 3,
+                                                    turns=3)
+        self.assertEqual(fresh, plain)
+        self.assertEqual(cached, plain)
+        self.assertGreater(hits, 0)
+        self.assertGreater(accepted, 0)
+        # The head's own keys are right behind a hit: it guesses as well.
+        self.assertEqual(again, [drafted, accepted])
+
     def test_no_token_changes_over_two_ranks(self):
         fresh, _ = self.answers_of("--no-prefix-cache", ranks=2, turns=2)
-        cached, (_, hits) = self.answers_of("--max-num-seqs", 3, ranks=2, turns=2)
+        cached, (_, hits, *_) = self.answers_of("--max-num-seqs", 3, ranks=2, turns=2)
         self.assertEqual(cached, fresh)
         self.assertGreater(hits, 0)
 
