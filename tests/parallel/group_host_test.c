@@ -396,9 +396,11 @@ static void abort_ends_waits_and_zeroes_results(void **state)
     group_all_gather(groups[0], stream, out, in, sizeof in);
     group_broadcast(groups[0], stream, news, sizeof news, 1);
     group_barrier(groups[0], stream);
-    clock_sleep_ns(20u * CLOCK_NS_PER_MS);
+    uint64_t limit_ns = clock_now_ns() + 30u * (uint64_t)CLOCK_NS_PER_S;
+    while (group_epoch(groups[0]) < 1 && clock_now_ns() < limit_ns) // pushes, then waits for rank 1
+        clock_sleep_ns(CLOCK_NS_PER_MS);
+    assert_int_equal(group_epoch(groups[0]), 1);
     assert_false(group_failed(groups[0]));
-    assert_int_equal(group_epoch(groups[0]), 1); // pushed, waiting for rank 1
     group_abort(groups[1]);
     stream_synchronize(stream);
     assert_true(group_failed(groups[0]));
