@@ -102,8 +102,8 @@ OUTSIDE = [
 
 # ---------------------------------------------------------------- purity
 PURE = re.compile(
-    r"coordinator/(core|scheduler|kv_pages|state_slots|prefix_cache|requests|members|router"
-    r"|token_pool|invariants)(_\w+)?\.c$|parallel/(plan|shard|memory_plan|dummy)(_\w+)?\.c$")
+    r"coordinator/(core|scheduler|speculation|kv_pages|state_slots|prefix_cache|requests|members"
+    r"|router|token_pool|invariants)(_\w+)?\.c$|parallel/(plan|shard|memory_plan|dummy)(_\w+)?\.c$")
 IMPURE_SYSTEM = re.compile(
     r"^(time|errno|pthread|threads|unistd|fcntl|poll|signal|stdatomic|semaphore|dlfcn|spawn|wait"
     r"|zmq|msgpack|jansson|pcre2|utf8proc|microhttpd|cuda|cublas|nccl)|^(sys|netinet|arpa|net)/")
