@@ -100,12 +100,19 @@ static enum status encode_chat(struct door_text *text, const json_t *messages,
 static enum status encode_messages(struct door_text *text, const struct generate_request *request,
                                    int32_t **ids_out, int32_t *ids_count, struct error *error)
 {
-    json_t *messages;
+    json_t *messages, *tools = NULL;
     struct chat_format_options options = chat_format_defaults();
     options.enable_thinking = request->enable_thinking;
+    options.preserve_thinking = request->preserve_thinking;
     TRY(wire_json(&messages, request->messages, request->messages_bytes, "messages", error));
-    enum status status = encode_chat(text, messages, &options, ids_out, ids_count, error);
+    enum status status = OK;
+    if (request->tools != NULL)
+        status = wire_json(&tools, request->tools, request->tools_bytes, "tools", error);
+    options.tools = tools;
+    if (status == OK)
+        status = encode_chat(text, messages, &options, ids_out, ids_count, error);
     json_decref(messages);
+    json_decref(tools);
     return status;
 }
 

@@ -132,8 +132,8 @@ enum status client_send(struct client *client, const void *frame, size_t frame_b
 enum status client_generate(struct client *client, const struct generate_request *request,
                             struct error *error)
 {
-    size_t room =
-        FRAME_SLACK_BYTES + request->prompt_bytes + request->ids_bytes + request->messages_bytes;
+    size_t room = FRAME_SLACK_BYTES + request->prompt_bytes + request->ids_bytes +
+                  request->messages_bytes + request->tools_bytes;
     void *frame = malloc(room);
     if (frame == NULL)
         return error_set(error, E_SYSTEM, "no memory for a request of %zu bytes", room);

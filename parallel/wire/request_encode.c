@@ -113,6 +113,12 @@ static void write_sampling(struct writer *writer, const struct generate_request 
         write_bool(writer, "ignore_eos", true);
     if (!request->enable_thinking)
         write_bool(writer, "enable_thinking", false);
+    if (request->preserve_thinking)
+        write_bool(writer, "preserve_thinking", true);
+    if (request->tools != NULL) {
+        writer_key(writer, "tools");
+        writer_raw(writer, request->tools, request->tools_bytes);
+    }
     if (!request->skip_special_tokens)
         write_bool(writer, "skip_special_tokens", false);
     if (!request->want_text)
@@ -131,7 +137,8 @@ static size_t sampling_pairs(const struct generate_request *request)
            (request->bias_count > 0) + (request->allowed_count > 0) + (request->words_count > 0) +
            (request->logprobs > 0) + (request->prompt_logprobs > 0) +
            (request->speculative_tokens >= 0) + request->ignore_eos + !request->enable_thinking +
-           !request->skip_special_tokens + !request->want_text;
+           request->preserve_thinking + (request->tools != NULL) + !request->skip_special_tokens +
+           !request->want_text;
 }
 
 enum status generate_request_encode(void *buffer, size_t buffer_bytes, size_t *bytes_out,

@@ -46,6 +46,8 @@ enum generate_key {
     KEY_PROMPT_LOGPROBS,
     KEY_SPECULATIVE,
     KEY_THINKING,
+    KEY_PRESERVE_THINKING,
+    KEY_TOOLS,
     KEY_SKIP_SPECIAL,
     KEY_TEXT,
     KEY_PRIORITY,
@@ -83,6 +85,8 @@ static const char *const generate_keys[] = {
     "prompt_logprobs",
     "speculative_tokens",
     "enable_thinking",
+    "preserve_thinking",
+    "tools",
     "skip_special_tokens",
     "text",
     "priority",
@@ -101,7 +105,6 @@ static const char *const generate_keys[] = {
     "guided_regex",
     "guided_choice",
     "guided_grammar",
-    "tools",
     "documents",
     "repetition_detection",
     "thinking_token_budget",
@@ -234,6 +237,15 @@ static void read_ids(struct reader *reader, struct generate_request *out)
         reader_int32(reader, 0, INT32_MAX);
     }
     out->ids_bytes = (size_t)(reader->at - out->ids);
+}
+
+static void read_tools(struct reader *reader, struct generate_request *out)
+{
+    if (reader_peek(reader) != READER_ARRAY)
+        reader_fail(reader, E_INPUT, "not an array of tools");
+    out->tools = reader_value(reader, &out->tools_bytes);
+    if (out->tools_bytes == 1) // an empty one
+        out->tools = NULL;
 }
 
 static void read_messages(struct reader *reader, struct generate_request *out)
@@ -432,6 +444,8 @@ static void read_known(struct reader *reader, struct generate_request *out, int3
     case KEY_LOGPROBS: out->logprobs = read_logprobs(reader); break;
     case KEY_PROMPT_LOGPROBS: out->prompt_logprobs = read_logprobs(reader); break;
     case KEY_THINKING: out->enable_thinking = reader_bool(reader); break;
+    case KEY_PRESERVE_THINKING: out->preserve_thinking = reader_bool(reader); break;
+    case KEY_TOOLS: read_tools(reader, out); break;
     case KEY_SKIP_SPECIAL: out->skip_special_tokens = reader_bool(reader); break;
     case KEY_TEXT: out->want_text = reader_bool(reader); break;
     default: read_sampling(reader, out, (enum generate_key)key); break;
@@ -463,6 +477,8 @@ static void check_whole(struct reader *reader, const struct generate_request *re
     if (inputs != 1)
         reader_fail(reader, E_INPUT, "%d of 'prompt', 'ids' and 'messages' are given, 1 is needed",
                     inputs);
+    if (request->tools != NULL && request->messages == NULL)
+        reader_fail(reader, E_INPUT, "'tools' goes with 'messages' only");
 }
 
 enum status generate_request_decode(struct generate_request *out, const void *frame,

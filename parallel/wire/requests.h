@@ -66,6 +66,8 @@ struct generate_request {
     size_t ids_bytes;
     const uint8_t *messages; // "messages": a msgpack value, borrowed
     size_t messages_bytes;
+    const uint8_t *tools; // "tools" of messages: a msgpack array, borrowed; NULL = none
+    size_t tools_bytes;
     int32_t max_tokens;        // "max_tokens" >= 1, -1 = the rest of the context
     double temperature;        // "temperature" >= 0, -1 = absent
     int32_t top_k;             // "top_k" >= 0, 0 = off, -1 = absent
@@ -94,6 +96,7 @@ struct generate_request {
     int32_t n;                  // "n" answers, default 1
     int32_t speculative_tokens; // "speculative_tokens" 0..5, -1 = the server's choice
     bool enable_thinking;       // "enable_thinking", default true
+    bool preserve_thinking;     // "preserve_thinking" of old turns, default false
     bool skip_special_tokens;   // "skip_special_tokens", default true
     int32_t priority;           // "priority" lower is more urgent, 0 = normal
     int32_t timeout_ms;         // "timeout_ms" 1..REQUEST_TIMEOUT_MS_MAX, 0 = none

@@ -175,6 +175,44 @@ static void messages_are_rendered(void **state)
     json_decref(line);
 }
 
+// Tools and kept thoughts come into the prompt as at the other door.
+static void tools_are_rendered(void **state)
+{
+    (void)state;
+    static uint8_t tools[256];
+    struct generate_request request = request_of(NULL);
+    struct chat_format_options options = chat_format_defaults();
+    struct writer w;
+    int32_t *wanted = NULL, wanted_count, count;
+    json_t *messages = json_loads("[{\"role\":\"user\",\"content\":\"Hello!\"}]", 0, NULL);
+    json_t *list = json_loads("[{\"name\":\"look\"}]", 0, NULL);
+    options.tools = list;
+    assert_int_equal(door_text_chat(door, messages, &options, &wanted, &wanted_count, &error), OK);
+    writer_init(&w, frame, sizeof frame);
+    write_messages(&w, "user", "Hello!");
+    request.messages = frame;
+    assert_int_equal(writer_end(&w, &request.messages_bytes), OK);
+    writer_init(&w, tools, sizeof tools);
+    writer_array(&w, 1);
+    writer_map(&w, 1);
+    writer_key(&w, "name");
+    writer_text(&w, "look", 4);
+    request.tools = tools;
+    assert_int_equal(writer_end(&w, &request.tools_bytes), OK);
+    int32_t *ids = ids_of(&request, &count);
+    assert_int_equal(count, wanted_count);
+    assert_memory_equal(ids, wanted, (size_t)count * sizeof *ids);
+    free(ids);
+    writer_init(&w, tools, sizeof tools);
+    writer_array(&w, 1);
+    writer_int(&w, 5);
+    assert_int_equal(writer_end(&w, &request.tools_bytes), OK);
+    assert_refused(door, &request, E_INPUT, "tools");
+    free(wanted);
+    json_decref(messages);
+    json_decref(list);
+}
+
 static void wrong_messages_are_named(void **state)
 {
     (void)state;
@@ -302,6 +340,7 @@ int main(void)
         cmocka_unit_test(a_prompt_is_its_tokens),
         cmocka_unit_test(ids_are_copied_and_checked),
         cmocka_unit_test(messages_are_rendered),
+        cmocka_unit_test(tools_are_rendered),
         cmocka_unit_test(wrong_messages_are_named),
         cmocka_unit_test(a_stream_is_the_text),
         cmocka_unit_test(half_a_code_point_waits_and_ends_replaced),

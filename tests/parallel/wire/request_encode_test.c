@@ -81,9 +81,43 @@ static void what_is_left_out_is_not_written(void **state)
     assert_int_equal(back.bias_count + back.allowed_count + back.words_count + back.logprobs, 0);
 }
 
+static enum status decode(const char *text, size_t bytes)
+{
+    return generate_request_decode(&back, text, bytes, &error);
+}
+
+static void tools_go_with_messages(void **state)
+{
+    (void)state;
+    static const char tools[] = "\x91\x81\xa4type\xa8"
+                                "function";
+#define CHAT "\x83\xa2id\xa1m\xa8messages\x91\x80\xa5tools"
+    static const char none[] = CHAT "\x90", wrong[] = CHAT "\x05";
+    static const char alone[] = "\x83\xa2id\xa1m\xa3ids\x91\x01\xa5tools\x91\x80";
+    assert_int_equal(decode(none, sizeof none - 1), OK);
+    assert_null(back.tools);
+    assert_int_equal(decode(wrong, sizeof wrong - 1), E_INPUT);
+    assert_non_null(strstr(error.text, "array of tools"));
+    assert_int_equal(decode(alone, sizeof alone - 1), E_INPUT);
+    assert_non_null(strstr(error.text, "'messages'"));
+    generate_request_init(&out);
+    strcpy(out.id, "m");
+    out.messages = (const uint8_t *)"\x91\x80";
+    out.messages_bytes = 2;
+    out.tools = (const uint8_t *)tools;
+    out.tools_bytes = sizeof tools - 1;
+    out.preserve_thinking = true;
+    assert_int_equal(generate_request_encode(frame, sizeof frame, &frame_bytes, &out), OK);
+    assert_int_equal(generate_request_decode(&back, frame, frame_bytes, &error), OK);
+    assert_int_equal(back.tools_bytes, out.tools_bytes);
+    assert_memory_equal(back.tools, tools, out.tools_bytes);
+    assert_true(back.preserve_thinking);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tools_go_with_messages),
         cmocka_unit_test(lists_there_and_back),
         cmocka_unit_test(what_is_left_out_is_not_written),
     };

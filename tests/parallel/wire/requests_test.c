@@ -427,7 +427,6 @@ static void unsupported_fields_are_known_by_name(void **state)
         "guided_regex",
         "guided_choice",
         "guided_grammar",
-        "tools",
         "documents",
         "repetition_detection",
         "thinking_token_budget",
