@@ -53,6 +53,7 @@ struct coord_sampling {
     int32_t logprobs, prompt_logprobs;
     // Counts of the request's lists, which lie one behind the other as a plan's do (step_open).
     int32_t bias_count, allowed_count, words_count;
+    int32_t drafts; // 0 = the server's choice, else 1 + the most at a time
     uint64_t seed;
     int32_t max_tokens; // >= 1, or -1 = the rest of the context
     int32_t stop_count; // ids in stop_ids, the model's eos ids among them unless ignored

@@ -11,8 +11,6 @@
 static enum status check_served(const struct generate_request *request, struct error *error)
 {
     const char *field = request->unsupported;
-    if (field == NULL && request->speculative_tokens > 0)
-        field = "speculative_tokens";
     if (field == NULL)
         return OK;
     return error_set(error, E_UNSUPPORTED, "'%s' is not served by this version; leave it out",
@@ -74,6 +72,7 @@ enum status door_order_make(struct link_order *out, const struct generate_reques
     sampling->presence = (float)request->presence_penalty;
     sampling->min_tokens = request->min_tokens;
     sampling->logprobs = request->logprobs;
+    sampling->drafts = 1 + request->speculative_tokens; // -1: the server's choice
     sampling->prompt_logprobs = request->prompt_logprobs;
     sampling->seed = request->has_seed ? request->seed : door_sampling_seed(sources->seeds);
     TRY(fill_stops(sampling, request, sources, error));

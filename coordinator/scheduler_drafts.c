@@ -45,10 +45,13 @@ void scheduler_plan_drafts(struct coord *coord, int32_t g)
 static void count_drafts(struct coord *coord, struct request *request, int32_t verify,
                          int32_t count)
 {
-    request->drafted += verify - 1;
+    int32_t most = request->sampling.drafts, drafted = verify - 1;
+    if (most > 0 && drafted > most - 1)
+        drafted = most - 1;
+    request->drafted += drafted;
     request->accepted += count - 1;
-    coord->drafts.steps++;
-    coord->drafts.drafted += (uint64_t)(verify - 1);
+    coord->drafts.steps += drafted > 0;
+    coord->drafts.drafted += (uint64_t)drafted;
     for (int32_t i = 0; i < count - 1; i++)
         coord->drafts.accepted[i]++;
 }

@@ -164,6 +164,7 @@ static void tell_open(const struct coord *coord, struct step_plan *plan, struct 
         .presence = request->sampling.presence,
         .stops_from = stops_from(request),
         .logprobs = request->sampling.logprobs,
+        .drafts = request->sampling.drafts,
         .stop_count = request->sampling.stop_count,
     };
     memcpy(open->stop_ids, request->sampling.stop_ids, sizeof open->stop_ids);

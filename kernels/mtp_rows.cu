@@ -75,7 +75,8 @@ static __device__ __forceinline__ int32_t draft_token(const struct slot *slot, i
 {
     int32_t position = slot->position + pass;
     bool room = position < slot->page_tokens && position + 1 < slot->sampling.tokens_end;
-    if (slot->end != SLOT_RUNS || slot->token_next < 0 || !room)
+    bool enough = slot->sampling.drafts > 0 && pass >= slot->sampling.drafts - 1;
+    if (slot->end != SLOT_RUNS || slot->token_next < 0 || !room || enough)
         return -1;
     return pass == 0 ? slot->token_next : slot->drafts[pass - 1];
 }

@@ -50,7 +50,7 @@ void mtp_rows_keep(struct stream *stream, const struct mtp_rows *op,
 // Fills the tables of drafting pass `pass`, 0 .. ROW_VERIFY_MAX - 2: row r of the step has token r,
 // the slot's next known token (pass 0) or its last draft, at the position where it will run. It is
 // inert when the row drew nothing (a prompt's chunk), when the slot has ended, knows no token, has
-// no draft before, or when what would be drawn could not run: beyond the pages that it has, or at
+// no draft before or drafts enough, or when what would be drawn could not run: beyond its pages, at
 // the end of its output. Pass 0 also writes draft_hidden from slot_hidden.
 void mtp_rows_draft_begin(struct stream *stream, const struct mtp_rows *op, int pass);
 

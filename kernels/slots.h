@@ -46,6 +46,7 @@ struct slot_sampling {
     int32_t prompt_tokens; // of the original prompt: what lies before counts as prompt
     int32_t stops_from;    // position from which stop ids may be drawn (min_tokens), 0 = any
     int32_t logprobs;      // told of drawn tokens: 0 = none, else 1 + alternatives; for the host
+    int32_t drafts;        // made at a time: 0 = as many as a step makes, else 1 + the most
     int32_t bias_count, allowed_count, words_count; // of the slot's lists (sample_lists.h), 0 = off
     uint64_t seed;
     int32_t tokens_end; // position at which output must end: prompt length + max_tokens

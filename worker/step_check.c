@@ -119,6 +119,7 @@ static enum status check_open(const struct step_check *check, const struct step_
                     open->position > 0));
     TRY(check_range(error, "opens.top_k", open->top_k, 0, INT32_MAX));
     TRY(check_range(error, "opens.logp", open->logprobs, 0, 1 + STEP_LOGPROBS_TOP_MAX));
+    TRY(check_range(error, "opens.drafts", open->drafts, 0, STEP_VERIFY_MAX));
     TRY(check_range(error, "opens.stop", open->stop_count, 0, STEP_STOP_IDS_MAX));
     return check_lists(check, plan, open, error);
 }

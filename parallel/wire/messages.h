@@ -134,6 +134,7 @@ struct step_open {
     float presence;        // "pres" 0 = off
     int32_t stops_from;    // "from" position from which stop ids may be drawn, 0 = any
     int32_t logprobs;      // "logp" of drawn tokens: 0 = none, else 1 + alternatives
+    int32_t drafts;        // "drafts" 0 = as many as a step says, else 1 + the most
     int32_t stop_count;    // "stop" array of ids
     int32_t stop_ids[STEP_STOP_IDS_MAX];
     // Lists in plan->lists, one behind the other: "bias" ids, then the bits of as many f32; "allow"
@@ -151,8 +152,7 @@ static inline int32_t step_open_lists(const struct step_open *open)
     return 2 * open->bias_count + open->allowed_count + open->words_count;
 }
 
-struct
-    step_pages { // block_table[slot][first ..] = plan->page_ids[ids_first .. + count), count >= 1
+struct step_pages { // block_table[slot][first ..] = page_ids[ids_first .. + count), count >= 1
     int32_t slot, first, count;
     int32_t ids_first;
 };

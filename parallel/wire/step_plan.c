@@ -88,6 +88,7 @@ enum open_key {
     OPEN_STOPS_FROM,
     OPEN_STOP,
     OPEN_LOGPROBS,
+    OPEN_DRAFTS,
     OPEN_BIAS,
     OPEN_ALLOW,
     OPEN_WORDS,
@@ -96,8 +97,8 @@ enum open_key {
 };
 
 static const char *const open_keys[OPEN_KEYS] = {
-    "slot", "pos",  "prompt", "end",  "limit", "seed", "temp", "top_k", "top_p", "min_p",
-    "rep",  "freq", "pres",   "from", "stop",  "logp", "bias", "allow", "words", "recent",
+    "slot", "pos",  "prompt", "end",  "limit", "seed",   "temp", "top_k", "top_p", "min_p",  "rep",
+    "freq", "pres", "from",   "stop", "logp",  "drafts", "bias", "allow", "words", "recent",
 };
 
 // ---- Writing. Counts out of range are our own bug. ----
@@ -159,6 +160,8 @@ static void write_open(struct writer *writer, const struct step_plan *plan,
         writer_int(writer, open->stop_ids[i]);
     writer_key(writer, "logp");
     writer_int(writer, open->logprobs);
+    writer_key(writer, "drafts");
+    writer_int(writer, open->drafts);
     write_lists(writer, plan, open);
 }
 
@@ -327,6 +330,7 @@ static void read_open(struct reader *reader, struct step_plan *plan, struct step
         case OPEN_LOGPROBS:
             open->logprobs = reader_int32(reader, 0, 1 + STEP_LOGPROBS_TOP_MAX);
             break;
+        case OPEN_DRAFTS: open->drafts = reader_int32(reader, 0, STEP_VERIFY_MAX); break;
         case OPEN_BIAS: read_bias(reader, plan, open, &firsts[0]); break;
         case OPEN_ALLOW:
             open->allowed_count = read_list(reader, plan, STEP_ALLOWED_MAX, 0, &firsts[1]);

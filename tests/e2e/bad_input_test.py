@@ -144,7 +144,7 @@ class Requests(harness.SharedCase):
 
     def test_fields_that_are_not_served_are_refused_by_name(self):
         client = self.client()
-        for field, value in (("structured_outputs", {"json": {}}), ("speculative_tokens", 3),
+        for field, value in (("structured_outputs", {"json": {}}), ("use_beam_search", True),
                              ("guided_json", "{}"), ("best_of", 2)):
             with self.assertRaises(harness.deltamesh.Error) as caught:
                 client.generate(prompt="a", max_tokens=1, **{field: value})

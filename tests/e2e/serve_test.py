@@ -69,6 +69,11 @@ class Answers(harness.SharedCase):
             self.assertEqual(usage["cached_tokens"], 0)
             self.assertLessEqual(usage["accepted"], usage["drafted"])
             self.assertEqual(usage["target_steps"] + usage["accepted"], count)
+            plain = client.generate(prompt=prompt, max_tokens=count, temperature=0,
+                                    speculative_tokens=0)
+            self.assertEqual(plain["ids"], answer["ids"])
+            self.assertEqual((plain["usage"]["drafted"], plain["usage"]["target_steps"]),
+                             (0, count))
 
     def test_stop_id_ends_and_can_be_ignored(self):
         client = self.client()

@@ -201,6 +201,17 @@ static void drafts_end_where_nothing_could_run(void **state)
     assert_int_equal(slots[3].drafts[0], 77);
     assert_int_equal(slots[3].drafts[1], -1);
 
+    // A slot may want fewer than the step makes, or none.
+    slots[0].sampling.drafts = 1 + 1;
+    begin_pass(&w, 1);
+    assert_draft(&w, 0, -1, -1);
+    begin_pass(&w, 0);
+    assert_draft(&w, 0, 60, 21);
+    slots[0].sampling.drafts = 1 + 0;
+    begin_pass(&w, 0);
+    assert_draft(&w, 0, -1, -1);
+    slots[0].sampling.drafts = 0;
+
     // A missing guess ends the chain, and an ended slot drafts nothing.
     slots[0].drafts[1] = -1;
     slots[3].end = SLOT_STOP;

@@ -332,6 +332,7 @@ static void every_field_has_its_limit(void **state)
     REFUSED(opens[0].presence = strtof("nan", NULL), "'pres': nan is outside -2 .. 2");
     REFUSED(opens[0].stops_from = -1, "'from': -1 is outside 0 ..");
     REFUSED(opens[0].logprobs = 22, "'logp': 22 is outside 0 .. 21");
+    REFUSED(opens[0].drafts = 7, "'drafts': 7 is outside 0 .. 6");
     REFUSED(opens[0].stop_ids[1] = -1, "'stop': -1 is outside");
     REFUSED(pages[0].slot = -1, "'pages'[0]: -1 is outside");
     REFUSED(pages[1].first = -1, "'pages'[1]: -1 is outside");
