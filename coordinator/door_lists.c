@@ -35,8 +35,10 @@ static enum status add_biases(int32_t *out, struct coord_sampling *sampling,
             return error_set(error, E_INPUT, "'logit_bias': id %d has two biases",
                              wish->bias_ids[i]);
     }
-    memcpy(out, wish->bias_ids, (size_t)wish->bias_count * sizeof *out);
-    memcpy(out + wish->bias_count, wish->biases, (size_t)wish->bias_count * sizeof *out);
+    if (wish->bias_count > 0) { // else they may be NULL
+        memcpy(out, wish->bias_ids, (size_t)wish->bias_count * sizeof *out);
+        memcpy(out + wish->bias_count, wish->biases, (size_t)wish->bias_count * sizeof *out);
+    }
     sampling->bias_count = wish->bias_count;
     return OK;
 }

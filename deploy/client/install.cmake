@@ -21,7 +21,8 @@ install(FILES ${CMAKE_BINARY_DIR}/deltamesh-client.pc
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 install(TARGETS deltamesh-client LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 foreach(header
-    deploy/client/client.h parallel/base/status.h parallel/wire/requests.h parallel/wire/messages.h)
+    deploy/client/client.h parallel/base/status.h parallel/wire/requests.h parallel/wire/messages.h
+    parallel/wire/step_limits.h)
   get_filename_component(folder ${header} DIRECTORY)
   install(FILES ${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/deltamesh/${folder})
 endforeach()

@@ -69,6 +69,7 @@ static void defaults_fill_what_was_left_out(void **state)
     assert_int_equal(order.sampling.stop_count, 1);
     assert_int_equal(order.sampling.stop_ids[0], 99);
     assert_int_equal(order.sampling.logprobs + order.sampling.prompt_logprobs, 0);
+    assert_int_equal(order.sampling.drafts, 0); // the server's choice
     free(order.prompt);
 }
 
@@ -87,6 +88,7 @@ static void every_field_arrives(void **state)
     request.presence_penalty = 2;
     request.min_tokens = 4;
     request.logprobs = 6;
+    request.speculative_tokens = 2;
     request.prompt_logprobs = 1;
     request.bias_count = 1;
     request.bias_ids[0] = 9;
@@ -109,6 +111,7 @@ static void every_field_arrives(void **state)
     assert_int_equal(sampling->top_k, 3);
     assert_int_equal(sampling->min_tokens, 4);
     assert_int_equal(sampling->logprobs, 6);
+    assert_int_equal(sampling->drafts, 1 + 2);
     assert_int_equal(sampling->prompt_logprobs, 1);
     assert_true(sampling->seed == 77);
     const int32_t rest[] = {8, 2, 6, 5};
@@ -136,9 +139,6 @@ static void refusals_name_field_and_limit(void **state)
     struct generate_request request = a_request();
     request.unsupported = "guided_json";
     refused(&request, E_UNSUPPORTED, "'guided_json' is not served by this version");
-    request = a_request();
-    request.speculative_tokens = 2;
-    refused(&request, E_UNSUPPORTED, "'speculative_tokens' is not served");
     request = a_request();
     request.bias_count = 1;
     request.bias_ids[0] = VOCAB;

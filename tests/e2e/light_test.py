@@ -13,8 +13,8 @@ OPTIONS = ("--load-format", "dummy", "--max-num-batched-tokens", "128")
 
 
 class Light(harness.Case):
-    def start(self):
-        return self.server(TINY, *OPTIONS, ranks=2)
+    def start(self, *more):
+        return self.server(TINY, *OPTIONS, *more, ranks=2)
 
     def assert_clean(self, server):
         self.assertNotIn("Sanitizer", server.stderr)
@@ -47,10 +47,10 @@ class Light(harness.Case):
         self.assert_clean(server)
 
     def test_a_rank_dies(self):
-        server = self.start()
+        server = self.start("--max-num-seqs", "2")
         worker = server.workers()[0]
         with server.client() as client:
-            # Enough that the last cannot have ended before the rank dies.
+            # So many that the last still waits when the rank dies.
             requests = [client.submit(ids=[5 + i], ignore_eos=True) for i in range(40)]
             while next(client.replies(requests[0]))["t"] != "delta":
                 pass
