@@ -270,8 +270,8 @@ static void drafts_change_no_token(void **state)
     free(run);
 }
 
-// The first tokens of the greedy sequence become its stop id in turn: stops fall on the known token,
-// on each draft and on the sample after the last.
+// The first tokens of the greedy sequence become its stop id in turn: stops fall on the known
+// token, on each draft and on the sample after the last.
 static void a_stop_may_fall_anywhere(void **state)
 {
     struct run *plain = (struct run *)calloc(1, sizeof *plain);
