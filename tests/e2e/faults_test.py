@@ -74,7 +74,8 @@ class Drains(Faults):
         harness.wait_until(lambda: running.tokens > 3, 20, "streaming")
         with server.client() as late:
             server.signal(signal.SIGTERM)
-            harness.wait_until(lambda: "draining" in server.stderr, 5, "draining")
+            # the coordinator's words: serve has its own before the coordinator hears of it
+            harness.wait_until(lambda: "draining: no new" in server.stderr, 5, "draining")
             with self.assertRaises(harness.deltamesh.Error) as caught:
                 late.generate(prompt="Too late", max_tokens=1)
             self.assertEqual(caught.exception.code, "overloaded")
