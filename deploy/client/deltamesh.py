@@ -40,7 +40,8 @@ class Client:
         self.endpoint = endpoint
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
-        for option, value in ((zmq.LINGER, 0), (zmq.HEARTBEAT_IVL, 500),
+        # RCVHWM: libzmq 4.3 aborts when a full queue's connection breaks and a heartbeat is due
+        for option, value in ((zmq.LINGER, 0), (zmq.RCVHWM, 0), (zmq.HEARTBEAT_IVL, 500),
                               (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.MAXMSGSIZE, FRAME_BYTES_MAX)):
             self.socket.setsockopt(option, value)
         if curve_dir is not None:

@@ -78,7 +78,10 @@ static void set_options(struct socket *socket, const struct socket_options *opti
     int failed = zmq_setsockopt(socket->handle, ZMQ_MAXMSGSIZE, &bytes_max, sizeof bytes_max);
     ASSERT(failed == 0);
     set_int(socket, ZMQ_SNDHWM, options->queue_frames_max);
-    set_int(socket, ZMQ_RCVHWM, options->queue_frames_max);
+    // libzmq 4.3 aborts the process when a ping is due on a connection that broke while its
+    // receive queue was full (stream_engine_base.cpp: timer_event writes without asking _io_error).
+    // A client must not be able to do that to a server: a router, read at all times, has no limit.
+    set_int(socket, ZMQ_RCVHWM, socket->is_router ? 0 : options->queue_frames_max);
     set_int(socket, ZMQ_LINGER, 0);
     set_int(socket, ZMQ_HEARTBEAT_IVL, SOCKET_HEARTBEAT_INTERVAL_MS);
     set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, SOCKET_SILENCE_MS_MAX - SOCKET_HEARTBEAT_INTERVAL_MS);

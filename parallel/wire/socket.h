@@ -27,7 +27,7 @@ struct socket; // opaque
 struct socket_options {
     const char *endpoint;     // tcp://HOST:PORT or ipc://PATH; to bind, port 0 is any free one
     size_t frame_bytes_max;   // of one message, either way
-    int32_t queue_frames_max; // waiting for or from one peer, each way
+    int32_t queue_frames_max; // waiting for one peer; at a dealer also from it
     bool insecure;            // allow an endpoint that is not on the loopback
     const char *curve_dir;    // a folder with keys (curve.h): encrypted, and both sides known
     const char *curve_who;    // with curve_dir: "client" or "worker", who connects
