@@ -52,6 +52,7 @@ static enum status fill_sampling(struct http_exchange *exchange, struct coord_sa
     sampling->frequency = (float)request->frequency_penalty;
     sampling->presence = (float)request->presence_penalty;
     sampling->min_tokens = request->min_tokens;
+    sampling->drafts = request->drafts;
     sampling->logprobs = request->logprobs;
     sampling->prompt_logprobs = request->echo ? request->logprobs : 0;
     for (int32_t i = 0; i < request->stop_ids_count; i++) {

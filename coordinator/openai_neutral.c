@@ -46,7 +46,6 @@ static const struct {
     {"repetition_detection", ""},
     {"logprob_token_ids", "[]"},
     {"priority", "0"},
-    {"speculative_tokens", ""},
     {"kv_transfer_params", ""},
     // These have no effect on the answer here.
     {"user", "*"},

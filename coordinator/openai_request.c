@@ -179,6 +179,15 @@ static enum status set_min_tokens(struct openai_request *request, const json_t *
     return OK;
 }
 
+static enum status set_drafts(struct openai_request *request, const json_t *value, const char *name,
+                              struct openai_error *error)
+{
+    int64_t drafts = 0;
+    TRY(openai_json_integer(&drafts, value, name, (int64_t[]){0, STEP_VERIFY_MAX - 1}, error));
+    request->drafts = 1 + (int32_t)drafts;
+    return OK;
+}
+
 static enum status set_priority(struct openai_request *request, const json_t *value,
                                 const char *name, struct openai_error *error)
 {
@@ -426,6 +435,7 @@ static const struct {
     {"frequency_penalty", BOTH, set_frequency},
     {"presence_penalty", BOTH, set_presence},
     {"min_tokens", BOTH, set_min_tokens},
+    {"speculative_tokens", BOTH, set_drafts},
     {"priority", BOTH, set_priority},
     {"timeout_ms", BOTH, set_timeout},
     {"seed", BOTH, set_seed},

@@ -39,6 +39,7 @@ struct openai_request {
     double frequency_penalty;         // [-2, 2], 0 = off
     double presence_penalty;          // [-2, 2], 0 = off
     int32_t min_tokens;               // 0 = off
+    int32_t drafts;                   // 0 = the server's choice, else 1 + the most at a time
     int32_t priority;                 // lower is more urgent
     int32_t timeout_ms;               // 0 = none
     bool has_seed;

@@ -8,20 +8,14 @@
 #include "parallel/base/options.h"
 #include "parallel/wire/requests.h"
 
-#define LATER "not in this version"
-
 static struct generate_options parsed;
 static struct {
-    int32_t max_tokens, top_k, logprobs, prompt_logprobs;
+    int32_t max_tokens, top_k, logprobs, prompt_logprobs, drafts;
     double temperature, top_p, min_p;
     uint64_t seed;
     bool ignore_eos;
 } sampling;
 
-#define REFUSED(name, aliases)                                                                     \
-    {                                                                                              \
-        name, aliases, OPTION_REFUSED, NULL, 0, 0, NULL, LATER, NULL                               \
-    }
 static struct option table[] = {
     {"--rpc", NULL, OPTION_TEXT, &parsed.rpc, 0, 0, "ENDPOINT", "the server to ask, or:", NULL},
     {"--model", NULL, OPTION_TEXT, &parsed.model, 0, 0, "DIR",
@@ -56,6 +50,8 @@ static struct option table[] = {
      "with --json: log-probabilities of what was drawn and of the K likeliest", NULL},
     {"--prompt-logprobs", NULL, OPTION_INT, &sampling.prompt_logprobs, 0, STEP_LOGPROBS_TOP_MAX,
      "K", "with --json: the same of the prompt", NULL},
+    {"--speculative-tokens", "--num-speculative-tokens", OPTION_INT, &sampling.drafts, 0,
+     STEP_VERIFY_MAX - 1, "K", "most drafts at a time, 0 for none (the server chooses)", NULL},
     // Neither.
     {"--json", NULL, OPTION_FLAG, &parsed.json, 0, 0, NULL, "one JSON object per answer", NULL},
     {"--curve-dir", NULL, OPTION_TEXT, &parsed.curve_dir, 0, 0, "DIR",
@@ -63,20 +59,18 @@ static struct option table[] = {
     {"--insecure", NULL, OPTION_FLAG, &parsed.insecure, 0, 0, NULL,
      "allow a server that is not on the loopback", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
-    REFUSED("--speculative-tokens", NULL),
 };
-#undef REFUSED
 
 enum {
     TABLE_COUNT = sizeof table / sizeof table[0],
     SAMPLING_FIRST = 8, // rows of the table above
-    SAMPLING_COUNT = 9,
+    SAMPLING_COUNT = 10,
 };
 
 // The wire's name of an option's field: "--max-tokens" is "max_tokens".
 static const char *const wire_keys[SAMPLING_COUNT] = {
     "max_tokens", "temperature", "top_k",    "top_p",           "min_p",
-    "seed",       "ignore_eos",  "logprobs", "prompt_logprobs",
+    "seed",       "ignore_eos",  "logprobs", "prompt_logprobs", "speculative_tokens",
 };
 
 static void fill_defaults(void)

@@ -70,6 +70,7 @@ static void what_is_read(void **state)
              "\"seed\":-2,\"stream\":true,\"stream_options\":{\"include_usage\":true},"
              "\"repetition_penalty\":1.5,\"frequency_penalty\":-1,\"presence_penalty\":2,"
              "\"min_tokens\":3,\"priority\":-2,\"timeout_ms\":1500,\"stop_token_ids\":[4,5],"
+             "\"speculative_tokens\":0,"
              "\"ignore_eos\":true,\"model\":\"m\","
              "\"include_stop_str_in_output\":true,\"return_token_ids\":true,"
              "\"skip_special_tokens\":false"),
@@ -83,6 +84,7 @@ static void what_is_read(void **state)
     assert_true(request.presence_penalty == 2);
     assert_int_equal(request.min_tokens, 3);
     assert_int_equal(request.priority, -2);
+    assert_int_equal(request.drafts, 1); // 0 is not the server's choice
     assert_int_equal(request.timeout_ms, 1500);
     assert_int_equal(request.stop_ids_count, 2);
     assert_int_equal(request.stop_ids[1], 5);
@@ -154,6 +156,7 @@ static void what_is_refused_is_named(void **state)
         {"\"frequency_penalty\":-2.5", "frequency_penalty", "-2.5", E_INPUT},
         {"\"presence_penalty\":2.5", "presence_penalty", "2.5", E_INPUT},
         {"\"min_tokens\":-1", "min_tokens", "-1", E_INPUT},
+        {"\"speculative_tokens\":6", "speculative_tokens", "5", E_INPUT},
         {"\"timeout_ms\":86400001", "timeout_ms", "86400001", E_INPUT},
         {"\"priority\":2147483648", "priority", "2147483648", E_INPUT},
         {"\"seed\":\"x\"", "seed", "a string", E_INPUT},

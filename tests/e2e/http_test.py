@@ -181,6 +181,12 @@ class Completions(harness.SharedCase):
         self.assertGreaterEqual(late["usage"]["completion_tokens"], 20)
         self.assertTrue(text.startswith(late["choices"][0]["text"]))
 
+    def test_no_drafts_when_none_are_wanted(self):
+        before = metric(self.http, "vllm:spec_decode_num_draft_tokens_total")
+        plain = self.text(max_tokens=40, speculative_tokens=0)
+        self.assertEqual(metric(self.http, "vllm:spec_decode_num_draft_tokens_total"), before)
+        self.assertEqual(plain, self.text(max_tokens=40))
+
     def test_stop_ids_and_token_ids(self):
         choice = self.complete(max_tokens=20, return_token_ids=True)["choices"][0]
         self.assertEqual(len(choice["token_ids"]), 20)

@@ -68,8 +68,11 @@ static void flags_become_fields(void **state)
     assert_int_equal(find("seed")->kind, DEFAULT_SEED);
     assert_true(find("seed")->seed == UINT64_MAX);
     assert_int_equal(find("ignore_eos")->kind, DEFAULT_TRUE);
+    assert_null(find("speculative_tokens")); // the server's choice
     assert_true(options.json);
     assert_int_equal(options.ranks, 2);
+    assert_int_equal(PARSE("--rpc", "x", "--prompt", "p", "--speculative-tokens", "0"), OK);
+    assert_int_equal(find("speculative_tokens")->number, 0);
     assert_int_equal(PARSE("--rpc", "x", "--prompt", "p"), OK); // nothing is left of it
     assert_int_equal(options.defaults_count, 1);
 }
@@ -81,8 +84,8 @@ static void choices_are_exclusive(void **state)
     assert_int_equal(PARSE("--rpc", "x", "--model", "m", "--prompt", "p"), E_USAGE);
     assert_int_equal(PARSE("--rpc", "x"), E_USAGE);
     assert_int_equal(PARSE("--rpc", "x", "--prompt", "p", "--requests", "-"), E_USAGE);
-    assert_int_equal(PARSE("--rpc", "x", "--prompt", "p", "--speculative-tokens", "3"), E_USAGE);
-    assert_non_null(strstr(error.text, "not in this version"));
+    assert_int_equal(PARSE("--rpc", "x", "--prompt", "p", "--speculative-tokens", "6"), E_USAGE);
+    assert_non_null(strstr(error.text, "5"));
     assert_int_equal(PARSE("--rpc", "x", "--prompt", "p", "--max-tokens", "0"), E_USAGE);
     assert_int_equal(PARSE("--rpc", "x", "--prompt", "p", "--temperature", "1001"), E_USAGE);
 }
