@@ -95,10 +95,13 @@ class Mixed(harness.Case):
         client.close()
 
     def test_all_at_once(self):
+        # seconds of work: a loaded machine may need one to see that it runs
         stopped = subprocess.Popen(
-            [harness.program(), "generate", "--rpc", self.server_.endpoint, "--prompt", "A",
-             "--ignore-eos", "--max-tokens", "900"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [harness.program(), "generate", "--rpc", self.server_.endpoint, "--requests", "-",
+             "--ignore-eos", "--max-tokens", "900", "--speculative-tokens", "0"],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with stopped.stdin as lines:
+            lines.write(b'{"prompt":"A"}\n' * 6)
         self.addCleanup(stopped.wait)
         self.addCleanup(stopped.kill)
         harness.wait_until(lambda: self.server_.status()["running"] > 0, 10, "it runs")
