@@ -23,9 +23,9 @@ static void run_shift(const void *arguments)
             memset(op->shifted + (size_t)t * hidden, 0, row_bytes(op));
             continue;
         }
-        const struct step_row *row = &op->tables.rows[r];
         const bf16 *before = op->hidden_rows + (size_t)(t - 1) * hidden;
 #ifndef PLANT_mtp_rows_chunk_border
+        const struct step_row *row = &op->tables.rows[r];
         if (t == row->token_first)
             before = op->slot_hidden + (size_t)row->slot * hidden;
 #endif
