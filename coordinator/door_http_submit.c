@@ -35,42 +35,31 @@ static enum status prompt_ids(struct http_exchange *exchange, int32_t index, int
 static enum status fill_sampling(struct http_exchange *exchange, struct coord_sampling *sampling,
                                  struct openai_error *error)
 {
-    struct door_http *door = exchange->door;
+    const struct door_http_options *options = &exchange->door->options;
     const struct openai_request *request = &exchange->request;
-    *sampling = door->options.sampling_default;
-    sampling->max_tokens = request->max_tokens;
-    if (request->temperature >= 0)
-        sampling->temperature = (float)request->temperature;
-    if (request->top_k >= 0)
-        sampling->top_k = request->top_k;
-    if (request->top_p >= 0)
-        sampling->top_p = (float)request->top_p;
-    if (request->min_p >= 0)
-        sampling->min_p = (float)request->min_p;
-    if (request->repetition_penalty >= 0)
-        sampling->repetition = (float)request->repetition_penalty;
-    sampling->frequency = (float)request->frequency_penalty;
-    sampling->presence = (float)request->presence_penalty;
-    sampling->min_tokens = request->min_tokens;
-    sampling->drafts = request->drafts;
-    sampling->logprobs = request->logprobs;
-    sampling->prompt_logprobs = request->echo ? request->logprobs : 0;
-    for (int32_t i = 0; i < request->stop_ids_count; i++) {
-        if (request->stop_ids[i] >= door->options.vocab_real) {
-            return openai_error_of(error, "stop_token_ids",
-                                   error_set(&error->error, E_INPUT,
-                                             "stop_token_ids[%d] is %d, the model has %d token ids",
-                                             i, request->stop_ids[i], door->options.vocab_real));
-        }
-    }
-    if (door_sampling_stops(sampling, request->stop_ids, request->stop_ids_count,
-                            request->ignore_eos, &door->options.config,
-                            door->options.tokenizer) == OK)
-        return OK;
-    return openai_error_of(error, "stop_token_ids",
-                           error_set(&error->error, E_LIMIT,
-                                     "stop_token_ids: more than %d with the model's own",
-                                     STEP_STOP_IDS_MAX));
+    const struct door_sampling_rules rules = {.defaults = &options->sampling_default,
+                                              .config = &options->config,
+                                              .tokenizer = options->tokenizer,
+                                              .vocab_real = options->vocab_real};
+    const struct door_sampling_wish wish = {
+        .temperature = request->temperature,
+        .top_k = request->top_k,
+        .top_p = request->top_p,
+        .min_p = request->min_p,
+        .repetition = request->repetition_penalty,
+        .frequency = request->frequency_penalty,
+        .presence = request->presence_penalty,
+        .min_tokens = request->min_tokens,
+        .max_tokens = request->max_tokens,
+        .drafts = request->drafts,
+        .logprobs = request->logprobs,
+        .prompt_logprobs = request->echo ? request->logprobs : 0,
+        .stop_ids = request->stop_ids,
+        .stop_count = request->stop_ids_count,
+        .ignore_eos = request->ignore_eos,
+    };
+    enum status status = door_sampling_fill(sampling, &wish, &rules, &error->error);
+    return status == OK ? OK : openai_error_of(error, "stop_token_ids", status);
 }
 
 static enum status fill_lists(struct http_exchange *exchange, struct coord_sampling *sampling,
@@ -87,7 +76,7 @@ static enum status fill_lists(struct http_exchange *exchange, struct coord_sampl
     const char *field = NULL;
     enum status status = door_lists_make(&exchange->lists, sampling, &wish, exchange->door->text,
                                          &field, &error->error);
-    return openai_error_of(error, field, status);
+    return status == OK ? OK : openai_error_of(error, field, status);
 }
 
 // Each order has lists of its own, which the core frees.

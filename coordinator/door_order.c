@@ -17,20 +17,30 @@ static enum status check_served(const struct generate_request *request, struct e
                      field);
 }
 
-static enum status fill_stops(struct coord_sampling *sampling,
-                              const struct generate_request *request,
-                              const struct door_order_sources *sources, struct error *error)
+static enum status fill_sampling(struct coord_sampling *sampling,
+                                 const struct generate_request *request,
+                                 const struct door_order_sources *sources, struct error *error)
 {
-    for (int32_t i = 0; i < request->stop_count; i++) {
-        if (request->stop_ids[i] >= sources->vocab_real)
-            return error_set(error, E_INPUT, "'stop_token_ids'[%d]: %d is outside 0 .. %d", i,
-                             request->stop_ids[i], sources->vocab_real - 1);
-    }
-    if (door_sampling_stops(sampling, request->stop_ids, request->stop_count, request->ignore_eos,
-                            sources->config, sources->tokenizer) == OK)
-        return OK;
-    return error_set(error, E_LIMIT, "stop_token_ids: more than %d with the model's own",
-                     STEP_STOP_IDS_MAX);
+    const struct door_sampling_wish wish = {
+        .temperature = request->temperature,
+        .top_k = request->top_k,
+        .top_p = request->top_p,
+        .min_p = request->min_p,
+        .repetition = request->repetition_penalty,
+        .frequency = request->frequency_penalty,
+        .presence = request->presence_penalty,
+        .min_tokens = request->min_tokens,
+        .max_tokens = request->max_tokens,
+        .drafts = 1 + request->speculative_tokens, // -1: the server's choice
+        .logprobs = request->logprobs,
+        .prompt_logprobs = request->prompt_logprobs,
+        .stop_ids = request->stop_ids,
+        .stop_count = request->stop_count,
+        .ignore_eos = request->ignore_eos,
+    };
+    TRY(door_sampling_fill(sampling, &wish, &sources->rules, error));
+    sampling->seed = request->has_seed ? request->seed : door_sampling_seed(sources->seeds);
+    return OK;
 }
 
 static enum status fill_lists(struct link_order *order, const struct generate_request *request,
@@ -50,32 +60,11 @@ static enum status fill_lists(struct link_order *order, const struct generate_re
 enum status door_order_make(struct link_order *out, const struct generate_request *request,
                             const struct door_order_sources *sources, struct error *error)
 {
-    struct link_order order = {.type = ORDER_SUBMIT,
-                               .arrived_ns = out->arrived_ns,
-                               .sampling = *sources->sampling_default};
-    struct coord_sampling *sampling = &order.sampling;
+    struct link_order order = {.type = ORDER_SUBMIT, .arrived_ns = out->arrived_ns};
     TRY(check_served(request, error));
     order.priority = request->priority;
     order.timeout_ms = request->timeout_ms;
-    sampling->max_tokens = request->max_tokens;
-    if (request->temperature >= 0)
-        sampling->temperature = (float)request->temperature;
-    if (request->top_k >= 0)
-        sampling->top_k = request->top_k;
-    if (request->top_p >= 0)
-        sampling->top_p = (float)request->top_p;
-    if (request->min_p >= 0)
-        sampling->min_p = (float)request->min_p;
-    if (request->repetition_penalty >= 0)
-        sampling->repetition = (float)request->repetition_penalty;
-    sampling->frequency = (float)request->frequency_penalty;
-    sampling->presence = (float)request->presence_penalty;
-    sampling->min_tokens = request->min_tokens;
-    sampling->logprobs = request->logprobs;
-    sampling->drafts = 1 + request->speculative_tokens; // -1: the server's choice
-    sampling->prompt_logprobs = request->prompt_logprobs;
-    sampling->seed = request->has_seed ? request->seed : door_sampling_seed(sources->seeds);
-    TRY(fill_stops(sampling, request, sources, error));
+    TRY(fill_sampling(&order.sampling, request, sources, error));
     TRY(fill_lists(&order, request, sources, error));
     enum status status =
         door_text_prompt(sources->text, request, &order.prompt, &order.prompt_tokens, error);

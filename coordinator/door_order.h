@@ -10,10 +10,7 @@
 
 // Where an order's defaults come from. All borrowed.
 struct door_order_sources {
-    const struct model_config *config;
-    const struct tokenizer *tokenizer; // NULL: none
-    const struct coord_sampling *sampling_default;
-    int32_t vocab_real;
+    struct door_sampling_rules rules;
     struct door_text *text;
     struct door_seeds *seeds;
 };

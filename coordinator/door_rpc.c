@@ -152,12 +152,11 @@ static enum status submit(struct door_rpc *door, const struct socket_peer *peer,
     }
     struct door_answer *answer;
     TRY(door_answer_open(&answer, door->text, request, error));
-    const struct door_order_sources sources = {.config = &door->options.config,
-                                               .tokenizer = door->options.tokenizer,
-                                               .sampling_default = &door->options.sampling_default,
-                                               .vocab_real = door->options.vocab_real,
-                                               .text = door->text,
-                                               .seeds = &door->seeds};
+    const struct door_order_sources sources = {
+        .rules = {&door->options.sampling_default, &door->options.config, door->options.tokenizer,
+                  door->options.vocab_real},
+        .text = door->text,
+        .seeds = &door->seeds};
     enum status status = door_order_make(&order, request, &sources, error);
     if (status != OK) {
         door_answer_close(answer);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// door_sampling.c -- sets of ids and a hash.
+// door_sampling.c -- defaults, sets of ids, a hash.
 #include "coordinator/door_sampling.h"
 
 #include <sys/random.h>
@@ -38,17 +38,58 @@ static enum status add_stop(struct coord_sampling *sampling, int32_t id)
     return OK;
 }
 
-enum status door_sampling_stops(struct coord_sampling *sampling, const int32_t *stop_ids,
-                                int32_t stop_count, bool ignore_eos,
-                                const struct model_config *config,
-                                const struct tokenizer *tokenizer)
+// The request's ids first, then the model's own.
+static enum status add_all(struct coord_sampling *sampling, const struct door_sampling_wish *wish,
+                           const struct door_sampling_rules *rules)
 {
+    const struct tokenizer *tokenizer = rules->tokenizer;
     sampling->stop_count = 0;
-    for (int32_t i = 0; i < stop_count; i++)
-        TRY(add_stop(sampling, stop_ids[i]));
-    for (int i = 0; i < config->eos_count && !ignore_eos; i++)
-        TRY(add_stop(sampling, config->eos_ids[i]));
-    for (uint32_t i = 0; tokenizer != NULL && i < tokenizer->eos_count && !ignore_eos; i++)
+    for (int32_t i = 0; i < wish->stop_count; i++)
+        TRY(add_stop(sampling, wish->stop_ids[i]));
+    for (int i = 0; i < rules->config->eos_count && !wish->ignore_eos; i++)
+        TRY(add_stop(sampling, rules->config->eos_ids[i]));
+    for (uint32_t i = 0; tokenizer != NULL && i < tokenizer->eos_count && !wish->ignore_eos; i++)
         TRY(add_stop(sampling, (int32_t)tokenizer->eos_ids[i]));
+    return OK;
+}
+
+static enum status fill_stops(struct coord_sampling *sampling,
+                              const struct door_sampling_wish *wish,
+                              const struct door_sampling_rules *rules, struct error *error)
+{
+    for (int32_t i = 0; i < wish->stop_count; i++) {
+        if (wish->stop_ids[i] >= rules->vocab_real)
+            return error_set(error, E_INPUT, "'stop_token_ids'[%d]: %d is outside 0 .. %d", i,
+                             wish->stop_ids[i], rules->vocab_real - 1);
+    }
+    if (add_all(sampling, wish, rules) == OK)
+        return OK;
+    return error_set(error, E_LIMIT, "stop_token_ids: more than %d with the model's own",
+                     STEP_STOP_IDS_MAX);
+}
+
+enum status door_sampling_fill(struct coord_sampling *out, const struct door_sampling_wish *wish,
+                               const struct door_sampling_rules *rules, struct error *error)
+{
+    struct coord_sampling sampling = *rules->defaults;
+    sampling.max_tokens = wish->max_tokens;
+    if (wish->temperature >= 0)
+        sampling.temperature = (float)wish->temperature;
+    if (wish->top_k >= 0)
+        sampling.top_k = wish->top_k;
+    if (wish->top_p >= 0)
+        sampling.top_p = (float)wish->top_p;
+    if (wish->min_p >= 0)
+        sampling.min_p = (float)wish->min_p;
+    if (wish->repetition >= 0)
+        sampling.repetition = (float)wish->repetition;
+    sampling.frequency = (float)wish->frequency;
+    sampling.presence = (float)wish->presence;
+    sampling.min_tokens = wish->min_tokens;
+    sampling.drafts = wish->drafts;
+    sampling.logprobs = wish->logprobs;
+    sampling.prompt_logprobs = wish->prompt_logprobs;
+    TRY(fill_stops(&sampling, wish, rules, error));
+    *out = sampling;
     return OK;
 }

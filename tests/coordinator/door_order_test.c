@@ -45,11 +45,8 @@ static struct generate_request a_request(void)
 
 static enum status make(struct link_order *out, const struct generate_request *request)
 {
-    const struct door_order_sources sources = {.config = &config,
-                                               .sampling_default = &fallback,
-                                               .vocab_real = VOCAB,
-                                               .text = text,
-                                               .seeds = &seeds};
+    const struct door_order_sources sources = {
+        .rules = {&fallback, &config, NULL, VOCAB}, .text = text, .seeds = &seeds};
     return door_order_make(out, request, &sources, &error);
 }
 
