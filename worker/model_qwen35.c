@@ -88,32 +88,43 @@ static void mix_gdn(const struct model *model, const struct step_tables *tables,
                 });
 }
 
+// What attention and attention_append share: projected has the rows of `projection`.
+static struct attention attention_of(const struct model *model, const struct step_tables *tables,
+                                     const struct kv_layer *kv,
+                                     const struct attention_weights *weights,
+                                     const struct weight *projection)
+{
+    const struct model_config *config = &model->config;
+    return (struct attention){
+        .tables = *tables,
+        .slots = model->state->slots,
+        .k_pages = kv->k_pages,
+        .v_pages = kv->v_pages,
+        .projected = model->state->workspace.projected,
+        .projected_stride = projection->rows,
+        .k_norm = weights->k_norm,
+        .eps = (float)config->rms_norm_eps,
+        .inverse_frequencies = model->state->inverse_frequencies,
+        .rotary_scale = (float)config->rope.attention_factor,
+        .heads = model->shard.heads.count,
+        .kv_heads = model->shard.kv_heads.count,
+        .head_dim = config->head_dim,
+        .rotary_dim = config->rope.rotary_dim,
+    };
+}
+
 static void mix_attention(const struct model *model, const struct step_tables *tables,
                           const struct kv_layer *kv, const struct attention_weights *weights,
                           int position_first)
 {
     struct workspace *w = &model->state->workspace;
     const struct model_config *config = &model->config;
-    attention(model->stream, &(struct attention){
-                                 .tables = *tables,
-                                 .slots = model->state->slots,
-                                 .k_pages = kv->k_pages,
-                                 .v_pages = kv->v_pages,
-                                 .projected = w->projected,
-                                 .projected_stride = weights->in_proj.rows,
-                                 .q_norm = weights->q_norm,
-                                 .k_norm = weights->k_norm,
-                                 .eps = (float)config->rms_norm_eps,
-                                 .inverse_frequencies = model->state->inverse_frequencies,
-                                 .rotary_scale = (float)config->rope.attention_factor,
-                                 .heads = model->shard.heads.count,
-                                 .kv_heads = model->shard.kv_heads.count,
-                                 .head_dim = config->head_dim,
-                                 .rotary_dim = config->rope.rotary_dim,
-                                 .position_first = position_first,
-                                 .y = w->mixed,
-                                 .workspace = w->attention,
-                             });
+    struct attention op = attention_of(model, tables, kv, weights, &weights->in_proj);
+    op.q_norm = weights->q_norm;
+    op.position_first = position_first;
+    op.y = w->mixed;
+    op.workspace = w->attention;
+    attention(model->stream, &op);
     linear_push(model->stream, &(struct linear_push){
                                    .push = group_exchange(model->group),
                                    .x = w->mixed,
@@ -260,22 +271,8 @@ void model_mtp_known(const struct model *model, const struct step_tables *tables
         weight_rows(&weights->in_proj, keys_first, weights->in_proj.rows - keys_first);
     join_mtp(model, tables->tokens_count, ids, hidden_rows);
     norm_project(model, NULL, layer->input_norm, &keys_values, tables->tokens_count);
-    attention_append(model->stream, &(struct attention){
-                                        .tables = *tables,
-                                        .slots = model->state->slots,
-                                        .k_pages = model->state->mtp_kv.k_pages,
-                                        .v_pages = model->state->mtp_kv.v_pages,
-                                        .projected = model->state->workspace.projected,
-                                        .projected_stride = keys_values.rows,
-                                        .k_norm = weights->k_norm,
-                                        .eps = (float)config->rms_norm_eps,
-                                        .inverse_frequencies = model->state->inverse_frequencies,
-                                        .rotary_scale = (float)config->rope.attention_factor,
-                                        .heads = model->shard.heads.count,
-                                        .kv_heads = model->shard.kv_heads.count,
-                                        .head_dim = config->head_dim,
-                                        .rotary_dim = config->rope.rotary_dim,
-                                    });
+    struct attention op = attention_of(model, tables, &model->state->mtp_kv, weights, &keys_values);
+    attention_append(model->stream, &op);
 }
 
 void model_mtp(const struct model *model, const struct step_tables *tables, const int32_t *ids,
