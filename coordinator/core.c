@@ -433,6 +433,12 @@ int32_t coord_worker(const struct coord *coord, int32_t group, int rank)
     return coord->groups[group].workers[rank];
 }
 
+// Free for a new sequence: those that only prefix reuse holds are given up for it.
+static int pages_free(const struct group_state *group)
+{
+    return group->pages.pages_free + prefix_cache_evictable(&group->prefix, PREFIX_NONE);
+}
+
 void coord_status(const struct coord *coord, struct coord_status *out)
 {
     *out = (struct coord_status){
@@ -462,9 +468,8 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         out->slots += group->slots.slots;
         out->slots_free += group->slots.slots_free;
         out->pages += group->pages.pages;
-        int32_t cached = prefix_cache_evictable(&group->prefix, PREFIX_NONE);
-        out->pages_free += group->pages.pages_free + cached;
-        out->pages_cached += cached;
+        out->pages_free += pages_free(group);
+        out->pages_cached += prefix_cache_evictable(&group->prefix, PREFIX_NONE);
         out->checkpoints += group->prefix.checkpoints_max;
         out->checkpoints_free += group->prefix.checkpoints_max - group->prefix.checkpoints_used;
         out->prefix_queries += group->prefix.counts.query_tokens;
@@ -509,7 +514,7 @@ void coord_group_status(const struct coord *coord, int group_index, struct coord
                                        .slots = group->slots.slots,
                                        .slots_free = group->slots.slots_free,
                                        .pages = group->pages.pages,
-                                       .pages_free = group->pages.pages_free,
+                                       .pages_free = pages_free(group),
                                        .ranks_count = coord->options.ranks};
     for (int rank = 0; rank < coord->options.ranks; rank++)
         rank_status(coord, group, rank, &out->ranks[rank]);

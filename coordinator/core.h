@@ -162,9 +162,9 @@ struct coord_actions {
     struct coord_action list[COORD_ACTIONS_MAX];
 };
 
-// Drafts of all requests. accepted[i]: rows that took draft i.
+// Drafts of all requests. rows: that verified some; accepted[i]: rows that took draft i.
 struct coord_drafts {
-    uint64_t steps, drafted, accepted[STEP_VERIFY_MAX - 1];
+    uint64_t rows, drafted, accepted[STEP_VERIFY_MAX - 1];
 };
 
 struct coord_status {
@@ -174,9 +174,10 @@ struct coord_status {
     int preempted; // of queued: have run before, beyond queued_max
     int slots_free, slots, pages_free, pages;
     int64_t pool_tokens_free, pool_tokens;
-    int pages_cached;                     // of the free ones: still of use to later prompts
-    int checkpoints_free, checkpoints;    // of prefix reuse
-    uint64_t prefix_queries, prefix_hits; // tokens of prompts looked up, and found
+    int pages_cached;                  // of the free ones: still of use to later prompts
+    int checkpoints_free, checkpoints; // of prefix reuse
+    // Tokens of prompts looked up, each time that a request gets a slot, and found.
+    uint64_t prefix_queries, prefix_hits;
     uint64_t prefix_pages_evicted, prefix_checkpoints_saved, prefix_checkpoints_evicted;
     uint64_t epochs; // begun so far, over all groups
     uint64_t steps, requests_done, requests_failed, tokens_in, tokens_out;

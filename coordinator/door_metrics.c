@@ -13,6 +13,11 @@ struct page {
     enum status status;
 };
 
+struct counter {
+    const char *name, *help;
+    uint64_t value;
+};
+
 static void put(struct page *page, const char *format, ...) PRINTF_LIKE(2, 3);
 static void put(struct page *page, const char *format, ...)
 {
@@ -93,22 +98,59 @@ static void put_core(struct page *page, const struct coord_status *status)
         put_value(page, values[i].name, values[i].kind, values[i].help, values[i].value);
 }
 
+static void put_counters(struct page *page, const struct counter *counters, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        put_value(page, counters[i].name, "counter", counters[i].help, (double)counters[i].value);
+}
+
+// Prefix reuse, and how the cache is laid out.
+static void put_prefix(struct page *page, const struct coord_status *status)
+{
+    const struct counter counters[] = {
+        {"vllm:prefix_cache_queries_total", "prompt tokens looked up", status->prefix_queries},
+        {"vllm:prefix_cache_hits_total", "of them found", status->prefix_hits},
+        {"deltamesh:kv_pages_evicted_total", "cached pages given up", status->prefix_pages_evicted},
+        {"deltamesh:checkpoints_saved_total", "checkpoints of recurrent state saved",
+         status->prefix_checkpoints_saved},
+        {"deltamesh:checkpoints_evicted_total", "of them given up",
+         status->prefix_checkpoints_evicted},
+    };
+    put_counters(page, counters, sizeof counters / sizeof counters[0]);
+    put_value(page, "deltamesh:kv_pages_cached", "gauge", "of the free pages: of use to prompts",
+              status->pages_cached);
+    put_value(page, "deltamesh:checkpoints", "gauge", "places for checkpoints",
+              status->checkpoints);
+    put_value(page, "deltamesh:checkpoints_free", "gauge", "of them free",
+              status->checkpoints_free);
+    put_head(page, "vllm:cache_config_info", "gauge", "how the KV cache is laid out; always 1");
+    put(page,
+        "vllm:cache_config_info{model_name=\"%s\",block_size=\"%d\",num_gpu_blocks=\"%d\","
+        "enable_prefix_caching=\"%s\"} 1\n",
+        page->model, TOKENS_PER_PAGE, status->pages, status->checkpoints > 0 ? "True" : "False");
+}
+
+static void put_drafts(struct page *page, const struct coord_drafts *drafts)
+{
+    static const char by_position[] = "vllm:spec_decode_num_accepted_tokens_per_pos_total";
+    uint64_t accepted = 0;
+    for (int i = 0; i < STEP_VERIFY_MAX - 1; i++)
+        accepted += drafts->accepted[i];
+    const struct counter counters[] = {
+        {"vllm:spec_decode_num_drafts_total", "times that a row verified drafts", drafts->rows},
+        {"vllm:spec_decode_num_draft_tokens_total", "tokens drafted", drafts->drafted},
+        {"vllm:spec_decode_num_accepted_tokens_total", "of them accepted", accepted},
+    };
+    put_counters(page, counters, sizeof counters / sizeof counters[0]);
+    put_head(page, by_position, "counter", "drafts accepted, by their place in the row");
+    for (int i = 0; i < STEP_VERIFY_MAX - 1; i++) {
+        put(page, "%s{model_name=\"%s\",position=\"%d\"} %llu\n", by_position, page->model, i,
+            (unsigned long long)drafts->accepted[i]);
+    }
+}
+
 static void put_figures(struct page *page, const struct figures *figures)
 {
-    const struct {
-        const char *name, *help;
-        uint64_t value;
-    } values[] = {
-        {"vllm:prefix_cache_queries_total", "prompt tokens that were looked up, ended requests",
-         figures->cache_queries},
-        {"vllm:prefix_cache_hits_total", "of them found, ended requests", figures->cache_hits},
-        {"vllm:spec_decode_num_draft_tokens_total", "tokens drafted, ended requests",
-         figures->drafted},
-        {"vllm:spec_decode_num_accepted_tokens_total", "of them accepted, ended requests",
-         figures->accepted},
-    };
-    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-        put_value(page, values[i].name, "counter", values[i].help, (double)values[i].value);
     put_head(page, "vllm:request_success_total", "counter", "requests by their end");
     for (int i = 0; i < FIGURE_REASONS; i++) {
         put(page, "vllm:request_success_total{model_name=\"%s\",finished_reason=\"%s\"} %llu\n",
@@ -120,10 +162,7 @@ static void put_figures(struct page *page, const struct figures *figures)
 
 static void put_door(struct page *page, const struct door_metrics *metrics)
 {
-    const struct {
-        const char *name, *help;
-        uint64_t value;
-    } values[] = {
+    const struct counter counters[] = {
         {"deltamesh:http_requests_total", "HTTP requests", metrics->http_requests},
         {"deltamesh:http_errors_total", "HTTP answers of 400 and more", metrics->http_errors},
         {"deltamesh:http_clients_left_total", "requests whose client left before their end",
@@ -131,8 +170,7 @@ static void put_door(struct page *page, const struct door_metrics *metrics)
         {"deltamesh:http_clients_slow_total", "requests cut off since their client did not read",
          metrics->clients_slow},
     };
-    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-        put_value(page, values[i].name, "counter", values[i].help, (double)values[i].value);
+    put_counters(page, counters, sizeof counters / sizeof counters[0]);
 }
 
 // A line for every group, or for every rank of it.
@@ -167,6 +205,8 @@ enum status door_metrics_write(struct text_buffer *out, const struct door_metric
     struct page page = {.out = out, .model = model, .status = OK};
     put_core(&page, &overview->status);
     put_groups(&page, overview);
+    put_prefix(&page, &overview->status);
+    put_drafts(&page, &overview->status.drafts);
     put_figures(&page, &overview->figures);
     put_door(&page, metrics);
     return page.status;

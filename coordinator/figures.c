@@ -115,10 +115,6 @@ static void take_done(struct figures *figures, const struct coord_action *action
     observe_ns(figures, FIGURE_DECODE, times->decode_ns, 1);
     figures_observe(figures, FIGURE_PROMPT_TOKENS, usage->prompt_tokens, 1);
     figures_observe(figures, FIGURE_OUTPUT_TOKENS, usage->completion_tokens, 1);
-    figures->cache_queries += (uint64_t)usage->prompt_tokens;
-    figures->cache_hits += (uint64_t)usage->cached_tokens;
-    figures->drafted += (uint64_t)usage->drafted;
-    figures->accepted += (uint64_t)usage->accepted;
 }
 
 static void take_plan(struct figures *figures, const struct step_plan *plan)

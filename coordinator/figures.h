@@ -52,8 +52,7 @@ struct figure_step {
 
 struct figures {
     struct figure kinds[FIGURE_KINDS];
-    uint64_t ended[FIGURE_REASONS];                        // requests by reason
-    uint64_t cache_queries, cache_hits, drafted, accepted; // tokens, of requests that have ended
+    uint64_t ended[FIGURE_REASONS]; // requests by reason
     struct figure_step steps[GROUPS_MAX][FIGURE_STEPS_AT_ONCE];
 };
 

@@ -41,16 +41,20 @@ void scheduler_plan_drafts(struct coord *coord, int32_t g)
     plan->draft = drafts < most ? drafts : most - 1;
 }
 
-// Drafts of a row that drew `count` tokens, into the request's usage.
+// Drafts that a row verified which drew `count` tokens, into the request's usage: no more than it
+// could use before its end.
 static void count_drafts(struct coord *coord, struct request *request, int32_t verify,
                          int32_t count)
 {
     int32_t most = request->sampling.drafts, drafted = verify - 1;
+    int32_t left = request->tokens_end - request->prompt_tokens - request->outputs;
+    if (drafted > left - 1)
+        drafted = left - 1;
     if (most > 0 && drafted > most - 1)
         drafted = most - 1;
     request->drafted += drafted;
     request->accepted += count - 1;
-    coord->drafts.steps += drafted > 0;
+    coord->drafts.rows += drafted > 0;
     coord->drafts.drafted += (uint64_t)drafted;
     for (int32_t i = 0; i < count - 1; i++)
         coord->drafts.accepted[i]++;

@@ -77,6 +77,8 @@ static void histograms_sum_up(void **state)
 
 #define LINE(name)    name "{model_name=\"m\"}"
 #define ENDED(reason) "vllm:request_success_total{model_name=\"m\",finished_reason=\"" reason "\"}"
+#define ACCEPTED(position)                                                                         \
+    "vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name=\"m\",position=\"" position "\"}"
 static const struct {
     const char *line;
     double value;
@@ -100,8 +102,21 @@ static const struct {
     {LINE("deltamesh:requests_failed_total"), 18},
     {LINE("vllm:prefix_cache_queries_total"), 21},
     {LINE("vllm:prefix_cache_hits_total"), 22},
-    {LINE("vllm:spec_decode_num_draft_tokens_total"), 23},
-    {LINE("vllm:spec_decode_num_accepted_tokens_total"), 24},
+    {LINE("deltamesh:kv_pages_evicted_total"), 61},
+    {LINE("deltamesh:checkpoints_saved_total"), 62},
+    {LINE("deltamesh:checkpoints_evicted_total"), 63},
+    {LINE("deltamesh:kv_pages_cached"), 1},
+    {LINE("deltamesh:checkpoints"), 64},
+    {LINE("deltamesh:checkpoints_free"), 65},
+    {"vllm:cache_config_info{model_name=\"m\",block_size=\"64\",num_gpu_blocks=\"8\","
+     "enable_prefix_caching=\"True\"}",
+     1},
+    {LINE("vllm:spec_decode_num_drafts_total"), 25},
+    {LINE("vllm:spec_decode_num_draft_tokens_total"), 43},
+    {LINE("vllm:spec_decode_num_accepted_tokens_total"), 20 + 10 + 3 + 2 + 1},
+    {ACCEPTED("0"), 20},
+    {ACCEPTED("1"), 10},
+    {ACCEPTED("4"), 1},
     {ENDED("stop"), 31},
     {ENDED("length"), 32},
     {ENDED("abort"), 33},
@@ -121,28 +136,34 @@ static const struct {
 static void every_count_has_its_line(void **state)
 {
     (void)state;
-    overview->status = (struct coord_status){.groups = 11,
-                                             .groups_ready = 12,
-                                             .running = 3,
-                                             .queued = 4,
-                                             .queued_max = 13,
-                                             .pages = 8,
-                                             .pages_free = 2,
-                                             .slots = 9,
-                                             .slots_free = 6,
-                                             .preempted = 43,
-                                             .timeouts = 44,
-                                             .preemptions = 14,
-                                             .steps = 15,
-                                             .epochs = 16,
-                                             .requests_done = 17,
-                                             .requests_failed = 18,
-                                             .tokens_in = 100,
-                                             .tokens_out = 200};
-    overview->figures.cache_queries = 21;
-    overview->figures.cache_hits = 22;
-    overview->figures.drafted = 23;
-    overview->figures.accepted = 24;
+    overview->status =
+        (struct coord_status){.groups = 11,
+                              .groups_ready = 12,
+                              .running = 3,
+                              .queued = 4,
+                              .queued_max = 13,
+                              .pages = 8,
+                              .pages_free = 2,
+                              .slots = 9,
+                              .slots_free = 6,
+                              .preempted = 43,
+                              .timeouts = 44,
+                              .preemptions = 14,
+                              .steps = 15,
+                              .epochs = 16,
+                              .requests_done = 17,
+                              .requests_failed = 18,
+                              .tokens_in = 100,
+                              .tokens_out = 200,
+                              .prefix_queries = 21,
+                              .prefix_hits = 22,
+                              .prefix_pages_evicted = 61,
+                              .prefix_checkpoints_saved = 62,
+                              .prefix_checkpoints_evicted = 63,
+                              .pages_cached = 1,
+                              .checkpoints = 64,
+                              .checkpoints_free = 65,
+                              .drafts = {.rows = 25, .drafted = 43, .accepted = {20, 10, 3, 2, 1}}};
     overview->figures.ended[0] = 31;
     overview->figures.ended[1] = 32;
     overview->figures.ended[2] = 33;

@@ -53,7 +53,7 @@ static void a_group_and_its_ranks(void **state)
     coord_rig_report(&rig, 0, 1);
     coord_rig_beat(&rig, 0);
     coord_rig_wait(&rig, 30);
-    figures.cache_hits = 5;
+    figures.ended[1] = 5;
     overview = look(&rig);
     const struct coord_group_status *group = &overview->groups[0];
     assert_int_equal(group->phase, COORD_GROUP_READY);
@@ -65,7 +65,7 @@ static void a_group_and_its_ranks(void **state)
                      overview->status.pages - overview->status.pages_free);
     assert_true(group->pages > group->pages_free);
     assert_int_equal(overview->status.epochs, 1);
-    assert_int_equal(overview->figures.cache_hits, 5);
+    assert_int_equal(overview->figures.ended[1], 5);
     assert_int_equal(group->ranks[0].heard_ns, 30 * RIG_MS_NS);
     free(overview);
     coord_rig_close(&rig);
