@@ -252,11 +252,15 @@ static void on_drain(struct door_rpc *door, const struct socket_peer *peer, cons
 {
     struct link_order order = {.type = ORDER_DRAIN};
     struct reply reply = {.type = REPLY_DRAINING};
+    struct error error;
     snprintf(reply.id, sizeof reply.id, "%s", id);
-    if (link_order(door->options.link, &order)) {
-        link_wake_core(door->options.link);
-        (void)!send_reply(door, peer, &reply);
+    if (!link_order(door->options.link, &order)) {
+        (void)error_set(&error, E_OVERLOADED, "the core has more orders than it can take");
+        send_error(door, peer, id, &error);
+        return;
     }
+    link_wake_core(door->options.link);
+    (void)!send_reply(door, peer, &reply);
 }
 
 static void on_plain(struct door_rpc *door, const struct socket_peer *peer, enum request_type type,
