@@ -142,7 +142,12 @@ static enum status set_temperature(struct openai_request *request, const json_t 
 static enum status set_top_p(struct openai_request *request, const json_t *value, const char *name,
                              struct openai_error *error)
 {
-    return openai_json_number(&request->top_p, value, name, (double[]){0, 1}, error);
+    TRY(openai_json_number(&request->top_p, value, name, (double[]){0, 1}, error));
+    if (request->top_p > 0)
+        return OK;
+    return openai_error_of(
+        error, name,
+        error_set(&error->error, E_INPUT, "%s is 0, accepted is a number above 0, up to 1", name));
 }
 
 static enum status set_min_p(struct openai_request *request, const json_t *value, const char *name,

@@ -149,6 +149,7 @@ static void what_is_refused_is_named(void **state)
         {"\"temperature\":1001", "temperature", "1001", E_INPUT},
         {"\"temperature\":[]", "temperature", "an array", E_INPUT},
         {"\"top_p\":-0.1", "top_p", "-0.1", E_INPUT},
+        {"\"top_p\":0", "top_p", "above 0", E_INPUT},
         {"\"min_p\":1.1", "min_p", "1.1", E_INPUT},
         {"\"top_k\":-2", "top_k", "-2", E_INPUT},
         {"\"top_k\":1.0", "top_k", "a whole number", E_INPUT},
