@@ -325,9 +325,13 @@ static struct openai_usage usage_of(const struct http_exchange *exchange)
     struct openai_usage usage = {.prompt_tokens = 0};
     for (int32_t i = 0; i < exchange->choices_count; i++) {
         const struct openai_usage *one = &exchange->choices[i].usage;
-        usage.prompt_tokens += i % exchange->request.n == 0 ? one->prompt_tokens : 0;
+        bool is_first = i % exchange->request.n == 0; // the others share its prompt
+        usage.prompt_tokens += is_first ? one->prompt_tokens : 0;
+        usage.cached_tokens += is_first ? one->cached_tokens : 0;
         usage.completion_tokens += one->completion_tokens;
-        usage.cached_tokens += one->cached_tokens;
+        usage.target_steps += one->target_steps;
+        usage.drafted += one->drafted;
+        usage.accepted += one->accepted;
     }
     return usage;
 }
@@ -371,6 +375,9 @@ static enum status end_choice(struct http_choice *choice, const struct link_news
     choice->finish_reason =
         openai_tools_reason(&choice->text.tools, choice->text.is_stopped ? "stop" : news->reason);
     choice->usage.cached_tokens = news->usage.cached_tokens;
+    choice->usage.target_steps = news->usage.target_steps;
+    choice->usage.drafted = news->usage.drafted;
+    choice->usage.accepted = news->usage.accepted;
     if (stream) {
         struct openai_piece piece = piece_of(choice);
         TRY(put_event(choice, &piece));

@@ -10,8 +10,9 @@
 #include "coordinator/openai_json.h"
 #include "parallel/base/clock.h"
 
-static enum status prompt_ids(struct http_exchange *exchange, int32_t index, int32_t **ids,
-                              int32_t *count, struct openai_error *error)
+// The ids of prompt `index`, malloc'ed; no longer than the model takes.
+static enum status encode_prompt(struct http_exchange *exchange, int32_t index, int32_t **ids,
+                                 int32_t *count, struct openai_error *error)
 {
     const struct openai_request *request = &exchange->request;
     struct door_http *door = exchange->door;
@@ -24,12 +25,27 @@ static enum status prompt_ids(struct http_exchange *exchange, int32_t index, int
             error, "messages",
             door_text_chat(door->text, request->messages, &options, ids, count, &error->error));
     }
-    struct openai_prompt prompt = openai_request_prompt(request, index / request->n);
+    struct openai_prompt prompt = openai_request_prompt(request, index);
     if (prompt.text == NULL)
         return openai_json_ids(ids, count, prompt.ids, "prompt", door->options.vocab_real, error);
     return openai_error_of(
         error, "prompt",
         door_text_encode(door->text, prompt.text, prompt.text_bytes, ids, count, &error->error));
+}
+
+// As the core would refuse it, before any of its answers has been ordered.
+static enum status prompt_ids(struct http_exchange *exchange, int32_t index, int32_t **ids,
+                              int32_t *count, struct openai_error *error)
+{
+    int32_t context = exchange->door->context;
+    TRY(encode_prompt(exchange, index, ids, count, error));
+    if (*count >= 1 && *count < context)
+        return OK;
+    free(*ids);
+    return openai_error_of(error, exchange->request.kind == OPENAI_CHAT ? "messages" : "prompt",
+                           error_set(&error->error, E_INPUT,
+                                     "the prompt has %d tokens, accepted is 1 to %d", *count,
+                                     context - 1));
 }
 
 static enum status fill_sampling(struct http_exchange *exchange, struct coord_sampling *sampling,
@@ -79,15 +95,16 @@ static enum status fill_lists(struct http_exchange *exchange, struct coord_sampl
     return status == OK ? OK : openai_error_of(error, field, status);
 }
 
-// Each order has lists of its own, which the core frees.
-static int32_t *copy_lists(const struct http_exchange *exchange,
-                           const struct coord_sampling *sampling)
+// Each order has ids and lists of its own, which the core frees.
+static enum status copy_ids(int32_t **out, const int32_t *ids, int32_t count,
+                            struct openai_error *error)
 {
-    size_t bytes = (size_t)coord_sampling_lists(sampling) * sizeof(int32_t);
-    int32_t *lists = bytes > 0 ? malloc(bytes) : NULL;
-    if (lists != NULL)
-        memcpy(lists, exchange->lists, bytes);
-    return lists;
+    *out = count > 0 ? malloc((size_t)count * sizeof **out) : NULL;
+    if (count > 0 && *out == NULL)
+        return error_set(&error->error, E_SYSTEM, "no memory for %d ids", count);
+    if (count > 0)
+        memcpy(*out, ids, (size_t)count * sizeof **out);
+    return OK;
 }
 
 static enum status open_choice(struct http_exchange *exchange, int32_t index,
@@ -118,67 +135,92 @@ static enum status open_choice(struct http_exchange *exchange, int32_t index,
     return openai_error_of(error, "stop", answer_text_init(&choice->text, &options, &error->error));
 }
 
+// ids[count] is a prompt.
+struct prompt {
+    int32_t *ids;
+    int32_t count;
+};
+
 // The prompt is the beginning of the answer's text, as it was given or as its ids read.
-static enum status open_echo(struct http_choice *choice, const struct link_order *order,
+static enum status open_echo(struct http_choice *choice, const struct prompt *ids,
                              struct openai_error *error)
 {
     struct http_exchange *exchange = choice->exchange;
     const struct openai_request *request = &exchange->request;
     struct openai_prompt prompt = openai_request_prompt(request, choice->index / request->n);
     choice->tells_prompt = request->logprobs > 0;
-    choice->prompt_first = order->prompt[0];
+    choice->prompt_first = ids->ids[0];
     if (prompt.text != NULL)
         return text_buffer_append(&choice->content, prompt.text, prompt.text_bytes, &error->error);
     struct door_stream *stream = door_stream_open(exchange->door->text, false);
     enum status status = OK;
-    for (int32_t i = 0; i <= order->prompt_tokens && stream != NULL && status == OK; i++) {
-        bool last = i == order->prompt_tokens;
+    for (int32_t i = 0; i <= ids->count && stream != NULL && status == OK; i++) {
+        bool last = i == ids->count;
         size_t bytes;
-        const char *text = door_stream_feed(stream, order->prompt + i, last ? 0 : 1, last, &bytes);
+        const char *text = door_stream_feed(stream, ids->ids + i, last ? 0 : 1, last, &bytes);
         status = text_buffer_append(&choice->content, text, bytes, &error->error);
     }
     door_stream_close(stream);
     return status;
 }
 
-// Gives the prompt of one choice to the core.
-static enum status submit_one(struct http_exchange *exchange, int32_t index,
-                              const struct coord_sampling *sampling, struct openai_error *error)
+static enum status order_choice(struct http_exchange *exchange, struct http_choice *choice,
+                                struct link_order *order, struct openai_error *error)
 {
     struct door_http *door = exchange->door;
-    struct link_order order = {.type = ORDER_SUBMIT,
-                               .priority = exchange->request.priority,
-                               .timeout_ms = exchange->request.timeout_ms,
-                               .arrived_ns = clock_now_ns(),
-                               .sampling = *sampling};
-    struct http_choice *choice = &exchange->choices[index];
-    TRY(open_choice(exchange, index, sampling, error));
-    TRY(prompt_ids(exchange, index, &order.prompt, &order.prompt_tokens, error));
-    enum status status = exchange->request.echo ? open_echo(choice, &order, error) : OK;
-    if (status != OK) {
-        free(order.prompt);
-        return status;
-    }
-    order.lists = copy_lists(exchange, sampling);
-    if (order.lists == NULL && coord_sampling_lists(sampling) > 0) {
-        free(order.prompt);
-        return error_set(&error->error, E_SYSTEM, "no memory for a prompt's lists");
-    }
-    order.sampling.seed = door_sampling_choice_seed(sampling->seed, index % exchange->request.n);
+    const struct coord_sampling *sampling = &order->sampling;
+    TRY(copy_ids(&order->lists, exchange->lists, coord_sampling_lists(sampling), error));
     if (door_http_take_number(door, choice)) {
-        order.request = choice->number;
-        choice->usage.prompt_tokens = order.prompt_tokens;
-        if (link_order(door->options.link, &order)) {
+        order->request = choice->number;
+        choice->usage.prompt_tokens = order->prompt_tokens;
+        if (link_order(door->options.link, order)) {
             link_wake_core(door->options.link);
             return OK;
         }
         door_http_give_back_number(door, choice);
     }
-    free(order.lists);
-    free(order.prompt);
+    free(order->lists);
     return error_set(
         &error->error, E_OVERLOADED, "%d prompts are unfinished already, the limit is %d",
         door->options.requests_max - door->numbers_free_count, door->options.requests_max);
+}
+
+// Gives the prompt to the core for one choice.
+static enum status submit_one(struct http_exchange *exchange, int32_t index,
+                              const struct prompt *prompt, const struct coord_sampling *sampling,
+                              struct openai_error *error)
+{
+    struct http_choice *choice = &exchange->choices[index];
+    struct link_order order = {.type = ORDER_SUBMIT,
+                               .priority = exchange->request.priority,
+                               .timeout_ms = exchange->request.timeout_ms,
+                               .arrived_ns = clock_now_ns(),
+                               .prompt_tokens = prompt->count,
+                               .sampling = *sampling};
+    order.sampling.seed = door_sampling_choice_seed(sampling->seed, index % exchange->request.n);
+    TRY(open_choice(exchange, index, sampling, error));
+    if (exchange->request.echo)
+        TRY(open_echo(choice, prompt, error));
+    TRY(copy_ids(&order.prompt, prompt->ids, prompt->count, error));
+    enum status status = order_choice(exchange, choice, &order, error);
+    if (status != OK)
+        free(order.prompt);
+    return status;
+}
+
+// All choices of one prompt, which is read once.
+static enum status submit_prompt(struct http_exchange *exchange, int32_t index,
+                                 struct coord_sampling *sampling, struct openai_error *error)
+{
+    const struct openai_request *request = &exchange->request;
+    struct prompt prompt = {.ids = NULL};
+    sampling->seed = request->has_seed ? request->seed : door_sampling_seed(&exchange->door->seeds);
+    TRY(prompt_ids(exchange, index, &prompt.ids, &prompt.count, error));
+    enum status status = OK;
+    for (int32_t i = 0; i < request->n && status == OK; i++)
+        status = submit_one(exchange, index * request->n + i, &prompt, sampling, error);
+    free(prompt.ids);
+    return status;
 }
 
 static enum status check_state(const struct http_exchange *exchange, struct openai_error *error)
@@ -220,11 +262,7 @@ enum status door_http_submit(struct http_exchange *exchange, enum openai_kind ki
                                           .id = exchange->answer_id,
                                           .model = exchange->door->options.model_name,
                                           .created_s = (int64_t)time(NULL)};
-    for (int32_t i = 0; i < count; i++) {
-        if (i % exchange->request.n == 0) // of each prompt
-            sampling.seed = exchange->request.has_seed ? exchange->request.seed
-                                                       : door_sampling_seed(&exchange->door->seeds);
-        TRY(submit_one(exchange, i, &sampling, error));
-    }
+    for (int32_t i = 0; i < exchange->request.prompts_count; i++)
+        TRY(submit_prompt(exchange, i, &sampling, error));
     return OK;
 }

@@ -128,7 +128,13 @@ static enum status put_usage(struct text_buffer *out, const struct openai_usage 
     TRY(put_number(out, usage->prompt_tokens + usage->completion_tokens));
     TRY(put(out, ",\"prompt_tokens_details\":{\"cached_tokens\":"));
     TRY(put_number(out, usage->cached_tokens));
-    return put(out, "}}");
+    TRY(put(out, "},\"target_steps\":"));
+    TRY(put_number(out, usage->target_steps));
+    TRY(put(out, ",\"drafted\":"));
+    TRY(put_number(out, usage->drafted));
+    TRY(put(out, ",\"accepted\":"));
+    TRY(put_number(out, usage->accepted));
+    return put(out, "}");
 }
 
 enum status openai_reply_chunk(struct text_buffer *out, const struct openai_head *head,

@@ -23,11 +23,13 @@ struct openai_text {
     size_t count;
 };
 
-// A piece of one choice: of a stream what is new, of a whole answer everything.
+// Of a whole request; what its steps and drafts were is known at its end.
 struct openai_usage {
     int64_t prompt_tokens, completion_tokens, cached_tokens;
+    int64_t target_steps, drafted, accepted;
 };
 
+// A piece of one choice: of a stream what is new, of a whole answer everything.
 struct openai_piece {
     int32_t index;
     struct openai_text content, reasoning;

@@ -140,12 +140,15 @@ static void check_usage(const json_t *root)
     assert_int_equal(json_integer_value(json_object_get(usage, "completion_tokens")), 6);
     assert_int_equal(json_integer_value(json_object_get(usage, "total_tokens")), 11);
     assert_int_equal(json_integer_value(json_object_get(details, "cached_tokens")), 4);
+    assert_int_equal(json_integer_value(json_object_get(usage, "target_steps")), 3);
+    assert_int_equal(json_integer_value(json_object_get(usage, "drafted")), 2);
+    assert_int_equal(json_integer_value(json_object_get(usage, "accepted")), 1);
 }
 
 static void usage_in_every_chunk(void **state)
 {
     (void)state;
-    const struct openai_usage usage = {5, 6, 4};
+    const struct openai_usage usage = {5, 6, 4, 3, 2, 1};
     struct openai_piece piece = {.content = {.bytes = "c", .count = 1}, .usage = &usage};
     assert_int_equal(openai_reply_chunk(&out, &chat, &piece), OK);
     json_t *root = event();
@@ -157,7 +160,7 @@ static void usage_in_every_chunk(void **state)
 static void ends_of_a_stream(void **state)
 {
     (void)state;
-    const struct openai_usage usage = {5, 6, 4};
+    const struct openai_usage usage = {5, 6, 4, 3, 2, 1};
     assert_int_equal(openai_reply_usage(&out, &chat, &usage), OK);
     json_t *root = event();
     check_head(root, &chat, "chat.completion.chunk");
@@ -176,7 +179,7 @@ static void ends_of_a_stream(void **state)
 
 static void whole(const struct openai_head *head, int count)
 {
-    const struct openai_usage usage = {5, 6, 4};
+    const struct openai_usage usage = {5, 6, 4, 3, 2, 1};
     struct openai_piece piece = {.content = {.bytes = "c", .count = 1},
                                  .reasoning = {.bytes = "r", .count = 1},
                                  .finish_reason = "length"};
