@@ -149,6 +149,15 @@ void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
         close_running(coord, index);
 }
 
+void scheduler_break(struct coord *coord, int32_t index, struct coord_actions *out)
+{
+    scheduler_tell_error(coord, index, E_FAILED,
+                         "no logit of the model was finite: its weights or its state hold NaN or "
+                         "infinity",
+                         out);
+    close_running(coord, index);
+}
+
 void scheduler_check_deadlines(struct coord *coord, struct coord_actions *out)
 {
     uint64_t next_ns = UINT64_MAX;

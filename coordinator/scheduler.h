@@ -16,6 +16,9 @@ void scheduler_tell_failure(struct coord *coord, struct coord_actions *out);
 void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
                       struct coord_actions *out);
 
+// Ends a request of which the device could not draw a token: ERROR now, slot and pages later.
+void scheduler_break(struct coord *coord, int32_t index, struct coord_actions *out);
+
 // Ends the requests whose time is over.
 void scheduler_check_deadlines(struct coord *coord, struct coord_actions *out);
 

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { END_BROKEN = 3 }; // step_result.end
+
 static struct request *request_at(struct coord *coord, int32_t index)
 {
     return &coord->requests.table[index];
@@ -36,9 +38,15 @@ static bool apply_tokens(struct coord *coord, int32_t index, const struct flight
         request->outputs++;
         reason = end_reason(request, result->tokens[i]);
     }
-    if (result->end < 0 || result->end > 2 || (reason == NULL) != (result->end == 0) ||
+    bool broken = result->end == END_BROKEN;
+    if (result->end < 0 || result->end > END_BROKEN ||
+        (reason == NULL) != (result->end == 0 || broken) ||
         (reason != NULL && strcmp(reason, device_reasons[result->end]) != 0))
         return false;
+    if (broken && result->count == 0) {
+        scheduler_break(coord, index, out);
+        return true;
+    }
     // Sized so that it never fails: core.c, pool_tokens_all.
     bool kept = token_pool_append(&coord->pool, &request->tokens, result->tokens, result->count);
     ASSERT(kept);
@@ -52,6 +60,8 @@ static bool apply_tokens(struct coord *coord, int32_t index, const struct flight
         return false;
     if (reason != NULL)
         scheduler_finish(coord, index, reason, out);
+    if (broken)
+        scheduler_break(coord, index, out);
     return true;
 }
 
@@ -83,7 +93,8 @@ static bool apply_row(struct coord *coord, const struct flight *flight, int32_t 
     request->target_steps++;
     // A sequence that runs and was to draw has drawn: its pages were there, it met no stop before.
     bool lives = request->phase != PHASE_CLOSING;
-    if (lives && draws > 0 && (result->count == 0 || !apply_tokens(coord, index, flight, row, out)))
+    bool drew = result->end == END_BROKEN ? result->count < draws : result->count > 0;
+    if (lives && draws > 0 && (!drew || !apply_tokens(coord, index, flight, row, out)))
         return false;
     if (lives && draws == 0 && !apply_prompt(coord, request, flight, row, out))
         return false;

@@ -376,6 +376,8 @@ static __global__ void pick_kernel(int32_t *tokens, uint64_t *hash,
             if (better(other, best))
                 best = other;
         }
+        if (!isfinite(best.logit))
+            best.id = -1;
         tokens[i] = best.id;
         uint32_t slot = static_cast<uint32_t>(tables.sample_slots[i]);
         uint32_t position = static_cast<uint32_t>(tables.sample_positions[i]);

@@ -67,7 +67,8 @@ ON_BOTH_SIDES static inline int sample_part_width(int count, int parts)
 // Queued; candidates of all samples, and parts.
 void sample_shard(struct stream *stream, const struct sample_shard *op);
 
-// tokens[i] = best of gathered[0..ranks)[i] by value, ties to the lowest id; -1 for inert rows.
+// tokens[i] = best of gathered[0..ranks)[i] by value, ties to the lowest id; -1 for inert rows and
+// where the best has no finite logit: what is NaN or infinite is no choice of the model's.
 // hash [1]: the number every rank reports. With m(z) splitmix64's finaliser and s = m(step [1]): s
 // plus, for every sample of a slot >= 0, m(m(s + (slot << 32 | position)) + token), modulo 2^64.
 void sample_pick(struct stream *stream, int32_t *tokens, uint64_t *hash,

@@ -179,6 +179,11 @@ static __device__ bool is_stop(const struct slot_sampling &sampling, int32_t id)
 
 static __device__ void take_token(struct slot *slot, struct row_result *result, int32_t id)
 {
+    if (id < 0) {
+        slot->token_next = -1;
+        slot->end = SLOT_BROKEN;
+        return;
+    }
     result->tokens[result->count++] = id;
     slot->token_next = id;
     if (is_stop(slot->sampling, id))
@@ -194,8 +199,8 @@ static __device__ void end_decode(struct slot *slot, struct row_result *result,
     for (int i = 0; i < active && slot->end == SLOT_RUNS; i++) {
         if (i > 0 && token_ids[i] != sampled[i - 1])
             break; // the draft was not what came
-        slot->position++;
-        slot->pending++;
+        slot->position += sampled[i] >= 0;
+        slot->pending += sampled[i] >= 0;
         take_token(slot, result, sampled[i]);
     }
     slot->parity = 1 - slot->parity;

@@ -32,7 +32,12 @@ enum row_kind {
 };
 
 // Why a slot no longer runs; the words of the wire's finish_reason.
-enum slot_end { SLOT_RUNS = 0, SLOT_STOP, SLOT_LENGTH };
+enum slot_end {
+    SLOT_RUNS = 0,
+    SLOT_STOP,
+    SLOT_LENGTH,
+    SLOT_BROKEN, // nothing could be drawn: no logit was finite
+};
 
 // Sampling as the kernels see it; set when a slot opens, constant for its life.
 struct slot_sampling {
@@ -144,9 +149,10 @@ void slots_begin(struct stream *stream, const struct slots *slots,
 
 // Takes the sampled ids [samples_count] and commits: a decode row accepts its drafts while each
 // equals the sample before it, keeps the sample after the last accepted as token_next, and ends
-// at the first stop id or at tokens_end; a prefill row commits its tokens and, when it sampled,
-// behaves like a decode row of one, else takes the row's token_next as known. results
-// [rows_count], unused tokens -1. Decode rows turn their parity and leave their accepted rows
-// pending; prefill rows leave none. Drafts are used up (-1): whoever drafts writes new ones.
+// at the first stop id, at tokens_end, or broken where a sample is -1, which is no token; a prefill
+// row commits its tokens and, when it sampled, behaves like a decode row of one, else takes the
+// row's token_next as known. results [rows_count], unused tokens -1. Decode rows turn their parity
+// and leave their accepted rows pending; prefill rows leave none. Drafts are used up (-1): whoever
+// drafts writes new ones.
 void slots_end(struct stream *stream, const struct slots *slots, const struct step_tables *tables,
                const int32_t *sampled, struct row_result *results);

@@ -133,7 +133,7 @@ static void run_pick(const void *arguments)
     uint64_t seed = mix(*op->step), hash = seed;
     int samples = op->tables.samples_count;
     for (int sample = 0; sample < samples; sample++) {
-        struct sample_candidate best = {.value = -INFINITY, .id = -1};
+        struct sample_candidate best = {.value = -INFINITY, .id = -1, .logit = -INFINITY};
         for (int rank = 0; rank < op->ranks; rank++) {
             const struct sample_candidate *other =
                 &op->gathered[(size_t)rank * (size_t)samples + (size_t)sample];
@@ -143,6 +143,8 @@ static void run_pick(const void *arguments)
                 (other->value == best.value && other->id < best.id))
                 best = *other;
         }
+        if (!isfinite(best.logit))
+            best.id = -1;
         op->tokens[sample] = best.id;
         if (op->tables.sample_slots[sample] < 0)
             continue;

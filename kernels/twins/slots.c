@@ -220,6 +220,11 @@ static bool is_stop(const struct slot_sampling *sampling, int32_t id)
 // Takes one drawn token, the one at slot->position: it is next, and it may be the last.
 static void take_token(struct slot *slot, struct row_result *result, int32_t id)
 {
+    if (id < 0) {
+        slot->token_next = -1;
+        slot->end = SLOT_BROKEN;
+        return;
+    }
     result->tokens[result->count++] = id;
     slot->token_next = id;
     if (is_stop(&slot->sampling, id))
@@ -236,8 +241,8 @@ static void end_decode(struct slot *slot, struct row_result *result, const int32
         // Token i ran after the sample before it: it counts only if it was that sample.
         if (i > 0 && token_ids[i] != sampled[i - 1])
             break;
-        slot->position++;
-        slot->pending++;
+        slot->position += sampled[i] >= 0;
+        slot->pending += sampled[i] >= 0;
         take_token(slot, result, sampled[i]);
     }
     slot->parity = 1 - slot->parity;

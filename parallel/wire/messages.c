@@ -249,7 +249,7 @@ static void read_result(struct reader *reader, struct step_result *row)
     if (reader->status == OK && elements < 2)
         reader_fail(reader, E_MALFORMED, "a row of %d elements, the least is 2", (int)elements);
     *row = (struct step_result){.slot = reader_int32(reader, 0, STEP_ROWS_MAX - 1)};
-    row->end = reader_int32(reader, 0, 2);
+    row->end = reader_int32(reader, 0, 3);
     for (int32_t j = 2; j < elements && reader->status == OK; j++)
         row->tokens[j - 2] = reader_int32(reader, 0, INT32_MAX);
     row->count = reader->status == OK ? elements - 2 : 0;

@@ -195,7 +195,7 @@ void step_plan_clear(struct step_plan *plan); // all counts 0, verify 1, draft 0
 struct step_result {
     int32_t slot;
     int32_t count; // tokens drawn and accepted, 0 = the row was inert
-    int32_t end;   // 0 runs on, 1 stop id, 2 length
+    int32_t end;   // 0 runs on, 1 stop id, 2 length, 3 no logit was finite
     int32_t tokens[STEP_VERIFY_MAX];
     int32_t prompt_logprobs_count, logprobs_count; // of prompt and drawn tokens, in this order
     int32_t logprobs_first;                        // in report->logprobs

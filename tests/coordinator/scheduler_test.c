@@ -234,6 +234,30 @@ static void test_stop_in_the_first_of_two_steps(void **state)
     coord_rig_close(&rig);
 }
 
+// The device could draw no token: the request has an error, the others go on.
+static void test_no_finite_logit(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_with(&rig, 1, 2, 256);
+    coord_rig_submit(&rig, 1, 10, 50);
+    coord_rig_submit(&rig, 2, 10, 50);
+    struct step_result *row = &coord_rig_sent(&rig, 0, 2)->results[0];
+    coord_rig_report(&rig, 0, 1);
+    assert_int_equal(row->slot, 0);
+    row->count = 0;
+    row->end = 3;
+    coord_rig_forget(&rig);
+    coord_rig_report(&rig, 0, 2);
+    assert_int_equal(coord_rig_about(&rig, ACTION_ERROR, 1)->action.status, E_FAILED);
+    assert_non_null(strstr(coord_rig_about(&rig, ACTION_ERROR, 1)->action.text, "finite"));
+    assert_int_equal(coord_rig_count(&rig, ACTION_ERROR), 1);
+    assert_int_equal(coord_rig_count(&rig, ACTION_GROUP_FAILED), 0);
+    coord_rig_report(&rig, 0, 3);
+    assert_non_null(coord_rig_about(&rig, ACTION_TOKENS, 2));
+    coord_rig_close(&rig);
+}
+
 static void test_abort_in_decode(void **state)
 {
     (void)state;
@@ -502,6 +526,7 @@ int main(void)
         cmocka_unit_test(test_first_come_first_served),
         cmocka_unit_test(test_nobody_overtakes_for_pages),
         cmocka_unit_test(test_stop_in_the_first_of_two_steps),
+        cmocka_unit_test(test_no_finite_logit),
         cmocka_unit_test(test_abort_in_decode),
         cmocka_unit_test(test_abort_in_prefill),
         cmocka_unit_test(test_abort_while_queued),

@@ -94,6 +94,23 @@ class Models(harness.Case):
             file.write(head)
         self.assert_not_served(folder, "model.safetensors")
 
+    def test_weights_that_are_not_numbers(self):
+        folder = self.copy(harness.DEMO, leave_out=("model.safetensors",))
+        with open(os.path.join(harness.DEMO, "model.safetensors"), "rb") as file:
+            data = bytearray(file.read())
+        size = int.from_bytes(data[:8], "little")
+        first, last = json.loads(data[8:8 + size])["model.language_model.norm.weight"][
+            "data_offsets"]
+        data[8 + size + first:8 + size + last] = b"\xff\x7f" * ((last - first) // 2)
+        with open(os.path.join(folder, "model.safetensors"), "wb") as file:
+            file.write(data)
+        server = self.server(folder, ranks=2)
+        with server.client() as client:
+            with self.assertRaises(harness.deltamesh.Error) as caught:
+                client.generate(prompt="The king", max_tokens=4, temperature=0)
+            self.assertIn("finite", caught.exception.text)
+            self.assertEqual(client.status()["groups_ready"], 1)
+
     def test_port_in_use(self):
         server = self.server(harness.golden(TINY), "--load-format", "dummy")
         port = server.endpoint

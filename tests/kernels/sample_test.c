@@ -295,6 +295,26 @@ static void nan_and_minus_infinity_lose(void **state)
     close_fixture(&f);
 }
 
+static void nothing_finite_is_no_token(void **state)
+{
+    static const float values[] = {NAN, -INFINITY, INFINITY};
+    (void)state;
+    struct fixture f;
+    int32_t tokens[SAMPLES];
+    uint64_t hash;
+    open_fixture(&f, 36);
+    for (int sample = 0; sample < SAMPLES; sample++) {
+        for (int id = 0; id < VOCAB && sample < 3; id++)
+            f.logits[sample * VOCAB + id] = values[sample];
+    }
+    for (int ranks = 1; ranks <= 4; ranks *= 2) {
+        draw(&f, ranks, tokens, &hash, NULL);
+        for (int sample = 0; sample < SAMPLES; sample++)
+            assert_int_equal(tokens[sample], sample < 3 ? -1 : expected_token(&f, sample));
+    }
+    close_fixture(&f);
+}
+
 // Draws at many positions follow softmax(logits / temperature). Chi-square of 49 degrees has mean
 // 49 and deviation 9.9; 100 is five deviations. A temperature off by 5 % gives several hundred.
 static void draws_follow_the_softmax(void **state)
@@ -385,6 +405,7 @@ int main(void)
         cmocka_unit_test(padding_is_never_drawn),
         cmocka_unit_test(inert_rows_draw_nothing),
         cmocka_unit_test(nan_and_minus_infinity_lose),
+        cmocka_unit_test(nothing_finite_is_no_token),
         cmocka_unit_test(draws_follow_the_softmax),
         cmocka_unit_test(hash_is_of_step_slots_and_tokens),
     };

@@ -175,6 +175,8 @@ static const struct end_case end_cases[] = {
     {"stop as an accepted draft", 4, {20, 9, 22, -1, -1}, {20, 9, 22, 53}, 200, 2, SLOT_STOP},
     {"stop as the bonus", 3, {20, 21, -1, -1, -1}, {20, 21, 8}, 200, 3, SLOT_STOP},
     {"stop after a refusal is unseen", 3, {20, 21, -1, -1, -1}, {50, 9, 9}, 200, 1, SLOT_RUNS},
+    {"nothing drawn", 1, {-1, -1, -1, -1, -1}, {-1}, 200, 0, SLOT_BROKEN},
+    {"nothing drawn after a draft", 4, {20, 21, 22, -1, -1}, {20, -1, 52, 53}, 200, 1, SLOT_BROKEN},
     {"length at once", 1, {-1, -1, -1, -1, -1}, {50}, 102, 1, SLOT_LENGTH},
     {"length amid drafts", 4, {20, 21, 22, -1, -1}, {20, 21, 22, 53}, 104, 3, SLOT_LENGTH},
     {"length with the last draft", 4, {20, 21, 22, -1, -1}, {20, 21, 22, 53}, 105, 4, SLOT_LENGTH},
@@ -195,7 +197,7 @@ static void check_ended(const struct steps *steps, const struct end_case *c)
     assert_int_equal(slot->position, 100 + c->count);
     assert_int_equal(slot->pending, c->count);
     assert_int_equal(slot->parity, 1);
-    assert_int_equal(slot->token_next, c->sampled[c->count - 1]);
+    assert_int_equal(slot->token_next, c->end == SLOT_BROKEN ? -1 : c->sampled[c->count - 1]);
     for (int i = 0; i < ROW_VERIFY_MAX - 1; i++)
         assert_int_equal(slot->drafts[i], -1);
 }

@@ -421,8 +421,8 @@ static void report_limits(void **state)
     rows[1].slot = STEP_ROWS_MAX;
     refused_report(report, "report: 'rows'[1]: 1024 is outside 0 .. 1023");
     report = a_report();
-    rows[1].end = 3;
-    refused_report(report, "report: 'rows'[1]: 3 is outside 0 .. 2");
+    rows[1].end = 4;
+    refused_report(report, "report: 'rows'[1]: 4 is outside 0 .. 3");
     report = a_report();
     rows[2].tokens[0] = -1;
     refused_report(report, "report: 'rows'[2]: -1 is outside 0 .. 2147483647");
