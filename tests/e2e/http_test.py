@@ -91,14 +91,15 @@ class Completions(harness.SharedCase):
     def test_same_text_as_the_other_door(self):
         with self.shared.client() as client:
             other = client.generate(prompt=PROMPT, max_tokens=40, temperature=0)
-        answer = self.complete(max_tokens=40)
+        answer = self.complete(max_tokens=40, speculative_tokens=0)
         choice = answer["choices"][0]
         self.assertEqual(choice["text"], other["text"])
         self.assertEqual((choice["index"], choice["finish_reason"]), (0, "length"))
-        self.assertEqual(answer["usage"], {"prompt_tokens": other["prompt_tokens"],
-                                           "completion_tokens": 40,
-                                           "total_tokens": other["prompt_tokens"] + 40,
-                                           "prompt_tokens_details": {"cached_tokens": 0}})
+        self.assertEqual(answer["usage"], {
+            "prompt_tokens": other["prompt_tokens"], "completion_tokens": 40,
+            "total_tokens": other["prompt_tokens"] + 40,
+            "prompt_tokens_details": {"cached_tokens": 0}, "target_steps": 40, "drafted": 0,
+            "accepted": 0})
 
     def test_default_of_16_tokens(self):
         self.assertEqual(self.complete()["usage"]["completion_tokens"], 16)
@@ -182,10 +183,18 @@ class Completions(harness.SharedCase):
         self.assertTrue(text.startswith(late["choices"][0]["text"]))
 
     def test_no_drafts_when_none_are_wanted(self):
-        before = metric(self.http, "vllm:spec_decode_num_draft_tokens_total")
+        # A server that drafts always: one that has the choice may take none for itself.
+        server = self.server(harness.DEMO, "--speculative-tokens", "3")
+        self.http = Http(server.url)
+
+        def drafted():
+            server.wait_idle()
+            return metric(self.http, "vllm:spec_decode_num_draft_tokens_total")
+        before = drafted()
         plain = self.text(max_tokens=40, speculative_tokens=0)
-        self.assertEqual(metric(self.http, "vllm:spec_decode_num_draft_tokens_total"), before)
-        self.assertEqual(plain, self.text(max_tokens=40))
+        self.assertEqual(drafted(), before)
+        self.assertEqual(self.text(max_tokens=40), plain)
+        self.assertGreater(drafted(), before)
 
     def test_stop_ids_and_token_ids(self):
         choice = self.complete(max_tokens=20, return_token_ids=True)["choices"][0]
@@ -355,7 +364,7 @@ class Server(harness.SharedCase):
             self.assert_error(400, field, part, body={**GREEDY, field: value})
         self.assert_error(404, "model", "nobody", body={**GREEDY, "model": "nobody"})
         self.assert_error(400, "prompt", "absent", body={})
-        self.assert_error(400, None, "accepted is 1 to", body={"prompt": [5] * 2000})
+        self.assert_error(400, "prompt", "accepted is 1 to", body={"prompt": [5] * 2000})
         chat = "/v1/chat/completions"
         for messages in (5, [], [{"role": "nobody", "content": "x"}], ["x"], [{}]):
             self.assert_error(400, "messages", path=chat, body={**CHAT, "messages": messages})
