@@ -47,7 +47,6 @@ struct door_rpc {
     uint8_t *frame;                   // [REPLY_BYTES_MAX]
     uint64_t pinged_ns;
     struct door_seeds seeds;
-    int32_t context; // longest sequence, 0 until a group is ready
     bool ended;
     pthread_t thread;
 };
@@ -463,8 +462,8 @@ static void on_news(struct door_rpc *door, const struct link_news *news)
     if (request != NULL && request->first->is_cut_off)
         request = NULL; // the client hears of its end alone
     switch (news->type) {
-    case NEWS_READY: door->context = news->context; break;
-    case NEWS_DRAINING: break; // the core refuses, which clients are told
+    case NEWS_READY:
+    case NEWS_DRAINING: break; // the core takes or refuses, which clients are told
     case NEWS_STATUS:
         tell_status(door, news->overview);
         free(news->overview);

@@ -13,7 +13,6 @@ static const struct {
 } table[] = {
     {"best_of", "1"},
     {"length_penalty", "1"},
-    {"logprobs", "false"},
     {"top_logprobs", "0"},
     {"prompt_logprobs", ""},
     {"echo", "false"}, // of a chat
@@ -45,7 +44,6 @@ static const struct {
     {"thinking_token_budget", ""},
     {"repetition_detection", ""},
     {"logprob_token_ids", "[]"},
-    {"priority", "0"},
     {"kv_transfer_params", ""},
     // These have no effect on the answer here.
     {"user", "*"},

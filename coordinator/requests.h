@@ -55,7 +55,7 @@ struct request {
     int32_t draws_in_flight;  // rows of unresolved steps that draw: at least one token each
     int32_t tokens_in_flight; // most tokens that those rows may draw
     int32_t next, previous;   // in the queue, the running list of its group, or the free list
-    int32_t target_steps, preemptions;
+    int32_t target_steps;
     int32_t drafted, accepted; // drafts offered to verify rows, and taken
     struct request_times times;
     struct request_prefix prefix;

@@ -99,7 +99,6 @@ void scheduler_preempt(struct coord *coord, int32_t index)
     struct request *request = request_at(coord, index);
     ASSERT(request->phase == PHASE_RUNNING);
     request->phase = PHASE_PREEMPTED;
-    request->preemptions++;
     coord->preemptions++;
 #ifdef PLANT_preempted_early
     request->steps_in_flight = 0;

@@ -1,18 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// plan.c -- member numbers, groups and ranks. Pure.
+// plan.c -- how many groups and ranks are served. Pure.
 #include "parallel/plan.h"
-
-struct place plan_place(int member, int ranks)
-{
-    ASSERT(member >= 0 && ranks >= 1);
-    return (struct place){.group = member / ranks, .rank = member % ranks, .ranks = ranks};
-}
-
-int plan_member(struct place place)
-{
-    ASSERT(place.group >= 0 && place.rank >= 0 && place.rank < place.ranks);
-    return place.group * place.ranks + place.rank;
-}
 
 enum status plan_check(int groups, int ranks, struct error *error)
 {

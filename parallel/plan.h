@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// plan.h -- rank <-> coordinates. A deployment is data_parallel groups of tensor_parallel ranks;
-// a rank is known by (group, rank in group). Pure.
+// plan.h -- the coordinates of a rank and their limits. A deployment is data_parallel groups of
+// tensor_parallel ranks; a rank is known by (group, rank in group). Pure.
 #pragma once
 
 #include "parallel/base/status.h"
@@ -15,12 +15,6 @@ struct place {
     int rank;  // index within the group
     int ranks; // count in the group
 };
-
-// The place of member number `member` (0-based, in order of HELLO) when every group has `ranks`.
-struct place plan_place(int member, int ranks);
-
-// The inverse: the member number of a place.
-int plan_member(struct place place);
 
 // OK when groups and ranks are within limits; error names the value and the limit.
 enum status plan_check(int groups, int ranks, struct error *error) MUST_CHECK;

@@ -29,18 +29,6 @@ struct loader {
     struct error error;
 };
 
-static _Atomic double progress_share;
-
-static void note_progress(double share)
-{
-    atomic_store(&progress_share, share);
-}
-
-double loader_progress(void)
-{
-    return atomic_load(&progress_share);
-}
-
 // The largest contribution to a gather: candidates of all sampled rows, or a turn of histograms.
 static size_t gather_bytes(const struct memory_plan *memory)
 {
@@ -80,8 +68,7 @@ static enum status open_all(struct loader *loader, struct error *error)
     struct weights_request request = {.model_dir = loader->options.model_dir,
                                       .format = loader->options.load_format,
                                       .config = &model->config,
-                                      .shard = &model->shard,
-                                      .progress = note_progress};
+                                      .shard = &model->shard};
     TRY(weights_open(&loader->weights, &request, error));
     loader->weights_opened = true;
     TRY(state_open(&loader->state, &model->config, &model->shard, &loader->memory,

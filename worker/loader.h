@@ -36,6 +36,3 @@ enum status loader_result(const struct loader *loader, struct error *error) MUST
 // Valid after loader_result said OK.
 struct step_engine *loader_engine(const struct loader *loader);
 struct group *loader_group(const struct loader *loader);
-
-// Share of the weights read so far, [0, 1]. Any thread.
-double loader_progress(void);

@@ -163,14 +163,6 @@ static void write_line(enum log_level level, const char *id, const char *format,
         write_text(level, about, text);
 }
 
-void log_debug(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    write_line(LOG_DEBUG, "", format, arguments);
-    va_end(arguments);
-}
-
 void log_info(const char *format, ...)
 {
     va_list arguments;

@@ -27,10 +27,9 @@ enum log_format log_format(void);
 
 // Writes one line with one write(2), so that lines of threads and processes do not mix. Control
 // characters in the text become spaces: what a client sent cannot forge a line. Any thread.
-void log_debug(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_info(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_warning(const char *format, ...) PRINTF_LIKE(1, 2);
 void log_error(const char *format, ...) PRINTF_LIKE(1, 2);
 
-// The same about a client's request, whose id comes from outside.
+// The same about a client's request, whose id comes from outside; "" when it has none.
 void log_request(enum log_level level, const char *id, const char *format, ...) PRINTF_LIKE(3, 4);

@@ -30,7 +30,6 @@ enum {
     REQUEST_REPETITION_MAX = 10,
     REQUEST_TIMEOUT_MS_MAX = 86400000, // a day
     CLIENT_PING_INTERVAL_MS = 1000,    // to clients with unfinished work
-    CLIENT_QUEUE_BYTES_MAX = 8 << 20,  // unsent to one client; over it its work ends
 };
 
 enum request_type {

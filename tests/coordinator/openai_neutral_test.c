@@ -26,8 +26,6 @@ static void silent_or_asking(void **state)
         {"best_of", "1", "2"},
         {"best_of", "1.0", "0"},
         {"best_of", "1", "\"1\""},
-        {"logprobs", "false", "true"},
-        {"logprobs", "null", "0"},
         {"top_logprobs", "0", "1"},
         {"echo", "false", "true"},
         {"suffix", "\"\"", "\" \""},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// plan_test.c -- member numbers and places are inverse; limits are named.
+// plan_test.c -- limits are named.
 #include "parallel/plan.h"
 
 #include <setjmp.h>
@@ -9,23 +9,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static void test_places(void **state)
-{
-    (void)state;
-    for (int ranks = 1; ranks <= RANKS_MAX; ranks++) {
-        int member = 0;
-        for (int group = 0; group < 3; group++) {
-            for (int rank = 0; rank < ranks; rank++, member++) {
-                struct place place = plan_place(member, ranks);
-                assert_int_equal(place.group, group);
-                assert_int_equal(place.rank, rank);
-                assert_int_equal(place.ranks, ranks);
-                assert_int_equal(plan_member(place), member);
-            }
-        }
-    }
-}
 
 static void test_limits(void **state)
 {
@@ -44,7 +27,6 @@ static void test_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),
         cmocka_unit_test(test_limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,7 +118,7 @@ static void write_all_levels(void)
 {
     for (int least = LOG_DEBUG; least < LOG_LEVELS; least++) {
         log_set_level((enum log_level)least);
-        log_debug("least %d", least);
+        log_request(LOG_DEBUG, "", "least %d", least);
         log_info("least %d", least);
         log_warning("least %d", least);
         log_error("least %d", least);
