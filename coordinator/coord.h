@@ -44,14 +44,6 @@ struct flight {
     struct step_logprob *logprobs; // [STEP_LOGPROBS_MAX] in the coord's memory
 };
 
-enum group_phase {
-    GROUP_FORMING, // waits for workers
-    GROUP_LOADING, // all placed
-    GROUP_READY,
-    GROUP_FAILED,
-    GROUP_ENDED, // in order
-};
-
 struct group_state {
     enum group_phase phase;
     uint64_t epoch;

@@ -500,13 +500,8 @@ static void rank_status(const struct coord *coord, const struct group_state *gro
 
 void coord_group_status(const struct coord *coord, int group_index, struct coord_group_status *out)
 {
-    static const enum coord_group_phase phases[] = {
-        [GROUP_FORMING] = COORD_GROUP_FORMING, [GROUP_LOADING] = COORD_GROUP_LOADING,
-        [GROUP_READY] = COORD_GROUP_READY,     [GROUP_FAILED] = COORD_GROUP_FAILED,
-        [GROUP_ENDED] = COORD_GROUP_ENDED,
-    };
     const struct group_state *group = &coord->groups[group_index];
-    *out = (struct coord_group_status){.phase = phases[group->phase],
+    *out = (struct coord_group_status){.phase = group->phase,
                                        .epoch = group->epoch,
                                        .step_sent = group->step_sent,
                                        .step_done = group->step_done,

@@ -186,12 +186,12 @@ struct coord_status {
     struct coord_drafts drafts;
 };
 
-enum coord_group_phase {
-    COORD_GROUP_FORMING, // waits for workers
-    COORD_GROUP_LOADING,
-    COORD_GROUP_READY,
-    COORD_GROUP_FAILED,
-    COORD_GROUP_ENDED, // in order
+enum group_phase {
+    GROUP_FORMING, // waits for workers
+    GROUP_LOADING, // all placed
+    GROUP_READY,
+    GROUP_FAILED,
+    GROUP_ENDED, // in order
 };
 
 struct coord_rank_status {
@@ -204,7 +204,7 @@ struct coord_rank_status {
 };
 
 struct coord_group_status {
-    enum coord_group_phase phase;
+    enum group_phase phase;
     uint64_t epoch, step_sent, step_done;
     int running, slots, slots_free, pages, pages_free;
     int ranks_count;

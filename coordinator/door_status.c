@@ -45,9 +45,8 @@ static json_t *rank_json(const struct coord_rank_status *rank)
 static json_t *group_json(const struct coord_group_status *group)
 {
     static const char *const phases[] = {
-        [COORD_GROUP_FORMING] = "forming", [COORD_GROUP_LOADING] = "loading",
-        [COORD_GROUP_READY] = "ready",     [COORD_GROUP_FAILED] = "failed",
-        [COORD_GROUP_ENDED] = "ended",
+        [GROUP_FORMING] = "forming", [GROUP_LOADING] = "loading", [GROUP_READY] = "ready",
+        [GROUP_FAILED] = "failed",   [GROUP_ENDED] = "ended",
     };
     const struct count counts[] = {
         {"epoch", (int64_t)group->epoch},         {"step_sent", (int64_t)group->step_sent},

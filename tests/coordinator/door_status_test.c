@@ -20,7 +20,7 @@ static json_t *status_of(const char *name, const struct coord_status *status,
     assert_non_null(overview);
     overview->status = *status;
     overview->groups_count = 1;
-    overview->groups[0] = (struct coord_group_status){.phase = COORD_GROUP_LOADING,
+    overview->groups[0] = (struct coord_group_status){.phase = GROUP_LOADING,
                                                       .epoch = 51,
                                                       .step_sent = 52,
                                                       .step_done = 53,

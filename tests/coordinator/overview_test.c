@@ -30,7 +30,7 @@ static void a_group_and_its_ranks(void **state)
     coord_rig_open(&rig, &options);
     struct overview *overview = look(&rig);
     assert_int_equal(overview->groups_count, 1);
-    assert_int_equal(overview->groups[0].phase, COORD_GROUP_FORMING);
+    assert_int_equal(overview->groups[0].phase, GROUP_FORMING);
     assert_int_equal(overview->groups[0].ranks_count, 2);
     assert_false(overview->groups[0].ranks[0].is_here);
     free(overview);
@@ -41,7 +41,7 @@ static void a_group_and_its_ranks(void **state)
     coord_rig_say_hello(&rig, 1, &hello);
     coord_rig_say_ready(&rig, 0, 1);
     overview = look(&rig);
-    assert_int_equal(overview->groups[0].phase, COORD_GROUP_LOADING);
+    assert_int_equal(overview->groups[0].phase, GROUP_LOADING);
     assert_int_equal(overview->groups[0].epoch, 1);
     assert_true(overview->groups[0].ranks[0].is_here);
     assert_int_equal(overview->groups[0].ranks[0].pid + overview->groups[0].ranks[1].pid, 155);
@@ -56,7 +56,7 @@ static void a_group_and_its_ranks(void **state)
     figures.ended[1] = 5;
     overview = look(&rig);
     const struct coord_group_status *group = &overview->groups[0];
-    assert_int_equal(group->phase, COORD_GROUP_READY);
+    assert_int_equal(group->phase, GROUP_READY);
     assert_int_equal(group->step_sent, 3);
     assert_int_equal(group->step_done, 1);
     assert_int_equal(group->running, 1);
