@@ -98,6 +98,12 @@ struct coord {
     void *memory_prefix;        // [groups] x coord_prefix_bytes
 };
 
+// The request at an index of the table, which must be one.
+static inline struct request *request_at(struct coord *coord, int32_t index)
+{
+    return &coord->requests.table[index];
+}
+
 enum {
     // 64 Mi tokens of KV: more than any host of today holds; larger plans are clamped to it.
     COORD_PAGES_MAX = 1 << 20,

@@ -13,11 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct request *request_at(struct coord *coord, int32_t index)
-{
-    return &coord->requests.table[index];
-}
-
 int32_t *coord_pages(const struct group_state *group, const struct request *request)
 {
     return group->block_tables + (size_t)request->slot * (size_t)group->tables_width;

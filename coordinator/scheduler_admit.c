@@ -6,11 +6,6 @@
 
 #include <stdio.h>
 
-static struct request *request_at(struct coord *coord, int32_t index)
-{
-    return &coord->requests.table[index];
-}
-
 // Whether a group that serves or soon will can hold a prompt of so many tokens and an output.
 static bool any_group_holds(const struct coord *coord, int32_t tokens)
 {

@@ -8,11 +8,6 @@
 
 enum { END_BROKEN = 3 }; // step_result.end
 
-static struct request *request_at(struct coord *coord, int32_t index)
-{
-    return &coord->requests.table[index];
-}
-
 // Why the request ends with its newest token, by the same rules as the device; NULL = it runs on.
 static const char *end_reason(const struct request *request, int32_t token)
 {

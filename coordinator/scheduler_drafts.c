@@ -5,11 +5,6 @@
 
 #include <string.h>
 
-static struct request *request_at(struct coord *coord, int32_t index)
-{
-    return &coord->requests.table[index];
-}
-
 // Rows that may decode, and whether a prompt is on its way or may come.
 static int32_t count_decoding(struct coord *coord, const struct group_state *group, bool *prompts)
 {

@@ -13,11 +13,6 @@
 
 #include <string.h>
 
-static struct request *request_at(struct coord *coord, int32_t index)
-{
-    return &coord->requests.table[index];
-}
-
 // ---- pages ----
 
 // A running request decodes when all that was known at its start is planned and the tokens known or
