@@ -4,17 +4,11 @@
 
 #include <sys/random.h>
 
-// splitmix64's output function.
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
+#include "parallel/base/mix.h"
 
 uint64_t door_sampling_choice_seed(uint64_t seed, int32_t index)
 {
-    return index == 0 ? seed : mix(mix(seed) + (uint64_t)index * 0x9E3779B97F4A7C15u);
+    return index == 0 ? seed : mix_at(mix_at(seed, 0), (uint64_t)index);
 }
 
 uint64_t door_sampling_seed(struct door_seeds *seeds)
@@ -23,7 +17,7 @@ uint64_t door_sampling_seed(struct door_seeds *seeds)
     if (!seeds->has_seed && getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
         return seed;
     uint64_t number = (uint64_t)seeds->link_index << 56 | ++seeds->given;
-    return mix(seeds->seed + number * 0x9E3779B97F4A7C15u);
+    return mix_at(seeds->seed, number);
 }
 
 static enum status add_stop(struct coord_sampling *sampling, int32_t id)

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "parallel/base/mix.h"
+
 #define MS_NS 1000000u
 
 static const char *host_of(const struct worker *worker)
@@ -97,17 +99,14 @@ static bool choose(const struct coord *coord, int32_t chosen[RANKS_MAX])
     return count == ranks;
 }
 
-// SplitMix64 (Steele, Lea, Flood 2014) over the operator's entropy and the epoch's number.
+// Of the operator's entropy and the epoch's number.
 static void make_id(uint8_t id[WIRE_ID_BYTES], const uint8_t entropy[32], uint64_t epoch)
 {
     uint64_t words[4];
     memcpy(words, entropy, sizeof words);
     for (size_t i = 0; i < WIRE_ID_BYTES / 8; i++) {
-        uint64_t z = words[i % 4] + (epoch * 64 + i + 1) * 0x9E3779B97F4A7C15u;
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-        z ^= z >> 31;
-        memcpy(id + i * 8, &z, 8);
+        uint64_t word = mix_at(words[i % 4], epoch * 64 + i + 1);
+        memcpy(id + i * 8, &word, 8);
     }
 }
 

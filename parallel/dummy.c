@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "parallel/base/mix.h"
+
 static bool ends_with(const char *name, const char *suffix)
 {
     size_t name_bytes = strlen(name), suffix_bytes = strlen(suffix);
@@ -44,11 +46,7 @@ struct dummy_tensor dummy_tensor(const char *canonical_name, int64_t fan_in)
 
 static inline uint16_t value_at(const struct dummy_tensor *tensor, uint64_t index)
 {
-    uint64_t z = tensor->seed + (index + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    z ^= z >> 31;
-    int32_t n = (int32_t)(z >> 40) - (1 << 23);
+    int32_t n = (int32_t)(mix_at(tensor->seed, index + 1) >> 40) - (1 << 23);
     float product = (float)n * tensor->step; // rounded; the build forbids contraction
     float value = tensor->centre + product;
     uint32_t bits;

@@ -9,22 +9,14 @@
 #include <jansson.h>
 
 #include "deploy/cli/lines.h"
+#include "parallel/base/mix.h"
 
 enum purpose { PURPOSE_PROMPT = 1, PURPOSE_FIRST, PURPOSE_SEED, PURPOSE_GAP };
 
-// The finalizer of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number
-// generators", 2014): every bit of the result depends on every bit of z.
-static uint64_t mix(uint64_t z)
-{
-    z += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
 static uint64_t draw(const struct bench_load *load, enum purpose purpose, uint64_t which)
 {
-    return mix(mix(load->seed ^ (uint64_t)purpose << 56) + which);
+    uint64_t of_purpose = mix_at(load->seed ^ (uint64_t)purpose << 56, 1);
+    return mix_at(of_purpose + which, 1);
 }
 
 void bench_load_init(struct bench_load *load, struct bench_lengths fixed, int32_t vocab,
@@ -135,7 +127,7 @@ void bench_load_prompt(int32_t *ids, const struct bench_load *load, int64_t inde
     if (count > 1)
         ids[1] = (int32_t)((draw(load, PURPOSE_FIRST, 1) % vocab + number / vocab % vocab) % vocab);
     for (int32_t i = 2; i < count; i++)
-        ids[i] = (int32_t)(mix(state + (uint64_t)i) % vocab);
+        ids[i] = (int32_t)(mix_at(state + (uint64_t)i, 1) % vocab);
 }
 
 uint64_t bench_load_seed(const struct bench_load *load, int64_t index)
