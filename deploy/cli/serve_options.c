@@ -24,9 +24,9 @@ static struct serve_options parsed;
     {                                                                                              \
         name, aliases, OPTION_TEXT, value, 0, 0, argument, help, NULL                              \
     }
-#define REFUSED(name, aliases)                                                                     \
+#define REFUSED(name, instead)                                                                     \
     {                                                                                              \
-        name, aliases, OPTION_REFUSED, NULL, 0, 0, NULL, LATER, NULL                               \
+        name, NULL, OPTION_REFUSED, NULL, 0, 0, NULL, instead, NULL                                \
     }
 static struct option table[] = {
     TEXT("--model", NULL, &parsed.model, "DIR", "the model directory"),
@@ -73,8 +73,9 @@ static struct option table[] = {
     {"--enable-prefix-caching", NULL, OPTION_FLAG, &words.prefix_cache, 0, 0, NULL,
      "changes nothing: it is on", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
-    REFUSED("--host", "--port"),
-    REFUSED("--speculative-config", NULL),
+    REFUSED("--host", "use --http HOST:PORT"),
+    REFUSED("--port", "use --http HOST:PORT"),
+    REFUSED("--speculative-config", "use --speculative-tokens K|auto"),
 };
 #undef TEXT
 #undef REFUSED

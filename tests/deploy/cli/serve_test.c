@@ -316,8 +316,7 @@ static void what_is_missing_or_refused_is_named(void **state)
     const char *host[] = {serve_path, "serve", "--model", "m", "--host", "0.0.0.0", NULL};
     program_start(&serve, host, "");
     ends(1);
-    errors_have("--host", true);
-    errors_have("not in this version", true);
+    errors_have("--host: use --http HOST:PORT", true);
     program_end(&serve);
     const char *model[] = {serve_path, "serve", "--tp", "2", NULL};
     program_start(&serve, model, "");
