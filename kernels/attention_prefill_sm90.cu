@@ -7,6 +7,7 @@
 // Tiles lie in shared memory as panels of 64 dimensions (128 bytes a row), chunk c of row r at
 // place c ^ (r % 8): the layout that the products call swizzle 128.
 #include "kernels/device/attention_prefill.cuh"
+#include "kernels/device/wgmma.cuh"
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -41,22 +42,6 @@ static __device__ __forceinline__ uint64_t describe(uint32_t address, int panel_
            (address & 0x3ffff) >> 4;
 }
 
-static __device__ __forceinline__ void products_begin()
-{
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-static __device__ __forceinline__ void products_commit()
-{
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-// Returns when all but the last LEFT groups of products are done.
-template <int LEFT> static __device__ __forceinline__ void products_wait()
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
-}
-
 // The compiler knows nothing of work under way: what a product reads or writes is tied to the place
 // where it has been waited for, else uses move up, or registers get a second tenant too early.
 template <int COUNT> static __device__ __forceinline__ void hold(float (&values)[COUNT][4])
@@ -77,22 +62,14 @@ template <int COUNT> static __device__ __forceinline__ void hold(uint32_t (&valu
                        "+r"(values[i][3])::"memory");
 }
 
-#define SUMS_4(d, i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-#define SUMS_32(d, i)                                                                              \
-    SUMS_4(d, i), SUMS_4(d, i + 1), SUMS_4(d, i + 2), SUMS_4(d, i + 3), SUMS_4(d, i + 4),          \
-        SUMS_4(d, i + 5), SUMS_4(d, i + 6), SUMS_4(d, i + 7)
-#define NAMES_32                                                                                   \
-    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"  \
-    "%25,%26,%27,%28,%29,%30,%31}"
-
 // d [64, 64] (+)= a [64, 16] b [64, 16]^T, both in shared memory.
 static __device__ __forceinline__ void multiply_shared(float (&d)[8][4], uint64_t a, uint64_t b,
                                                        int accumulate)
 {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " NAMES_32
-                 ", %32, %33, p, 1, 1, 0, 0;\n}"
-                 : SUMS_32(d, 0)
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0
+                 "}, %32, %33, p, 1, 1, 0, 0;\n}"
+                 : WGMMA_SUMS_32(d, 0)
                  : "l"(a), "l"(b), "r"(accumulate));
 }
 
@@ -101,9 +78,9 @@ template <int FIRST>
 static __device__ __forceinline__ void multiply_registers(float (&d)[HEAD_DIM / 8][4],
                                                           const uint32_t (&a)[4], uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " NAMES_32
-                 ", {%32,%33,%34,%35}, %36, 1, 1, 1, 1;\n"
-                 : SUMS_32(d, FIRST)
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0
+                 "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 1;\n"
+                 : WGMMA_SUMS_32(d, FIRST)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
@@ -117,7 +94,7 @@ static __device__ __forceinline__ void queue_scores(float (&scores)[PAGE_TOKENS 
         multiply_shared(scores, describe(queries + step / 4 * QUERY_PANEL_BYTES + in_panel, 16),
                         describe(keys + step / 4 * PAGE_PANEL_BYTES + in_panel, 16), step > 0);
     }
-    products_commit();
+    wgmma_commit();
 }
 
 // Queues sum += weights x values.
@@ -135,7 +112,7 @@ static __device__ __forceinline__ void queue_values(prefill_state *r, uint32_t v
         multiply_registers<24>(r->sum, weights[step],
                                describe(at + 3 * PAGE_PANEL_BYTES, PAGE_PANEL_BYTES));
     }
-    products_commit();
+    wgmma_commit();
 }
 
 // Queues the copy of a page's keys or values; zeros from `known` on.
@@ -199,7 +176,7 @@ static __device__ __forceinline__ void scale_sums(prefill_state *r, const float 
 static __device__ __forceinline__ void tiles_ready()
 {
     copy_async_wait<0>();
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    wgmma_publish();
     __syncthreads();
 }
 
@@ -248,12 +225,12 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
         tiles_ready(); // keys of this page, values of the one before it
         hold(r.sum);
         hold(weights);
-        products_begin();
+        wgmma_begin();
         queue_scores(scores, own, keys + even);
         if (unit > 0)
             queue_values(&r, values + odd, weights);
         else
-            products_commit(); // an empty group: the waits count alike
+            wgmma_commit(); // an empty group: the waits count alike
         // Under way behind the products; what they overwrite was used a page ago.
         fetch(values + even, op.v_pages, op, page, kv_head, known);
         if (unit + 1 < units) {
@@ -261,12 +238,12 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
             fetch(keys + odd, op.k_pages, op, page, kv_head, known - PAGE_TOKENS);
         }
         copy_async_commit();
-        products_wait<1>();
+        wgmma_wait<1>();
         hold(scores);
         if ((unit + 1) * PAGE_TOKENS > view.position + first / group || unit == 0)
             hide(scores, unit * PAGE_TOKENS, position, op.position_first);
         weigh(next, keep, &r, scores);
-        products_wait<0>();
+        wgmma_wait<0>();
         hold(r.sum);
         hold(weights);
         scale_sums(&r, keep);
@@ -280,9 +257,9 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
     tiles_ready();
     hold(r.sum);
     hold(weights);
-    products_begin();
+    wgmma_begin();
     queue_values(&r, values + static_cast<uint32_t>((units - 1) % 2) * PAGE_BYTES, weights);
-    products_wait<0>();
+    wgmma_wait<0>();
     hold(r.sum);
     __syncthreads(); // all values are read
     store(&r, shared + QUERY_BYTES + warp * 16 * HEAD_DIM * 4, op, view, first + warp * 16,

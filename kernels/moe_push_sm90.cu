@@ -399,7 +399,7 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1)
                 for (int k = 0; k < CHUNK / WGMMA_DEPTH; k++)
                     wgmma_m64n256k16(sums, x + k * 2, w + k * 2, step > 0 || k > 0);
                 wgmma_commit();
-                wgmma_wait_one();
+                wgmma_wait<1>();
             }
             int ahead = stage + MANY_AHEAD;
             ahead -= ahead >= MANY_STAGES ? MANY_STAGES : 0;
