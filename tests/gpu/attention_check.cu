@@ -149,21 +149,10 @@ static void make_world(struct world *w, struct heads heads, int position_first, 
 static struct attention on_device(const struct attention &op)
 {
     struct attention dev = op;
-    dev.tables.rows = check_dev(op.tables.rows);
-    dev.tables.active_count = check_dev(op.tables.active_count);
-    dev.tables.token_positions = check_dev(op.tables.token_positions);
-    dev.tables.token_rows = check_dev(op.tables.token_rows);
-    dev.slots.block_table = check_dev(op.slots.block_table);
-    dev.k_pages = check_dev(op.k_pages);
-    dev.v_pages = check_dev(op.v_pages);
-    dev.projected = check_dev(op.projected);
-    dev.q_norm = check_dev(op.q_norm);
-    dev.k_norm = check_dev(op.k_norm);
-    dev.inverse_frequencies = check_dev(op.inverse_frequencies);
-    dev.y = check_dev(op.y);
-    dev.workspace.sums = check_dev(op.workspace.sums);
-    dev.workspace.scales = check_dev(op.workspace.scales);
-    dev.workspace.borders = check_dev_of(op.workspace.borders);
+    check_to_dev(dev.tables.rows, dev.tables.active_count, dev.tables.token_positions,
+                 dev.tables.token_rows, dev.slots.block_table, dev.k_pages, dev.v_pages,
+                 dev.projected, dev.q_norm, dev.k_norm, dev.inverse_frequencies, dev.y,
+                 dev.workspace.sums, dev.workspace.scales, dev.workspace.borders);
     return dev;
 }
 

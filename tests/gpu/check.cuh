@@ -6,7 +6,7 @@
 // by CPU_FUNCTION.
 //
 // A check goes: check_begin; fill arrays; set up the op's struct with host pointers; copy it and
-// change each pointer by check_dev; check_run; call the twin on the host struct; compare;
+// change each pointer by check_to_dev; check_run; call the twin on the host struct; compare;
 // check_end.
 // Everything between check_begin and check_end is released there.
 #pragma once
@@ -89,6 +89,11 @@ static inline struct weight check_dev(struct weight weight)
     weight.data = check_dev(weight.data);
     weight.scales = check_dev(weight.scales);
     return weight;
+}
+// Each of the pointers or weights becomes the device's.
+template <typename... T> static void check_to_dev(T &...of)
+{
+    ((of = check_dev(of)), ...);
 }
 
 // Runs launch(stream, op) twice eagerly and twice from one captured graph, from the same inputs

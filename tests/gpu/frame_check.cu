@@ -133,8 +133,7 @@ CHECK(step_frame)
         memcpy(op.up_dev, &before, sizeof before);
         check_fill(reinterpret_cast<float *>(op.down_dev), op.down_bytes / 4, 1);
         dev = op;
-        dev.up_dev = check_dev(op.up_dev);
-        dev.down_dev = check_dev(op.down_dev);
+        check_to_dev(dev.up_dev, dev.down_dev);
         for (int i = 0; i < STEP_FRAME_RING; i++) {
             bool own = static_cast<uint64_t>(i) == step % STEP_FRAME_RING;
             uint8_t *up = static_cast<uint8_t *>(check_array(ARRAY_INPUT, op.up_bytes));

@@ -146,23 +146,10 @@ static struct gdn make_step(const struct layer *layer, const struct row *rows, i
 static struct gdn on_device(const struct gdn *host)
 {
     struct gdn op = *host;
-    op.tables.rows = check_dev(op.tables.rows);
-    op.tables.active_count = check_dev(op.tables.active_count);
-    op.tables.token_rows = check_dev(op.tables.token_rows);
-    op.slots.slots = check_dev(op.slots.slots);
-    op.state.state = check_dev(op.state.state);
-    op.state.conv = check_dev(op.state.conv);
-    op.state.pending_k = check_dev(op.state.pending_k);
-    op.state.pending_u = check_dev(op.state.pending_u);
-    op.state.pending_g = check_dev(op.state.pending_g);
-    op.state.pending_conv = check_dev(op.state.pending_conv);
-    op.workspace.tiles = check_dev(op.workspace.tiles);
-    op.workspace.factors = check_dev(op.workspace.factors);
-    op.projected = check_dev(op.projected);
-    op.conv_weight = check_dev(op.conv_weight);
-    op.a_log = check_dev(op.a_log);
-    op.dt_bias = check_dev(op.dt_bias);
-    op.o = check_dev(op.o);
+    check_to_dev(op.tables.rows, op.tables.active_count, op.tables.token_rows, op.slots.slots,
+                 op.state.state, op.state.conv, op.state.pending_k, op.state.pending_u,
+                 op.state.pending_g, op.state.pending_conv, op.workspace.tiles,
+                 op.workspace.factors, op.projected, op.conv_weight, op.a_log, op.dt_bias, op.o);
     return op;
 }
 

@@ -50,12 +50,7 @@ static void check_case(int tokens, int columns, int rows, bool gated)
     }
     struct linear_push dev = op;
     dev.push = &exchange.dev;
-    dev.x = check_dev(op.x);
-    dev.weight = check_dev(op.weight);
-    dev.partial = check_dev(op.partial);
-    dev.gate = check_dev(op.gate);
-    dev.norm = check_dev(op.norm);
-    dev.gated = check_dev(op.gated);
+    check_to_dev(dev.x, dev.weight, dev.partial, dev.gate, dev.norm, dev.gated);
     check_run(launch, &dev);
     cpu_linear_push(check_cpu_stream(), &op);
     check_cpu_wait();

@@ -144,18 +144,9 @@ static void check_case(const struct moe_case &shape)
     op.push = &exchange.host;
     struct moe_push dev = op;
     dev.push = &exchange.dev;
-    dev.x = check_dev(op.x);
-    dev.expert_ids = check_dev(op.expert_ids);
-    dev.expert_weights = check_dev(op.expert_weights);
-    dev.shared_weights = check_dev(op.shared_weights);
-    dev.gate_up = check_dev(op.gate_up);
-    dev.down = check_dev(op.down);
-    dev.shared_gate_up = check_dev(op.shared_gate_up);
-    dev.shared_down = check_dev(op.shared_down);
-    dev.partial = check_dev(op.partial);
-    dev.middle = check_dev(op.middle);
-    dev.products = check_dev_of(op.products);
-    dev.lists = check_dev(op.lists);
+    check_to_dev(dev.x, dev.expert_ids, dev.expert_weights, dev.shared_weights, dev.gate_up,
+                 dev.down, dev.shared_gate_up, dev.shared_down, dev.partial, dev.middle,
+                 dev.products, dev.lists);
     check_run(launch, &dev);
     double magnitude;
     double *want = combined(op, check_result(op.middle), &magnitude);

@@ -88,12 +88,8 @@ static void check_case(int tokens, int hidden, int experts, int picks, bool ties
     op.expert_weights = static_cast<float *>(check_array(ARRAY_OUTPUT, chosen * sizeof(float)));
     op.shared_weights = static_cast<float *>(check_array(ARRAY_OUTPUT, count * sizeof(float)));
     struct moe_route dev = op;
-    dev.x = check_dev(op.x);
-    dev.router = check_dev(op.router);
-    dev.logits = check_dev(op.logits);
-    dev.expert_ids = check_dev(op.expert_ids);
-    dev.expert_weights = check_dev(op.expert_weights);
-    dev.shared_weights = check_dev(op.shared_weights);
+    check_to_dev(dev.x, dev.router, dev.logits, dev.expert_ids, dev.expert_weights,
+                 dev.shared_weights);
     check_run(launch, &dev);
     judge(op);
     check_end();

@@ -61,12 +61,7 @@ static void check_case(const struct norm_case &shape)
     fill(&op, &exchange, shape);
     struct norm_linear_pull dev = op;
     dev.pull = shape.pull ? &exchange.dev : NULL;
-    dev.norm = check_dev(op.norm);
-    dev.residual = check_dev(op.residual);
-    dev.normed = check_dev(op.normed);
-    dev.weight = check_dev(op.weight);
-    dev.y = check_dev(op.y);
-    dev.y_float = check_dev(op.y_float);
+    check_to_dev(dev.norm, dev.residual, dev.normed, dev.weight, dev.y, dev.y_float);
     check_run(launch, &dev);
     size_t count = static_cast<size_t>(shape.tokens) * static_cast<size_t>(shape.hidden);
     size_t columns = static_cast<size_t>(shape.hidden);

@@ -151,25 +151,19 @@ static struct chain make_chain(int samples, int vocab, int real, bool cuts)
 
 static void to_device(struct step_tables *tables, struct slots *slots)
 {
-    tables->sample_positions = check_dev(tables->sample_positions);
-    tables->sample_slots = check_dev(tables->sample_slots);
-    slots->slots = check_dev(slots->slots);
+    check_to_dev(tables->sample_positions, tables->sample_slots, slots->slots);
 }
 
 static struct chain device_chain(struct chain op)
 {
     to_device(&op.shard.tables, &op.shard.slots);
     to_device(&op.cut.tables, &op.cut.slots);
-    op.shard.logits = op.cut.logits = check_dev(op.shard.logits);
-    op.cut.candidates = op.shard.candidates = check_dev(op.shard.candidates);
-    op.cut.parts = op.shard.parts = check_dev(op.shard.parts);
-    op.tokens = check_dev(op.tokens);
-    op.hash = check_dev(op.hash);
-    op.step = check_dev(op.step);
-    op.cut.rows = check_dev(op.cut.rows);
-    op.cut.states = check_dev(op.cut.states);
-    op.cut.gathered = op.cut.bins = check_dev(op.cut.bins);
-    op.cut.cuts = check_dev(op.cut.cuts);
+    check_to_dev(op.shard.logits, op.shard.candidates, op.shard.parts, op.tokens, op.hash, op.step,
+                 op.cut.rows, op.cut.states, op.cut.bins, op.cut.cuts);
+    op.cut.logits = op.shard.logits;
+    op.cut.candidates = op.shard.candidates;
+    op.cut.parts = op.shard.parts;
+    op.cut.gathered = op.cut.bins;
     return op;
 }
 
