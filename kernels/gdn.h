@@ -7,7 +7,7 @@
 //   shape   projected [tokens, projected_stride] bf16 = [q | k | v | z | b | a] of own heads;
 //           o [tokens, value_heads, value_dim] bf16; the rest in struct gdn_state
 //   needs   key_dim = value_dim = 128, conv_width = 4, value_heads % key_heads == 0
-//   launch  token by token: blocks of 256, each with 32, 64 or 128 value dimensions of a head and
+//   launch  token by token: blocks of 256, each with 64 or 128 value dimensions of a head and
 //           row. Prefill rows of 24 tokens and more: a block of 256 per chunk of 64 tokens and key
 //           head; then two warpgroups per row, value head and 64 value dimensions, through the
 //           chunks; after either a block per row and 128 channels

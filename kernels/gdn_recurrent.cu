@@ -385,9 +385,8 @@ template <int ROWS> static void launch_rows(struct stream *stream, const struct 
 
 void gdn_launch_recurrent(struct stream *stream, const struct gdn *op, int rows)
 {
-    if (rows == 1)
-        launch_rows<1>(stream, op);
-    else if (rows == 2)
+    ASSERT(rows == 2 || rows == 4);
+    if (rows == 2)
         launch_rows<2>(stream, op);
     else
         launch_rows<4>(stream, op);

@@ -9,8 +9,8 @@ extern "C" {
 #include "kernels/gdn.h"
 }
 
-// Decode rows, and prefill rows that are not served by chunks, token by token; a block has 16 *
-// `rows` rows of a head's state.
+// Decode rows, and prefill rows that are not served by chunks, token by token; a block has 32 *
+// `rows` rows of a head's state, rows 2 or 4.
 void gdn_launch_recurrent(struct stream *stream, const struct gdn *op, int rows);
 
 // Long prefill rows: what does not depend on the state, for at most `chunks` chunks; then the state
