@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // linear.cu -- the product of linear.cuh: up to 16 tokens by linear_few.cuh, up to 32 by the
-// streaming kernel of experts_few.cuh, more by cuBLASLt; odd shapes by a warp per row of W and up
-// to LINEAR_TOKENS tokens, W read once for them.
+// streaming kernel of experts_few.cuh, more by cuBLASLt. Where rows are not a multiple of 8 the
+// streaming kernel serves up to 1024 tokens and, into f32, linear_many more. What none of them takes
+// has a warp per row of W and up to LINEAR_TOKENS tokens, W read once for them.
 #include "kernels/device/dot.cuh"
 #include "kernels/device/experts_few.cuh"
 #include "kernels/device/experts_many.cuh"
@@ -12,9 +13,8 @@
 enum {
     LINEAR_TOKENS = 8,
     LINEAR_WARPS = 4,
-    LINEAR_SOME_TOKENS = 32,        // beyond, cuBLASLt is faster; but it does not gather, and is
-    LINEAR_SOME_TOKENS_GATHER = 64, // slow where rows are not a multiple of 8
-    LINEAR_SOME_TOKENS_ODD = 1024,
+    LINEAR_SOME_TOKENS = 32,       // beyond, cuBLASLt is faster, but
+    LINEAR_SOME_TOKENS_ODD = 1024, // slow where rows are not a multiple of 8
 };
 
 // Rounds once to the output's type.
@@ -94,20 +94,13 @@ static void linear_some(cudaStream_t stream, const linear_shape &shape)
         experts_launch<EXPERTS_DENSE, 2, 4, 2, 8>(stream, a);
 }
 
-// Up to how many tokens linear_some is the best that there is.
-static int linear_some_tokens(const linear_shape &shape)
-{
-    if (shape.rows % 8 != 0)
-        return LINEAR_SOME_TOKENS_ODD;
-    return shape.gather != NULL ? LINEAR_SOME_TOKENS_GATHER : LINEAR_SOME_TOKENS;
-}
-
 void linear_launch(cudaStream_t stream, const linear_shape &shape)
 {
     if (shape.tokens == 0 || shape.rows == 0)
         return;
     ASSERT(shape.columns % BF16_VECTOR == 0 && shape.x_stride % BF16_VECTOR == 0);
     bool odd = shape.rows % 8 != 0;
+    int some_tokens = odd ? LINEAR_SOME_TOKENS_ODD : LINEAR_SOME_TOKENS;
     if (few_serves(shape.rows, shape.columns, shape.tokens)) {
         few_arguments a = {};
         a.w = shape.w;
@@ -121,7 +114,7 @@ void linear_launch(cudaStream_t stream, const linear_shape &shape)
         a.x_stride = shape.x_stride;
         few_launch<FEW_PLAIN>(stream, a);
     } else if (shape.columns % CHUNK == 0 && shape.rows >= 2 * TILE_ROWS &&
-               shape.tokens <= linear_some_tokens(shape)) {
+               shape.tokens <= some_tokens) {
         linear_some(stream, shape);
     } else if (odd && shape.columns % CHUNK == 0 && shape.gather == NULL && shape.y_float != NULL) {
         linear_many(stream, shape);
