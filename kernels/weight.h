@@ -7,8 +7,9 @@
 enum weight_format {
     WEIGHT_NONE, // no such matrix in this model
     WEIGHT_BF16,
-    WEIGHT_FP8_BLOCK,  // e4m3 with one scale per block x block (not served yet)
-    WEIGHT_INT4_GROUP, // signed, one scale per `block` columns (not served yet)
+    // Not served yet: parallel/config.c refuses a checkpoint of either by name.
+    WEIGHT_FP8_BLOCK,  // e4m3 with one scale per block x block
+    WEIGHT_INT4_GROUP, // signed, one scale per `block` columns
 };
 
 // y = x W^T with W [rows, columns] row-major; device memory, owned by whoever loaded it.
