@@ -47,11 +47,11 @@ static __device__ int64_t key_at(const struct attention &op, int slot, int posit
     return row * op.head_dim;
 }
 
-// grid (kv heads, tokens).
+// grid (tokens, kv heads): only x takes as many tokens as a step may have.
 static __global__ void append_kernel(struct attention op, int keys_first)
 {
     __shared__ float k[HEAD_DIM_MAX], shared[ATTENTION_WARPS];
-    int token = static_cast<int>(blockIdx.y), head = static_cast<int>(blockIdx.x);
+    int token = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
     int position = op.tables.token_positions[token];
     if (position < 0)
         return;
@@ -126,11 +126,11 @@ static __device__ void merge(const struct attention &op, const running &r, int t
     }
 }
 
-// grid (heads, tokens).
+// grid (tokens, heads).
 static __global__ void attention_kernel(struct attention op)
 {
     __shared__ float q[HEAD_DIM_MAX], shared[ATTENTION_WARPS];
-    int token = static_cast<int>(blockIdx.y), head = static_cast<int>(blockIdx.x);
+    int token = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
     int position = op.tables.token_positions[token];
     if (position < 0) {
         bf16 *y = op.y + (static_cast<int64_t>(token) * op.heads + head) * op.head_dim;
@@ -156,10 +156,10 @@ static __global__ void attention_kernel(struct attention op)
 static void attention_general(struct stream *stream, const struct attention *op)
 {
     unsigned tokens = static_cast<unsigned>(op->tables.tokens_count);
-    append_kernel<<<dim3(static_cast<unsigned>(op->kv_heads), tokens), ATTENTION_THREADS, 0,
+    append_kernel<<<dim3(tokens, static_cast<unsigned>(op->kv_heads)), ATTENTION_THREADS, 0,
                     stream->handle>>>(*op, 2 * op->heads * op->head_dim);
     LAUNCH_CHECK();
-    attention_kernel<<<dim3(static_cast<unsigned>(op->heads), tokens), ATTENTION_THREADS, 0,
+    attention_kernel<<<dim3(tokens, static_cast<unsigned>(op->heads)), ATTENTION_THREADS, 0,
                        stream->handle>>>(*op);
     LAUNCH_CHECK();
 }
@@ -189,7 +189,7 @@ extern "C" void attention_append(struct stream *stream, const struct attention *
     unsigned tokens = static_cast<unsigned>(op->tables.tokens_count);
     if (tokens == 0)
         return;
-    append_kernel<<<dim3(static_cast<unsigned>(op->kv_heads), tokens), ATTENTION_THREADS, 0,
+    append_kernel<<<dim3(tokens, static_cast<unsigned>(op->kv_heads)), ATTENTION_THREADS, 0,
                     stream->handle>>>(*op, 0);
     LAUNCH_CHECK();
 }

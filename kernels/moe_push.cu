@@ -32,12 +32,12 @@ struct moe_arguments {
     int hidden, picks, width, shared_width;
 };
 
-// grid (middle columns / MOE_WARPS, tokens): silu(gate) * up of one column, rounded once.
+// grid (tokens, middle columns / MOE_WARPS): silu(gate) * up of one column, rounded once.
 static __global__ void moe_middle_kernel(moe_arguments a)
 {
-    int64_t token = blockIdx.y;
+    int64_t token = blockIdx.x;
     int column =
-        static_cast<int>(blockIdx.x) * MOE_WARPS + static_cast<int>(threadIdx.x) / WARP_THREADS;
+        static_cast<int>(blockIdx.y) * MOE_WARPS + static_cast<int>(threadIdx.x) / WARP_THREADS;
     int routed = a.picks * a.width, columns = routed + a.shared_width;
     if (column >= columns)
         return;
@@ -56,11 +56,11 @@ static __global__ void moe_middle_kernel(moe_arguments a)
         a.middle[token * columns + column] = bf16_from_float(silu(g) * u);
 }
 
-// grid (hidden / MOE_WARPS, tokens): one output, experts in the order of their picks.
+// grid (tokens, hidden / MOE_WARPS): one output, experts in the order of their picks.
 static __global__ void moe_down_kernel(moe_arguments a)
 {
-    int64_t token = blockIdx.y;
-    int64_t row = static_cast<int64_t>(blockIdx.x) * MOE_WARPS + threadIdx.x / WARP_THREADS;
+    int64_t token = blockIdx.x;
+    int64_t row = static_cast<int64_t>(blockIdx.y) * MOE_WARPS + threadIdx.x / WARP_THREADS;
     int columns = a.picks * a.width + a.shared_width;
     const bf16 *middle = a.middle + token * columns;
     float sum = 0;
@@ -98,8 +98,8 @@ static void moe_general(cudaStream_t stream, const struct moe_push *op, bf16 *la
                        op->shared_width};
     unsigned tokens = static_cast<unsigned>(op->tokens);
     int columns = op->picks * op->width + op->shared_width;
-    dim3 middle(static_cast<unsigned>((columns + MOE_WARPS - 1) / MOE_WARPS), tokens);
-    dim3 down(static_cast<unsigned>((op->hidden + MOE_WARPS - 1) / MOE_WARPS), tokens);
+    dim3 middle(tokens, static_cast<unsigned>((columns + MOE_WARPS - 1) / MOE_WARPS));
+    dim3 down(tokens, static_cast<unsigned>((op->hidden + MOE_WARPS - 1) / MOE_WARPS));
     moe_middle_kernel<<<middle, MOE_WARPS * WARP_THREADS, 0, stream>>>(a);
     LAUNCH_CHECK();
     moe_down_kernel<<<down, MOE_WARPS * WARP_THREADS, 0, stream>>>(a);

@@ -18,11 +18,11 @@ struct join_arguments {
     float eps;
 };
 
-// grid (2, tokens): half 0 is the embedding, half 1 the hidden row; inert rows become zero.
+// grid (tokens, 2): half 0 is the embedding, half 1 the hidden row; inert rows become zero.
 static __global__ void join_kernel(join_arguments a)
 {
     __shared__ float shared[JOIN_THREADS / WARP_THREADS];
-    int64_t token = blockIdx.y, half = blockIdx.x;
+    int64_t token = blockIdx.x, half = blockIdx.y;
     int64_t id = a.ids[token];
     const bf16 *row =
         half == 0 ? a.embedding + (id < 0 ? 0 : id) * a.hidden : a.hidden_rows + token * a.hidden;
@@ -49,7 +49,7 @@ extern "C" void mtp_input(struct stream *stream, const struct mtp_input *op)
     join_arguments arguments = {
         op->joined,         op->ids,         op->hidden_rows, weight_bf16(&op->embedding),
         op->embedding_norm, op->hidden_norm, op->hidden,      op->eps};
-    join_kernel<<<dim3(2, static_cast<unsigned>(op->tokens)), JOIN_THREADS, 0, stream->handle>>>(
+    join_kernel<<<dim3(static_cast<unsigned>(op->tokens), 2), JOIN_THREADS, 0, stream->handle>>>(
         arguments);
     LAUNCH_CHECK();
     linear_shape shape = {op->joined,           NULL,       2 * op->hidden,
