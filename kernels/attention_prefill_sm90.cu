@@ -179,9 +179,9 @@ static __device__ __forceinline__ void tiles_ready()
     __syncthreads();
 }
 
-// Grid and chaining as prefill_kernel of attention_prefill.cu. Ring: keys of even and odd pages, then
-// values. The lines before the wait are that kernel's, too, and stand in both: as a function of
-// attention_prefill.cuh, in three forms, they changed the instructions of both loops.
+// Grid and chaining as prefill_kernel of attention_prefill.cu. Ring: keys of even and odd pages,
+// then values. The lines before the wait are that kernel's, too, and stand in both: as a function
+// of attention_prefill.cuh, in three forms, they changed the instructions of both loops.
 static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
     prefill_sm90_kernel(struct attention op)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // linear.cu -- the product of linear.cuh: up to 16 tokens by linear_few.cuh, up to 32 by the
 // streaming kernel of experts_few.cuh, more by cuBLASLt. Where rows are not a multiple of 8 the
-// streaming kernel serves up to 1024 tokens and, into f32, linear_many more. What none of them takes
-// has a warp per row of W and up to LINEAR_TOKENS tokens, W read once for them.
+// streaming kernel serves up to 1024 tokens and, into f32, linear_many more. What none of them
+// takes has a warp per row of W and up to LINEAR_TOKENS tokens, W read once for them.
 #include "kernels/device/dot.cuh"
 #include "kernels/device/experts_few.cuh"
 #include "kernels/device/experts_many.cuh"

@@ -11,7 +11,12 @@
 #include "kernels/runtime.h"
 #include "parallel/plan.h"
 
-enum { GROUP_ID_BYTES = 128 }; // as large as an ncclUniqueId
+enum {
+    GROUP_ID_BYTES = 128, // as large as an ncclUniqueId
+    // Of one rank, a multiple of 8: what a recorded step may gather. More goes through NCCL on
+    // CUDA, whose calls the host waits for.
+    GROUP_GATHER_GRAPH_BYTES_MAX = 1 << 18,
+};
 
 struct group; // opaque
 

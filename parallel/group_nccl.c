@@ -81,6 +81,8 @@ struct nccl {
 struct peers {
     struct place place;
     struct nccl nccl;
+    // An aborted communicator is freed: who calls NCCL holds this and has seen it alive.
+    pthread_mutex_t calls_mutex;
     struct exchange_host host;
     struct exchange_cuda_setup packets;
     ncclComm_t communicator;
@@ -88,8 +90,8 @@ struct peers {
     uint8_t *barrier_dev;        // 8 bytes that are added for nothing
     bool has_host, has_packets, has_watch;
     pthread_t watch;
-    atomic_bool closing, aborted;
-    uint64_t wait_ns_max;
+    atomic_bool closing;
+    bool aborted; // under calls_mutex
 };
 
 static uint32_t *abort_word(const struct peers *peers)
@@ -100,6 +102,44 @@ static uint32_t *abort_word(const struct peers *peers)
 static bool given_up(const struct peers *peers)
 {
     return __atomic_load_n(abort_word(peers), __ATOMIC_ACQUIRE) != 0;
+}
+
+// False once the communicator is gone; else the caller owns it until leave().
+static bool enter(struct peers *peers)
+{
+    pthread_mutex_lock(&peers->calls_mutex);
+    if (!peers->aborted)
+        return true;
+    pthread_mutex_unlock(&peers->calls_mutex);
+    return false;
+}
+
+static void leave(struct peers *peers)
+{
+    pthread_mutex_unlock(&peers->calls_mutex);
+}
+
+// Ends NCCL's kernels on the GPU and frees the communicator, if there is one.
+static void abort_once(struct peers *peers)
+{
+    if (!enter(peers))
+        return;
+    peers->aborted = true;
+    if (peers->communicator != NULL)
+        (void)peers->nccl.abort(peers->communicator);
+    leave(peers);
+}
+
+// How the calls so far are doing; ncclInProgress for ever once the communicator is gone: whoever
+// waits then sees that the group has been given up.
+static ncclResult_t ask(struct peers *peers)
+{
+    ncclResult_t state = ncclInProgress;
+    if (!enter(peers))
+        return ncclInProgress;
+    ncclResult_t asked = peers->nccl.state(peers->communicator, &state);
+    leave(peers);
+    return asked != ncclSuccess ? asked : state;
 }
 
 // ---------------------------------------------------------------- the library
@@ -143,12 +183,16 @@ static enum status load(struct nccl *nccl, struct error *error)
     return OK;
 }
 
-static enum status fail_nccl(const struct peers *peers, const char *what, ncclResult_t result,
+static enum status fail_nccl(struct peers *peers, const char *what, ncclResult_t result,
                              struct error *error)
 {
-    return error_set(error, E_SYSTEM, "group %d rank %d: NCCL, %s: %s (%s)", peers->place.group,
-                     peers->place.rank, what, peers->nccl.text(result),
-                     peers->nccl.last_text(peers->communicator));
+    bool alive = enter(peers);
+    (void)error_set(error, E_SYSTEM, "group %d rank %d: NCCL, %s: %s (%s)", peers->place.group,
+                    peers->place.rank, what, peers->nccl.text(result),
+                    alive ? peers->nccl.last_text(peers->communicator) : "given up");
+    if (alive)
+        leave(peers);
+    return E_SYSTEM;
 }
 
 // Non-blocking calls return before they are done. Bounded, and watches the abort word.
@@ -157,10 +201,8 @@ static enum status settle(struct peers *peers, const char *what, ncclResult_t re
 {
     uint64_t start_ns = clock_now_ns(), now_ns = start_ns;
     while (result == ncclInProgress) {
-        ncclResult_t asked = peers->nccl.state(peers->communicator, &result);
+        result = ask(peers);
         now_ns = clock_now_ns();
-        if (asked != ncclSuccess)
-            result = asked;
         if (result != ncclInProgress)
             break;
         if (given_up(peers) || now_ns - start_ns > peers->join_ns_max) {
@@ -181,7 +223,7 @@ static enum status settle(struct peers *peers, const char *what, ncclResult_t re
 static void settle_or_die(struct peers *peers, const char *what, ncclResult_t result)
 {
     struct error error = {.status = OK};
-    peers->calls++;
+    __atomic_fetch_add(&peers->calls, 1, __ATOMIC_RELAXED);
     if (settle(peers, what, result, &error) != OK && !given_up(peers))
         DIE("%s", error.text);
 }
@@ -204,7 +246,7 @@ static void release(void *context, void *memory_dev)
 static void *window_of(void *context, void *memory_dev, size_t bytes, struct error *error)
 {
     struct peers *peers = context;
-    ncclWindow_t window = NULL;
+    ncclWindow_t window = NULL; // nobody aborts yet: the watch begins when all is open
     ncclResult_t result = peers->nccl.window(peers->communicator, memory_dev, bytes, &window,
                                              NCCL_WIN_COLL_SYMMETRIC);
     if (settle(peers, "a symmetric window", result, error) != OK)
@@ -220,12 +262,39 @@ static void *window_of(void *context, void *memory_dev, size_t bytes, struct err
 static void add_large(void *context, void *lane_dev, size_t bytes, struct stream *stream)
 {
     struct peers *peers = context;
-    if (given_up(peers))
+    if (given_up(peers) || !enter(peers))
         return;
-    settle_or_die(peers, "all-reduce",
-                  peers->nccl.all_reduce(lane_dev, lane_dev, bytes / sizeof(bf16), ncclBfloat16,
-                                         ncclSum, peers->communicator,
-                                         exchange_cuda_stream(stream)));
+    ncclResult_t result =
+        peers->nccl.all_reduce(lane_dev, lane_dev, bytes / sizeof(bf16), ncclBfloat16, ncclSum,
+                               peers->communicator, exchange_cuda_stream(stream));
+    leave(peers);
+    settle_or_die(peers, "all-reduce", result);
+}
+
+static void gather_large(struct peers *peers, struct stream *stream, void *out_dev,
+                         const void *in_dev, size_t bytes)
+{
+    if (given_up(peers) || !enter(peers)) {
+        stream_zero(stream, out_dev, bytes * (size_t)peers->place.ranks);
+        return;
+    }
+    ncclResult_t result = peers->nccl.all_gather(in_dev, out_dev, bytes, ncclUint8,
+                                                 peers->communicator, exchange_cuda_stream(stream));
+    leave(peers);
+    settle_or_die(peers, "all-gather", result);
+}
+
+static void broadcast(struct peers *peers, struct stream *stream, void *data_dev, size_t bytes,
+                      int root)
+{
+    if (given_up(peers) || !enter(peers)) {
+        stream_zero(stream, data_dev, bytes);
+        return;
+    }
+    ncclResult_t result = peers->nccl.broadcast(data_dev, data_dev, bytes, ncclUint8, root,
+                                                peers->communicator, exchange_cuda_stream(stream));
+    leave(peers);
+    settle_or_die(peers, "broadcast", result);
 }
 
 // ---------------------------------------------------------------- meeting
@@ -271,14 +340,13 @@ static void *watch(void *argument)
 {
     struct peers *peers = argument;
     while (!atomic_load(&peers->closing)) {
-        ncclResult_t state = ncclSuccess;
-        if (!given_up(peers) && (peers->nccl.state(peers->communicator, &state) != ncclSuccess ||
-                                 (state != ncclSuccess && state != ncclInProgress))) {
+        ncclResult_t state = given_up(peers) ? ncclSuccess : ask(peers);
+        if (state != ncclSuccess && state != ncclInProgress) {
             log_error("NCCL: %s", peers->nccl.text(state));
             exchange_abort(&peers->host.exchanges[0]);
         }
-        if (given_up(peers) && !atomic_exchange(&peers->aborted, true))
-            (void)peers->nccl.abort(peers->communicator); // ends its kernels on the GPU
+        if (given_up(peers))
+            abort_once(peers);
         clock_sleep_ns(WATCH_NS);
     }
     return NULL;
@@ -328,11 +396,12 @@ static enum status peers_open(struct group *group, struct error *error)
     struct peers *peers = calloc(1, sizeof *peers);
     if (peers == NULL)
         return error_set(error, E_SYSTEM, "no memory for a group");
+    pthread_mutex_init(&peers->calls_mutex, NULL); // cannot fail with default attributes
     peers->place = group->options.place;
     peers->join_ns_max = group->options.join_ns_max;
     // Multicast in the switch is not to be relied on. Before NCCL reads it.
     if (setenv("NCCL_NVLS_ENABLE", "0", 1) != 0) {
-        free(peers);
+        peers_close(peers);
         return error_set(error, E_SYSTEM, "no memory for the environment");
     }
     enum status status = open_all(peers, group, error);
@@ -355,14 +424,14 @@ static void peers_close(struct peers *peers)
     atomic_store(&peers->closing, true);
     if (peers->has_watch)
         pthread_join(peers->watch, NULL);
-    if (peers->communicator != NULL && !atomic_exchange(&peers->aborted, true))
-        (void)peers->nccl.abort(peers->communicator);
+    abort_once(peers);
     if (peers->has_packets)
         exchange_cuda_close(&peers->packets);
     if (peers->barrier_dev != NULL)
         runtime_free(peers->barrier_dev);
     if (peers->has_host)
         exchange_host_close(&peers->host);
+    pthread_mutex_destroy(&peers->calls_mutex);
     free(peers);
 }
 
@@ -420,19 +489,15 @@ void group_all_gather(struct group *group, struct stream *stream, void *out_dev,
 {
     ASSERT(bytes <= group->options.gather_bytes);
 #ifdef DELTAMESH_NCCL
+    _Static_assert((int)GROUP_GATHER_GRAPH_BYTES_MAX == (int)EXCHANGE_PACKETS_BYTES_MAX,
+                   "packets alone may be recorded");
     struct peers *peers = group->peers;
     if (peers != NULL && bytes % 8 == 0 && bytes <= EXCHANGE_PACKETS_BYTES_MAX) {
         exchange_cuda_gather(stream, &peers->packets.exchange, out_dev, in_dev, bytes);
         return;
     }
-    if (peers != NULL && given_up(peers)) {
-        stream_zero(stream, out_dev, bytes * (size_t)peers->place.ranks);
-        return;
-    }
     if (peers != NULL) {
-        settle_or_die(peers, "all-gather",
-                      peers->nccl.all_gather(in_dev, out_dev, bytes, ncclUint8, peers->communicator,
-                                             exchange_cuda_stream(stream)));
+        gather_large(peers, stream, out_dev, in_dev, bytes);
         return;
     }
 #endif
@@ -445,12 +510,8 @@ void group_broadcast(struct group *group, struct stream *stream, void *data_dev,
     ASSERT(bytes <= group->options.gather_bytes && root >= 0 && root < group->options.place.ranks);
 #ifdef DELTAMESH_NCCL
     struct peers *peers = group->peers;
-    if (peers != NULL && given_up(peers))
-        stream_zero(stream, data_dev, bytes);
-    else if (peers != NULL)
-        settle_or_die(peers, "broadcast",
-                      peers->nccl.broadcast(data_dev, data_dev, bytes, ncclUint8, root,
-                                            peers->communicator, exchange_cuda_stream(stream)));
+    if (peers != NULL)
+        broadcast(peers, stream, data_dev, bytes, root);
 #else
     (void)stream, (void)data_dev;
 #endif

@@ -72,7 +72,15 @@ static void queue_cut_levels(const struct step_engine *engine, const struct samp
     }
 }
 
-// Finds the cuts of all rows that have one, SAMPLE_CUT_ROWS_MAX at a time.
+// Rows whose cuts are found in one turn: a step with cuts may be recorded.
+static int cut_rows_at_once(const struct step_engine *engine)
+{
+    enum { GATHERED = GROUP_GATHER_GRAPH_BYTES_MAX / (SAMPLE_CUT_BINS * sizeof(double)) };
+    _Static_assert(GATHERED > 0 && (int)GATHERED <= (int)SAMPLE_CUT_ROWS_MAX, "bins of a row fit");
+    return engine->options.model->shard.ranks > 1 ? GATHERED : SAMPLE_CUT_ROWS_MAX;
+}
+
+// Finds the cuts of all rows that have one, as many at a time as may be.
 static void queue_cuts(const struct step_engine *engine, const struct sampling_plan *sampling)
 {
     const struct model *model = engine->options.model;
@@ -91,13 +99,14 @@ static void queue_cuts(const struct step_engine *engine, const struct sampling_p
         .gathered = engine->gathered_bins_dev,
         .cuts = engine->cuts_dev,
     };
+    int at_once = cut_rows_at_once(engine);
     sample_cut_clear(model->stream, engine->cuts_dev, engine->tables_dev.samples_count);
-    for (int first = 0; first < sampling->cut_count; first += SAMPLE_CUT_ROWS_MAX) {
+    for (int first = 0; first < sampling->cut_count; first += at_once) {
         int rest = sampling->cut_count - first;
         const int32_t *rows =
             sampling->every_row ? engine->graphs.every_row_dev : engine->upload_dev.cut_rows;
         op.rows = rows + first;
-        op.rows_count = rest < SAMPLE_CUT_ROWS_MAX ? rest : SAMPLE_CUT_ROWS_MAX;
+        op.rows_count = rest < at_once ? rest : at_once;
         sample_cut_begin(model->stream, &op);
         if (sampling->cut_by_count)
             queue_cut_levels(engine, &op, SAMPLE_CUT_COUNT);

@@ -61,8 +61,8 @@ static __device__ __forceinline__ void wgmma_publish()
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// The names of 32 operands of an instruction, from %0, %32, .. on, and the sums that they stand for,
-// which a thread has in fours, d[i][4], or in a row, d[i].
+// The names of 32 operands of an instruction, from %0, %32, .. on, and the sums that they stand
+// for, which a thread has in fours, d[i][4], or in a row, d[i].
 #define WGMMA_NAMES_0                                                                              \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,"           \
     "%23,%24,%25,%26,%27,%28,%29,%30,%31"
