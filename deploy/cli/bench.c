@@ -12,6 +12,7 @@
 #include "deploy/cli/bench_measure.h"
 #include "deploy/cli/bench_options.h"
 #include "deploy/cli/bench_print.h"
+#include "deploy/cli/output.h"
 #include "parallel/base/clock.h"
 
 enum {
@@ -193,7 +194,9 @@ static enum status run_point(struct bench *bench, int32_t concurrency, struct er
     if (bench->first_failure == OK)
         bench->first_failure = phase.first_failure;
     bench_measure_fini(&phase.measure);
-    return status;
+    if (status != OK)
+        return status;
+    return output_flush(error);
 }
 
 static enum status run_points(struct bench *bench, struct error *error)

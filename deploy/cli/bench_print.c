@@ -211,5 +211,4 @@ void bench_print_run(const struct bench_options *options, const struct bench_poi
         print_row(point, measure, summary);
     else
         print_text(options, point, measure, summary);
-    fflush(stdout);
 }

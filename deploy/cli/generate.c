@@ -72,9 +72,9 @@ static enum status send_answer(struct generate *generate, struct answer *answer,
     }
     if (status != E_LIMIT && status != E_INPUT)
         return status;
-    generate_answers_fail(&generate->answers, answer->index, status, error->text);
+    status = generate_answers_fail(&generate->answers, answer->index, status, error->text, error);
     release(generate, answer);
-    return OK;
+    return status;
 }
 
 // Fills the window from the input. May wait for a line only when nothing else is going on.
@@ -87,7 +87,7 @@ static enum status fill_window(struct generate *generate, struct error *error)
         enum status status =
             generate_input_next(&generate->input, generate->in_flight == 0, &frame, error);
         if (status == E_INPUT || (status == E_USAGE && index == 0)) {
-            generate_answers_fail(&generate->answers, index, status, error->text);
+            TRY(generate_answers_fail(&generate->answers, index, status, error->text, error));
             continue;
         }
         TRY(status);

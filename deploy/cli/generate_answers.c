@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "deploy/cli/output.h"
 #include "parallel/base/clock.h"
 
 // Makes room for `more` items of item_bytes beyond count; false when out of memory.
@@ -129,10 +130,8 @@ static enum status take_delta(struct generate_answers *answers, struct answer *a
     if (answer->first_ns == 0 && reply->ids_count > 0)
         TRY(note_first(answers, answer, error));
     answers->completion_tokens += reply->ids_count;
-    if (answers->single && !answers->json && reply->text_bytes > 0) {
+    if (answers->single && !answers->json && reply->text_bytes > 0)
         fwrite(reply->text, 1, reply->text_bytes, stdout);
-        fflush(stdout);
-    }
     struct answer_choice *choice = choice_of(answer, reply->index);
     if (choice == NULL)
         return error_set(error, E_SYSTEM, "no memory for answer %d", (int)reply->index);
@@ -158,7 +157,6 @@ static void print_object(json_t *object)
 {
     json_dumpf(object, stdout, JSON_COMPACT);
     putchar('\n');
-    fflush(stdout);
     json_decref(object);
 }
 
@@ -198,7 +196,6 @@ static void print_text(const struct generate_answers *answers, const struct answ
     for (int32_t i = 0; answers->want_ids && choice->text_bytes == 0 && i < choice->ids_count; i++)
         printf("%s%d", i > 0 ? "," : "", (int)choice->ids[i]);
     putchar('\n');
-    fflush(stdout);
 }
 
 // One answer has ended: of several each is printed, and at the request's end nothing.
@@ -226,8 +223,8 @@ static enum status take_final(struct generate_answers *answers, struct answer *a
     return answer->has_choices ? OK : print_choice(answers, answer, reply, error);
 }
 
-enum status generate_answers_take(struct generate_answers *answers, struct answer *answer,
-                                  const struct reply *reply, struct error *error)
+static enum status take(struct generate_answers *answers, struct answer *answer,
+                        const struct reply *reply, struct error *error)
 {
     char text[512];
     switch (reply->type) {
@@ -249,29 +246,37 @@ enum status generate_answers_take(struct generate_answers *answers, struct answe
             answer->choices[0].text_bytes > 0)
             putchar('\n'); // after a text that broke off
         snprintf(text, sizeof text, "%.*s", (int)reply->text_bytes, reply->text);
-        generate_answers_fail(answers, answer->index, status_from_name(reply->error), text);
-        return OK;
+        return generate_answers_fail(answers, answer->index, status_from_name(reply->error), text,
+                                     error);
     default: return OK;
     }
 }
 
-void generate_answers_fail(struct generate_answers *answers, int64_t index, enum status status,
-                           const char *text)
+enum status generate_answers_take(struct generate_answers *answers, struct answer *answer,
+                                  const struct reply *reply, struct error *error)
+{
+    TRY(take(answers, answer, reply, error));
+    return output_flush(error);
+}
+
+enum status generate_answers_fail(struct generate_answers *answers, int64_t index,
+                                  enum status status, const char *text, struct error *error)
 {
     answers->failed++;
     if (answers->first_failure == OK)
         answers->first_failure = status;
     if (answers->json) {
-        json_t *object = json_object(), *error = json_object();
+        json_t *object = json_object(), *failure = json_object();
         json_object_set_new(object, "index", json_integer(index));
-        json_object_set_new(object, "error", error);
-        json_object_set_new(error, "code", json_string(status_name(status)));
-        json_object_set_new(error, "message", json_string(text));
+        json_object_set_new(object, "error", failure);
+        json_object_set_new(failure, "code", json_string(status_name(status)));
+        json_object_set_new(failure, "message", json_string(text));
         print_object(object);
     } else {
         fprintf(stderr, "deltamesh: request %" PRId64 ": %s: %s\n", index, status_name(status),
                 text);
     }
+    return output_flush(error);
 }
 
 static int by_size(const void *a, const void *b)

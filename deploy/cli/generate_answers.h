@@ -48,14 +48,15 @@ struct generate_answers {
 void generate_answers_release(struct answer *answer);
 
 // Takes note of a reply to this answer and prints what is to be printed. REPLY_FINAL and
-// REPLY_ERROR end it. E_SYSTEM when out of memory.
+// REPLY_ERROR end it. E_SYSTEM when out of memory, or when stdout did not take it.
 enum status generate_answers_take(struct generate_answers *answers, struct answer *answer,
                                   const struct reply *reply, struct error *error) MUST_CHECK;
 
 // Prints and counts a request that failed, here or at the server: a JSON object on stdout, or a
-// line on stderr when there are several.
-void generate_answers_fail(struct generate_answers *answers, int64_t index, enum status status,
-                           const char *text);
+// line on stderr when there are several. text may be error's own. E_SYSTEM as above.
+enum status generate_answers_fail(struct generate_answers *answers, int64_t index,
+                                  enum status status, const char *text,
+                                  struct error *error) MUST_CHECK;
 
 // The figures, on stderr: tokens, tokens/s, time to the first token, drafts if there were any.
 void generate_answers_print_figures(const struct generate_answers *answers);

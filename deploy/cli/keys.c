@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "deploy/cli/output.h"
 #include "parallel/base/options.h"
 #include "parallel/wire/curve.h"
 
@@ -46,5 +47,5 @@ enum status keys_run(int count, char *const *words, struct error *error)
         printf("%s has its keys already; nothing was made\n", folder);
     else
         printf("%d pairs of keys made in %s\n", made, folder);
-    return OK;
+    return output_flush(error);
 }

@@ -7,6 +7,7 @@
 #include "deploy/cli/bench.h"
 #include "deploy/cli/generate.h"
 #include "deploy/cli/keys.h"
+#include "deploy/cli/output.h"
 #include "deploy/cli/serve.h"
 #include "deploy/cli/status.h"
 #include "deploy/cli/tokenize.h"
@@ -70,10 +71,10 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    struct error error = {.status = OK};
     int code = run(argc, argv);
-    if (fflush(stdout) != 0 && code == 0) { // a full disk, a closed pipe
-        perror("deltamesh: stdout");
-        code = 4;
-    }
-    return code;
+    if (code != 0 || output_flush(&error) == OK)
+        return code;
+    fprintf(stderr, "deltamesh: %s\n", error.text); // of a help text, say
+    return status_exit_code(error.status);
 }

@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "deploy/cli/output.h"
 #include "deploy/cli/status_table.h"
 #include "deploy/client/client.h"
 #include "parallel/base/clock.h"
@@ -87,8 +88,7 @@ static enum status ask(struct status_view *view, struct error *error)
         return error_set(error, status_from_name(reply->error), "%.*s", (int)reply->text_bytes,
                          reply->text);
     TRY(print_reply(view, reply, error));
-    fflush(stdout);
-    return OK;
+    return output_flush(error);
 }
 
 enum status status_run(int count, char *const *words, struct error *error)

@@ -2,14 +2,13 @@
 // tokenize.c -- stdin to stdout through the text library, a line at a time.
 #include "deploy/cli/tokenize.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "coordinator/text/text_buffer.h"
 #include "coordinator/text/tokenize_lines.h"
 #include "coordinator/text/tokenizer.h"
 #include "deploy/cli/lines.h"
+#include "deploy/cli/output.h"
 #include "parallel/base/options.h"
 
 static enum status answer_lines(const struct tokenizer *tokenizer, struct error *error)
@@ -31,9 +30,10 @@ static enum status answer_lines(const struct tokenizer *tokenizer, struct error 
             break;
         out.count = 0;
         status = tokenize_lines_answer(&out, tokenizer, scratch, line, bytes, error);
-        if (status == OK &&
-            (fwrite(out.bytes, 1, out.count, stdout) != out.count || fflush(stdout) != 0))
-            status = error_set(error, E_SYSTEM, "stdout: %s", strerror(errno));
+        if (status == OK) {
+            fwrite(out.bytes, 1, out.count, stdout);
+            status = output_flush(error);
+        }
     }
     if (scratch != NULL)
         lines_close(&lines);

@@ -4,6 +4,7 @@
 2 bad input, 3 no connection, 4 the server refused or failed."""
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 
@@ -118,6 +119,28 @@ class Generate(harness.SharedCase):
         result = self.generate("--prompt-ids", "1,x")
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertIn("'x'", result.stderr)
+
+    def test_exit_code_4_when_stdout_takes_nothing(self):
+        rpc = ("--rpc", self.shared.endpoint)
+        keys = tempfile.mkdtemp(prefix="deltamesh-e2e-")
+        self.addCleanup(shutil.rmtree, keys)
+        lines = b'{"prompt":"One","max_tokens":2}\n' * 400
+        for words, stdin in ((("generate", *rpc, "--prompt", PROMPT, "--max-tokens", 500), b""),
+                             (("generate", *rpc, "--requests", "-"), lines),
+                             (("generate", *rpc, "--requests", "-", "--json"), b"{no json}\n"),
+                             (("tokenize", "--model", harness.DEMO), b'{"text":"a"}\n'),
+                             (("status", *rpc), b""), (("status", *rpc, "--watch"), b""),
+                             (("bench", *rpc, "--num-prompts", 2, "--input-len", 2,
+                               "--output-len", 2, "--concurrency", "1,2,4"), b""),
+                             (("keys", "--curve-dir", keys), b""), (("serve", "--help"), b"")):
+            with open("/dev/full", "wb") as full:
+                result = subprocess.run([harness.program(), *map(str, words)], input=stdin,
+                                        stdout=full, stderr=subprocess.PIPE, timeout=30,
+                                        check=False)
+            self.assertEqual(result.returncode, 4, f"{words}: {result.stderr}")
+            self.assertEqual(result.stderr.count(b"stdout: No space left on device"), 1,
+                             f"{words}: {result.stderr}")
+            self.assertNotIn(b"tokens/s", result.stderr)  # it stopped
 
     def test_status(self):
         result = run("status", "--rpc", self.shared.endpoint, "--json")

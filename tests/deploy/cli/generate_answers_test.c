@@ -127,7 +127,7 @@ static void json_is_one_object_a_line(void **state)
     delta("a\"\n", ids, 2);
     delta("", ids + 2, 1);
     final();
-    generate_answers_fail(&answers, 13, E_LIMIT, "too long");
+    assert_int_equal(generate_answers_fail(&answers, 13, E_LIMIT, "too long", &error), OK);
     give_back_stream(stdout);
     assert_string_equal(
         text, "{\"index\":12,\"ids\":[7,8,9],\"text\":\"a\\\"\\n\",\"finish_reason\":\"stop\","
