@@ -11,11 +11,11 @@
 #include <sys/stat.h>
 
 #include "parallel/config_fields.h"
+#include "parallel/config_file.h"
 #include "parallel/config_rope.h"
 
 // Limits keep every product of two of them within an int and are far above any public model.
 enum {
-    CONFIG_BYTES_MAX = 16 << 20, // quantised releases list 882 module names: 60 KB
     HIDDEN_MAX = 1 << 16,
     VOCAB_MAX = 1 << 22,
     POSITIONS_MAX = 1 << 24,
@@ -59,7 +59,7 @@ static const struct model_kind *parse_kind(struct config_fields *top, struct con
     const char *outer = config_fields_text(top, "model_type");
     const char *inner = config_fields_text(text, "model_type");
     if (outer == NULL && inner == NULL) {
-        config_fields_fail(top, E_INPUT, "config.json: model_type is missing; %s", served);
+        config_fields_fail(top, E_INPUT, "%s: model_type is missing; %s", top->file, served);
         return &kinds[0];
     }
     const struct model_kind *outer_kind = outer != NULL ? kind_of(outer) : NULL;
@@ -87,9 +87,9 @@ static void parse_layers(struct model_config *out, struct config_fields *text)
     }
     if (!json_is_array(types) || json_array_size(types) != (size_t)out->layers) {
         config_fields_fail(text, E_INPUT,
-                           "config.json: %slayer_types has %zu entries; an array of "
+                           "%s: %slayer_types has %zu entries; an array of "
                            "num_hidden_layers = %d is expected",
-                           text->where, json_array_size(types), out->layers);
+                           text->file, text->where, json_array_size(types), out->layers);
         return;
     }
     for (int i = 0; i < out->layers; i++) {
@@ -97,9 +97,9 @@ static void parse_layers(struct model_config *out, struct config_fields *text)
         out->layer_is_attention[i] = type != NULL && strcmp(type, "full_attention") == 0;
         if (type == NULL || (!out->layer_is_attention[i] && strcmp(type, "linear_attention") != 0))
             config_fields_fail(text, E_UNSUPPORTED,
-                               "config.json: %slayer_types[%d] is %.40s; \"linear_attention\" or "
+                               "%s: %slayer_types[%d] is %.40s; \"linear_attention\" or "
                                "\"full_attention\" is expected",
-                               text->where, i, type != NULL ? type : "no string");
+                               text->file, text->where, i, type != NULL ? type : "no string");
     }
 }
 
@@ -195,19 +195,18 @@ static void refuse_quantized(struct config_fields *fields)
         return;
     const char *method = json_string_value(json_object_get(quantization, "quant_method"));
     config_fields_fail(fields, E_UNSUPPORTED,
-                       "config.json: %squantization_config (quant_method %.40s): FP8 and INT4 "
+                       "%s: %squantization_config (quant_method %.40s): FP8 and INT4 "
                        "checkpoints are not served yet",
-                       fields->where, method != NULL ? method : "unknown");
+                       fields->file, fields->where, method != NULL ? method : "unknown");
 }
 
-static void add_eos(struct model_config *out, struct config_fields *fields, const char *file,
-                    const json_t *value)
+static void add_eos(struct model_config *out, struct config_fields *fields, const json_t *value)
 {
     if (!json_is_integer(value) || json_integer_value(value) < 0 ||
         json_integer_value(value) >= out->vocab) {
         config_fields_fail(fields, E_INPUT,
                            "%s: %seos_token_id: token ids in [0, vocab_size = %d) are expected",
-                           file, fields->where, out->vocab);
+                           fields->file, fields->where, out->vocab);
         return;
     }
     int id = (int)json_integer_value(value);
@@ -216,24 +215,24 @@ static void add_eos(struct model_config *out, struct config_fields *fields, cons
             return;
     }
     if (out->eos_count == EOS_IDS_MAX)
-        config_fields_fail(fields, E_LIMIT, "%s: %seos_token_id: more than %d end tokens", file,
-                           fields->where, EOS_IDS_MAX);
+        config_fields_fail(fields, E_LIMIT, "%s: %seos_token_id: more than %d end tokens",
+                           fields->file, fields->where, EOS_IDS_MAX);
     else
         out->eos_ids[out->eos_count++] = id;
 }
 
 // eos_token_id is a number, a list of them, or null.
-static void parse_eos(struct model_config *out, struct config_fields *fields, const char *file)
+static void parse_eos(struct model_config *out, struct config_fields *fields)
 {
     const json_t *value = config_fields_get(fields, "eos_token_id");
     if (value == NULL)
         return;
     if (!json_is_array(value)) {
-        add_eos(out, fields, file, value);
+        add_eos(out, fields, value);
         return;
     }
     for (size_t i = 0; i < json_array_size(value); i++)
-        add_eos(out, fields, file, json_array_get(value, i));
+        add_eos(out, fields, json_array_get(value, i));
 }
 
 // YaRN stretches the context to factor times the original one; the model cards tell people to add
@@ -248,14 +247,14 @@ static void stretch_positions(struct model_config *config)
 }
 
 static enum status parse_document(struct model_config *out, const json_t *document,
-                                  struct error *error)
+                                  const char *file, struct error *error)
 {
     struct model_config config = {0};
-    struct config_fields top = {document, "", error, OK};
+    struct config_fields top = {document, file, "", error, OK};
     const json_t *nested = config_fields_get(&top, "text_config");
     if (nested != NULL && !json_is_object(nested))
         config_fields_refuse(&top, E_INPUT, "text_config", "an object is expected");
-    struct config_fields text = {nested != NULL ? nested : document,
+    struct config_fields text = {nested != NULL ? nested : document, file,
                                  nested != NULL ? "text_config." : "", error, OK};
     const struct model_kind *kind = parse_kind(&top, &text);
     refuse_quantized(&top);
@@ -275,13 +274,13 @@ static enum status parse_document(struct model_config *out, const json_t *docume
     refuse_features(&text);
     config_rope_parse(&config.rope, &text, config.head_dim, config.max_position_embeddings);
     config.mtp_layers = (int)config_fields_int_or(&text, "mtp_num_hidden_layers", 0, 0, 1);
-    parse_eos(&config, &text, "config.json");
+    parse_eos(&config, &text);
     TRY(text.status);
 
     // Both levels may say it; wrappers are believed (some releases omit the inner one).
     bool tied = config_fields_bool_or(&text, "tie_word_embeddings", false);
     config.tied = config_fields_bool_or(&top, "tie_word_embeddings", tied);
-    parse_eos(&config, &top, "config.json");
+    parse_eos(&config, &top);
     TRY(text.status);
     TRY(top.status);
     stretch_positions(&config);
@@ -289,86 +288,29 @@ static enum status parse_document(struct model_config *out, const json_t *docume
     return OK;
 }
 
-static enum status document_parse(json_t **out, const char *name, const char *json,
-                                  size_t json_bytes, struct error *error)
-{
-    json_error_t problem;
-    *out = json_loadb(json, json_bytes, JSON_REJECT_DUPLICATES, &problem);
-    if (*out == NULL)
-        return error_set(error, E_MALFORMED, "%s: line %d, column %d: %s", name, problem.line,
-                         problem.column, problem.text);
-    if (!json_is_object(*out)) {
-        json_decref(*out);
-        return error_set(error, E_MALFORMED, "%s: a JSON object is expected", name);
-    }
-    return OK;
-}
-
 enum status config_parse(struct model_config *out, const char *json, size_t json_bytes,
                          struct error *error)
 {
     json_t *document;
-    TRY(document_parse(&document, "config.json", json, json_bytes, error));
-    enum status status = parse_document(out, document, error);
+    TRY(config_file_parse(&document, "config.json", json, json_bytes, error));
+    enum status status = parse_document(out, document, "config.json", error);
     json_decref(document);
     return status;
-}
-
-// Reads a whole file of at most CONFIG_BYTES_MAX; *out is the caller's to free.
-static enum status file_read(char **out, size_t *bytes_out, const char *path, struct error *error)
-{
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return error_set(error, errno == ENOENT || errno == ENOTDIR ? E_NOT_FOUND : E_SYSTEM,
-                         "%s: %s", path, strerror(errno));
-    enum status status = OK;
-    size_t room = 1 << 16, bytes = 0;
-    char *data = malloc(room);
-    while (data != NULL) {
-        bytes += fread(data + bytes, 1, room - bytes, file);
-        if (bytes < room)
-            break;
-        if (room >= CONFIG_BYTES_MAX) {
-            status = error_set(error, E_LIMIT, "%s: larger than %d bytes", path, CONFIG_BYTES_MAX);
-            break;
-        }
-        char *larger = realloc(data, room * 2);
-        if (larger == NULL)
-            free(data);
-        data = larger;
-        room *= 2;
-    }
-    if (data == NULL)
-        status = error_set(error, E_SYSTEM, "%s: out of memory", path);
-    else if (ferror(file))
-        status = error_set(error, E_SYSTEM, "%s: %s", path, strerror(errno));
-    fclose(file);
-    if (status != OK) {
-        free(data);
-        return status;
-    }
-    *out = data;
-    *bytes_out = bytes;
-    return OK;
 }
 
 // Adds the end tokens of generation_config.json, where the chat's end of turn usually stands.
 static enum status load_generation_config(struct model_config *config, const char *path,
                                           struct error *error)
 {
-    char *json;
-    size_t json_bytes;
-    enum status status = file_read(&json, &json_bytes, path, NULL);
+    json_t *document;
+    struct error problem;
+    enum status status = config_file_read(&document, path, &problem);
     if (status == E_NOT_FOUND)
         return OK;
     if (status != OK)
-        return file_read(&json, &json_bytes, path, error);
-    json_t *document;
-    status = document_parse(&document, "generation_config.json", json, json_bytes, error);
-    free(json);
-    TRY(status);
-    struct config_fields fields = {document, "", error, OK};
-    parse_eos(config, &fields, "generation_config.json");
+        return error_set(error, status, "%s", problem.text);
+    struct config_fields fields = {document, path, "", error, OK};
+    parse_eos(config, &fields);
     json_decref(document);
     return fields.status;
 }
@@ -376,8 +318,7 @@ static enum status load_generation_config(struct model_config *config, const cha
 enum status config_load(struct model_config *out, const char *model_dir, struct error *error)
 {
     char path[4096];
-    char *json;
-    size_t json_bytes;
+    json_t *document;
     struct model_config config;
     if (snprintf(path, sizeof path, "%s/generation_config.json", model_dir) >= (int)sizeof path)
         return error_set(error, E_LIMIT, "the model's path is longer than %zu bytes", sizeof path);
@@ -385,9 +326,9 @@ enum status config_load(struct model_config *out, const char *model_dir, struct 
     if (stat(model_dir, &directory) != 0)
         return error_set(error, E_NOT_FOUND, "model directory %s: %s", model_dir, strerror(errno));
     snprintf(path, sizeof path, "%s/config.json", model_dir);
-    TRY(file_read(&json, &json_bytes, path, error));
-    enum status status = config_parse(&config, json, json_bytes, error);
-    free(json);
+    TRY(config_file_read(&document, path, error));
+    enum status status = parse_document(&config, document, path, error);
+    json_decref(document);
     TRY(status);
     snprintf(path, sizeof path, "%s/generation_config.json", model_dir);
     TRY(load_generation_config(&config, path, error));

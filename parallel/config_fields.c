@@ -42,8 +42,8 @@ void config_fields_refuse(struct config_fields *fields, enum status status, cons
 {
     char text[VALUE_TEXT_BYTES];
     value_text(text, json_object_get(fields->object, name));
-    config_fields_fail(fields, status, "config.json: %s%s is %s; %s", fields->where, name, text,
-                       expected);
+    config_fields_fail(fields, status, "%s: %s%s is %s; %s", fields->file, fields->where, name,
+                       text, expected);
 }
 
 static int64_t int_checked(struct config_fields *fields, const char *name, const json_t *value,
@@ -64,7 +64,8 @@ int64_t config_fields_int(struct config_fields *fields, const char *name, int64_
 {
     const json_t *value = config_fields_get(fields, name);
     if (value == NULL) {
-        config_fields_fail(fields, E_INPUT, "config.json: %s%s is missing", fields->where, name);
+        config_fields_fail(fields, E_INPUT, "%s: %s%s is missing", fields->file, fields->where,
+                           name);
         return min;
     }
     return int_checked(fields, name, value, min, max);

@@ -12,6 +12,7 @@
 
 struct config_fields {
     const json_t *object; // borrowed
+    const char *file;     // its path, for messages
     const char *where;    // what stands before a field's name in messages, e.g. "text_config."
     struct error *error;  // may be NULL
     enum status status;   // OK, or the first error; never goes back to OK

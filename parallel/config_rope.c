@@ -75,7 +75,7 @@ static void parse_yarn(struct rope_config *out, struct config_fields *text,
     original = config_fields_int_or(text, "original_max_position_embeddings", original, 1, 1 << 24);
     out->original_max_position_embeddings = (int)original;
     if (json_object_get(rope->object, "factor") == NULL)
-        config_fields_fail(rope, E_INPUT, "config.json: %sfactor is missing", rope->where);
+        config_fields_fail(rope, E_INPUT, "%s: %sfactor is missing", rope->file, rope->where);
     double ratio = (double)max_position_embeddings / (double)original;
     out->factor = config_fields_number_or(rope, "factor", ratio, 1e-3, 4096);
     double mscale = config_fields_number_or(rope, "mscale", 0, 0, 100);
@@ -104,7 +104,7 @@ void config_rope_parse(struct rope_config *out, struct config_fields *fields, in
         config_fields_refuse(fields, E_INPUT, name, "an object is expected");
     char where[64];
     snprintf(where, sizeof where, "%s%s.", fields->where, name);
-    struct config_fields rope = {object, where, fields->error, fields->status};
+    struct config_fields rope = {object, fields->file, where, fields->error, fields->status};
 
     const char *type = config_fields_text(&rope, "rope_type");
     const char *type_name = type != NULL ? "rope_type" : "type";
@@ -121,15 +121,16 @@ void config_rope_parse(struct rope_config *out, struct config_fields *fields, in
     double theta = config_fields_number_or(fields, "rope_theta", 0, 2, 1e12);
     out->theta = config_fields_number_or(&rope, "rope_theta", theta, 2, 1e12);
     if (out->theta <= 0)
-        config_fields_fail(&rope, E_INPUT, "config.json: %srope_theta is missing", where);
+        config_fields_fail(&rope, E_INPUT, "%s: %srope_theta is missing", rope.file, where);
     double share = config_fields_number_or(fields, "partial_rotary_factor", 0.25, 0, 1);
     share = config_fields_number_or(&rope, "partial_rotary_factor", share, 0, 1);
     out->rotary_dim = (int)(head_dim * share);
     if (out->rotary_dim < 2 || out->rotary_dim % 2 != 0 || out->rotary_dim > 2 * ROTARY_PAIRS_MAX)
         config_fields_fail(&rope, E_INPUT,
-                           "config.json: %spartial_rotary_factor %g rotates %d of %d dimensions "
+                           "%s: %spartial_rotary_factor %g rotates %d of %d dimensions "
                            "of a head; an even number in [2, %d] is expected",
-                           where, share, out->rotary_dim, head_dim, 2 * ROTARY_PAIRS_MAX);
+                           rope.file, where, share, out->rotary_dim, head_dim,
+                           2 * ROTARY_PAIRS_MAX);
     if (yarn)
         parse_yarn(out, fields, &rope, max_position_embeddings);
     if (fields->status == OK)

@@ -14,7 +14,7 @@ static void test_first_problem_stays(void **state)
     (void)state;
     json_t *object = json_pack("{s:i, s:s, s:b, s:n}", "one", 1, "word", "w", "yes", 1, "none");
     struct error error = {0};
-    struct config_fields fields = {object, "part.", &error, OK};
+    struct config_fields fields = {object, "dir/config.json", "part.", &error, OK};
     assert_int_equal(config_fields_int(&fields, "one", 0, 5), 1);
     assert_int_equal(config_fields_int_or(&fields, "none", 9, 0, 5), 9); // null is absent
     assert_true(config_fields_bool_or(&fields, "yes", false));
@@ -26,7 +26,7 @@ static void test_first_problem_stays(void **state)
     assert_int_equal(config_fields_int(&fields, "word", 2, 5), 2);
     assert_int_equal(fields.status, E_INPUT);
     assert_string_equal(error.text,
-                        "config.json: part.word is \"w\"; an integer in [2, 5] is expected");
+                        "dir/config.json: part.word is \"w\"; an integer in [2, 5] is expected");
     (void)config_fields_int(&fields, "absent", 0, 5);
     config_fields_fail(&fields, E_LIMIT, "later");
     assert_int_equal(fields.status, E_INPUT);
@@ -42,7 +42,7 @@ static void test_long_values_are_cut(void **state)
     word[sizeof word - 1] = '\0';
     json_t *object = json_pack("{s:s}", "long", word);
     struct error error = {0};
-    struct config_fields fields = {object, "", &error, OK};
+    struct config_fields fields = {object, "config.json", "", &error, OK};
     (void)config_fields_int(&fields, "long", 0, 5);
     assert_true(strlen(error.text) < 200);
     assert_non_null(strstr(error.text, "xxx...; an integer in [0, 5] is expected"));
@@ -53,7 +53,7 @@ static void test_error_may_be_null(void **state)
 {
     (void)state;
     json_t *object = json_object();
-    struct config_fields fields = {object, "", NULL, OK};
+    struct config_fields fields = {object, "config.json", "", NULL, OK};
     (void)config_fields_int(&fields, "absent", 0, 5);
     assert_int_equal(fields.status, E_INPUT);
     json_decref(object);

@@ -507,10 +507,16 @@ static void test_load(void **state)
     assert_int_equal(config.eos_ids[1], 7);
     put(dir, "generation_config.json", "{\"eos_token_id\": 384}");
     assert_int_equal(config_load(&config, dir, &error), E_INPUT);
-    assert_non_null(strstr(error.text, "generation_config.json: eos_token_id"));
+    snprintf(path, sizeof path, "%s/generation_config.json: eos_token_id", dir);
+    assert_non_null(strstr(error.text, path));
     put(dir, "generation_config.json", "nonsense");
     assert_int_equal(config_load(&config, dir, &error), E_MALFORMED);
-    assert_non_null(strstr(error.text, "generation_config.json"));
+    snprintf(path, sizeof path, "%s/generation_config.json: line 1", dir);
+    assert_non_null(strstr(error.text, path));
+    put(dir, "config.json", "{\"model_type\": \"llama\"}");
+    assert_int_equal(config_load(&config, dir, &error), E_UNSUPPORTED);
+    snprintf(path, sizeof path, "%s/config.json: model_type", dir);
+    assert_int_equal(strncmp(error.text, path, strlen(path)), 0);
     free(json);
     json_decref(document);
     snprintf(path, sizeof path, "%s/config.json", dir);
