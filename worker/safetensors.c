@@ -19,7 +19,7 @@ enum { PATH_BYTES = 4096 };
 static enum status file_open(struct stored_file *file, struct error *error)
 {
     struct stat info;
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO is not waited for
     if (file->fd < 0 || fstat(file->fd, &info) != 0)
         return error_set(error, errno == ENOENT ? E_NOT_FOUND : E_SYSTEM, "%s: %s", file->path,
                          strerror(errno));

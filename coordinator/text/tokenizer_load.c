@@ -314,7 +314,7 @@ static enum status read_file(const char *path, size_t bytes_max, char **bytes, s
                              struct error *error)
 {
     struct stat stat;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO is not waited for
     if (fd < 0)
         return error_set(error, errno == ENOENT ? E_NOT_FOUND : E_SYSTEM, "%s: %s", path,
                          strerror(errno));

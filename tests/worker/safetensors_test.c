@@ -123,6 +123,16 @@ static void test_missing_files(void **state)
     assert_int_equal(mkdir(single, 0700), 0); // a directory in its place
     check_refused(E_INPUT, "not a regular file");
     rmdir(single);
+    alarm(20); // of a wait for somebody who writes
+    assert_int_equal(mkfifo(single, 0600), 0);
+    check_refused(E_INPUT, "not a regular file");
+    unlink(single);
+    char index[128];
+    snprintf(index, sizeof index, "%s/model.safetensors.index.json", dir);
+    assert_int_equal(mkfifo(index, 0600), 0);
+    check_refused(E_INPUT, "not a regular file");
+    unlink(index);
+    alarm(0);
 }
 
 static void test_index_on_disk(void **state)

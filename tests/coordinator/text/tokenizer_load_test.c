@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -295,6 +296,28 @@ static void a_folder_without_tokenizer_is_told_apart(void **state)
     assert_int_equal(tokenizer_load(&tokenizer, path, &error), E_LIMIT);
 }
 
+static void a_fifo_is_not_waited_for(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"tokenizer.json", "chat_template.jinja"};
+    alarm(20);
+    for (size_t i = 0; i < 2; i++) {
+        struct folder folder;
+        struct tokenizer tokenizer;
+        struct error error;
+        char path[128];
+        folder_open(&folder);
+        snprintf(path, sizeof path, "%s/%s", folder.path, names[i]);
+        unlink(path);
+        assert_int_equal(mkfifo(path, 0600), 0);
+        assert_int_equal(tokenizer_load(&tokenizer, folder.path, &error), E_INPUT);
+        assert_non_null(strstr(error.text, path));
+        assert_non_null(strstr(error.text, "not a regular file"));
+        folder_close(&folder);
+    }
+    alarm(0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +330,7 @@ int main(void)
         cmocka_unit_test(the_form_of_scalars_is_the_templates),
         cmocka_unit_test(configs_that_name_no_token_are_refused),
         cmocka_unit_test(a_folder_without_tokenizer_is_told_apart),
+        cmocka_unit_test(a_fifo_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
