@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "parallel/base/git_lfs.h"
+
 enum status config_file_parse(json_t **out, const char *name, const char *json, size_t json_bytes,
                               struct error *error)
 {
@@ -54,6 +56,8 @@ static enum status read_open(json_t **out, int fd, const char *path, struct erro
     if (json == NULL)
         return error_set(error, E_SYSTEM, "%s: out of memory", path);
     enum status status = read_bytes(json, bytes, fd, path, error);
+    if (status == OK)
+        status = git_lfs_check(path, json, bytes, error);
     if (status == OK)
         status = config_file_parse(out, path, json, bytes, error);
     free(json);

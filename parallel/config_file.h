@@ -16,5 +16,5 @@ enum status config_file_parse(json_t **out, const char *name, const char *json, 
                               struct error *error) MUST_CHECK;
 
 // The same of a file. E_NOT_FOUND when there is none; E_INPUT when it is no regular file, which is
-// never waited for; E_LIMIT above CONFIG_BYTES_MAX. Every text names the path.
+// never waited for, or a Git LFS pointer; E_LIMIT above CONFIG_BYTES_MAX. Texts name the path.
 enum status config_file_read(json_t **out, const char *path, struct error *error) MUST_CHECK;

@@ -11,23 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "parallel/base/git_lfs.h"
+
 static const char index_name[] = "model.safetensors.index.json";
 static const char single_name[] = "model.safetensors";
 
 enum { PATH_BYTES = 4096 };
-
-static enum status file_open(struct stored_file *file, struct error *error)
-{
-    struct stat info;
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO is not waited for
-    if (file->fd < 0 || fstat(file->fd, &info) != 0)
-        return error_set(error, errno == ENOENT ? E_NOT_FOUND : E_SYSTEM, "%s: %s", file->path,
-                         strerror(errno));
-    if (!S_ISREG(info.st_mode))
-        return error_set(error, E_INPUT, "%s: not a regular file", file->path);
-    file->bytes = (uint64_t)info.st_size;
-    return OK;
-}
 
 // Reads exactly bytes at offset_bytes.
 static enum status read_exactly(const struct stored_file *file, uint64_t offset_bytes, void *out,
@@ -47,6 +36,22 @@ static enum status read_exactly(const struct stored_file *file, uint64_t offset_
         done += (size_t)got;
     }
     return OK;
+}
+
+static enum status file_open(struct stored_file *file, struct error *error)
+{
+    struct stat info;
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO is not waited for
+    if (file->fd < 0 || fstat(file->fd, &info) != 0)
+        return error_set(error, errno == ENOENT ? E_NOT_FOUND : E_SYSTEM, "%s: %s", file->path,
+                         strerror(errno));
+    if (!S_ISREG(info.st_mode))
+        return error_set(error, E_INPUT, "%s: not a regular file", file->path);
+    file->bytes = (uint64_t)info.st_size;
+    char begin[GIT_LFS_BYTES];
+    size_t begin_bytes = file->bytes < sizeof begin ? (size_t)file->bytes : sizeof begin;
+    TRY(read_exactly(file, 0, begin, begin_bytes, error));
+    return git_lfs_check(file->path, begin, begin_bytes, error);
 }
 
 static enum status header_read(struct safetensors *set, int number, struct error *error)

@@ -14,6 +14,7 @@
 #include "coordinator/text/json_scan.h"
 #include "coordinator/text/tokenizer_tables.h"
 #include "coordinator/text/vocabulary.h"
+#include "parallel/base/git_lfs.h"
 #include "parallel/base/utf8.h"
 
 enum {
@@ -339,6 +340,8 @@ static enum status read_file(const char *path, size_t bytes_max, char **bytes, s
         *count += got > 0 ? (size_t)got : 0;
     }
     close(fd);
+    if (status == OK)
+        status = git_lfs_check(path, *bytes, *count, error);
     if (status != OK) {
         free(*bytes);
         *bytes = NULL;

@@ -53,6 +53,9 @@ static void anything_else_is_refused_with_its_path(void **state)
     assert_refused(E_MALFORMED, "line 1, column 7: '}' expected near end of file");
     put("");
     assert_refused(E_MALFORMED, "line 1, column 0: '[' or '{' expected near end of file");
+    put("version https://git-lfs.github.com/spec/v1\n");
+    assert_refused(E_INPUT,
+                   "a Git LFS pointer, not the file itself; run `git lfs pull` in its folder");
     assert_int_equal(truncate(path, CONFIG_BYTES_MAX + 1), 0);
     assert_refused(E_LIMIT, "larger than 16777216 bytes");
     unlink(path);

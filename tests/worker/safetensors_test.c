@@ -135,6 +135,23 @@ static void test_missing_files(void **state)
     alarm(0);
 }
 
+static void test_git_lfs_pointers(void **state)
+{
+    (void)state;
+    static const char pointer[] =
+        "version https://git-lfs.github.com/spec/v1\n"
+        "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+        "size 12345\n";
+    put_text("model.safetensors", pointer);
+    check_refused(E_INPUT, "model.safetensors: a Git LFS pointer, not the file itself");
+    put_text("model.safetensors.index.json", pointer);
+    check_refused(E_INPUT, "index.json: a Git LFS pointer, not the file itself");
+    char index[128];
+    snprintf(index, sizeof index, "%s/model.safetensors.index.json", dir);
+    unlink(index);
+    unlink(single);
+}
+
 static void test_index_on_disk(void **state)
 {
     (void)state;
@@ -180,8 +197,11 @@ static int remove_dir(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read),          cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_lying_length),  cmocka_unit_test(test_missing_files),
+        cmocka_unit_test(test_read),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_lying_length),
+        cmocka_unit_test(test_missing_files),
+        cmocka_unit_test(test_git_lfs_pointers),
         cmocka_unit_test(test_index_on_disk),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

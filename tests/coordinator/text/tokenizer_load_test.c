@@ -269,6 +269,7 @@ static void configs_that_name_no_token_are_refused(void **state)
         {"generation_config.json", "{\"eos_tok", "line 1", E_MALFORMED},
         {"tokenizer_config.json", "{\"eos_token\": \"<nobody>\"}", "<nobody>", E_INPUT},
         {"tokenizer_config.json", "{\"eos_token\": 3}", "eos_token", E_INPUT},
+        {"tokenizer.json", "version https://git-lfs.github.com/spec/v1\n", "Git LFS", E_INPUT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct folder folder;
