@@ -41,6 +41,7 @@ struct entry {
 };
 
 struct checkpoint {
+    const char *dir; // lent while it is opened, for messages
     struct safetensors files;
     struct model_config config;
     struct tensor_list tensors;
@@ -114,8 +115,8 @@ static enum status make_entries(struct checkpoint *checkpoint, struct error *err
     for (int i = 1; i < checkpoint->entries_count; i++) {
         const struct entry *entry = &checkpoint->entries[i];
         if (strcmp(entry[-1].name, entry->name) == 0)
-            return error_set(error, E_INPUT, "tensors %.150s and %.150s are the same one",
-                             entry[-1].stored->name, entry->stored->name);
+            return error_set(error, E_INPUT, "%s: tensors %.150s and %.150s are the same one",
+                             checkpoint->dir, entry[-1].stored->name, entry->stored->name);
     }
     return OK;
 }
@@ -131,8 +132,8 @@ static enum status missing(const struct checkpoint *checkpoint, const char *name
                            struct error *error)
 {
     bool body = !begins_with(name, "mtp.") && !begins_with(name, "lm_head.");
-    return error_set(error, E_INPUT, "tensor %.*s%s is missing from the checkpoint",
-                     body ? checkpoint->prefix_bytes : 0,
+    return error_set(error, E_INPUT, "%s: tensor %.*s%s is missing from the checkpoint",
+                     checkpoint->dir, body ? checkpoint->prefix_bytes : 0,
                      checkpoint->prefix != NULL ? checkpoint->prefix : "", name);
 }
 
@@ -318,6 +319,7 @@ enum status checkpoint_open(struct checkpoint **out, const char *model_dir,
     if (checkpoint == NULL)
         return error_set(error, E_SYSTEM, "no memory to open %s", model_dir);
     checkpoint->config = *config;
+    checkpoint->dir = model_dir;
     enum status status = safetensors_open(&checkpoint->files, model_dir, error);
     if (status == OK)
         status = make_entries(checkpoint, error);
@@ -325,6 +327,7 @@ enum status checkpoint_open(struct checkpoint **out, const char *model_dir,
         status = tensors_init(&checkpoint->tensors, config, checkpoint->has_mtp, error);
     if (status == OK)
         status = bind_all(checkpoint, error);
+    checkpoint->dir = NULL;
     if (status == OK)
         *out = checkpoint;
     else
