@@ -12,6 +12,7 @@
 
 #include "coordinator/door_http.h"
 #include "coordinator/door_rpc.h"
+#include "coordinator/generation_config.h"
 #include "coordinator/shell.h"
 #include "coordinator/speculation.h"
 #include "coordinator/text/tokenizer.h"
@@ -127,34 +128,6 @@ static enum status read_speculative(int *out, const struct arguments *a, struct 
     return OK;
 }
 
-// A number of generation_config.json within [low, high], else fallback.
-static double generation_number(const json_t *root, const char *name, double low, double high,
-                                double fallback)
-{
-    const json_t *value = json_object_get(root, name);
-    double number = json_number_value(value);
-    return json_is_number(value) && number >= low && number <= high ? number : fallback;
-}
-
-// What a request that names no sampling field gets: generation_config.json, then temperature 1.
-static void read_generation_config(struct deployment *d)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/generation_config.json", d->arguments.model);
-    json_t *root = json_load_file(path, 0, NULL);
-    double temperature = generation_number(root, "temperature", 0, 1000, 1);
-    if (json_is_false(json_object_get(root, "do_sample")))
-        temperature = 0;
-    d->sampling_default = (struct coord_sampling){
-        .temperature = (float)temperature,
-        .top_k = (int32_t)generation_number(root, "top_k", 0, INT32_MAX, 0),
-        .top_p = (float)generation_number(root, "top_p", 0, 1, 1),
-        .min_p = (float)generation_number(root, "min_p", 0, 1, 0),
-        .repetition = (float)generation_number(root, "repetition_penalty", 0, 10, 1),
-    };
-    json_decref(root);
-}
-
 static const char *model_name(const struct arguments *a)
 {
     if (a->name != NULL)
@@ -166,6 +139,7 @@ static const char *model_name(const struct arguments *a)
 static enum status load(struct deployment *d, struct error *error)
 {
     TRY(config_load(&d->config, d->arguments.model, error));
+    TRY(generation_config_load(&d->sampling_default, d->arguments.model, error));
     enum status status = tokenizer_load(&d->tokenizer, d->arguments.model, error);
     json_t *name = json_string(model_name(&d->arguments));
     bool named = name != NULL;
@@ -174,7 +148,6 @@ static enum status load(struct deployment *d, struct error *error)
         return error_set(error, E_USAGE, "the model's name is not UTF-8; see --served-model-name");
     if (status == E_NOT_FOUND) {
         log_info("no tokenizer in %s: token ids only", d->arguments.model);
-        read_generation_config(d);
         return OK;
     }
     TRY(status);
@@ -184,7 +157,6 @@ static enum status load(struct deployment *d, struct error *error)
                          "%s: tokenizer.json has %u ids, the model only %d vocabulary rows",
                          d->arguments.model, d->tokenizer.id_count, d->config.vocab);
     }
-    read_generation_config(d);
     return OK;
 }
 

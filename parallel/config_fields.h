@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // config_fields.h -- reads fields of a JSON object with their types and limits. The first problem
 // sets status and error; every later read returns its fallback, so that a parser reads all fields
-// in a straight line and checks once. Only config*.c use it.
+// in a straight line and checks once. Only readers of such files use it.
 #pragma once
 
 #include <jansson.h>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// config_file.h -- a small JSON file of a model's folder, read whole. Knows no field. Only
-// config*.c use it.
+// config_file.h -- a small JSON file of a model's folder, read whole. Knows no field.
 #pragma once
 
 #include <jansson.h>

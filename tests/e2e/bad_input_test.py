@@ -57,6 +57,14 @@ class Models(harness.Case):
         self.write(folder, "config.json", config)
         self.assert_not_served(folder, "num_attention_heads", "config.json")
 
+    def test_generation_config(self):
+        folder = self.copy(harness.DEMO)
+        for value in ({"temperature": "hot"}, {"temperature": -1}, {"top_k": 2.5}):
+            self.write(folder, "generation_config.json", value)
+            field, = value
+            self.assert_not_served(folder, f"{folder}/generation_config.json: {field} is "
+                                   f"{json.dumps(value[field])}; ", "is expected")
+
     def test_config_of_another_model(self):
         folder = self.copy(harness.DEMO)
         for name in ("qwen4_exp", "llama"):
