@@ -355,7 +355,7 @@ int main(int argc, char **argv)
         else
             status = run(&deployment, &error);
     }
-    if (status != OK)
+    if (status != OK && error.text[0] != '\0')
         log_error("%s", error.text);
     return status_exit_code(status);
 }

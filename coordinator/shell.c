@@ -35,7 +35,6 @@ struct shell {
     int groups_ready;
     bool drained, failed;
     int signals_seen;
-    char failure[WIRE_TEXT_BYTES_MAX];
 };
 
 static volatile sig_atomic_t stop_signals, look_signals;
@@ -68,7 +67,8 @@ static void worker_gone(struct shell *shell, int32_t worker)
     step(shell, &(struct coord_event){.type = EVENT_WORKER_GONE, .worker = worker});
 }
 
-// Sends the frame that was just encoded. True when the peer is gone.
+// Sends the frame that was just encoded. True when the peer is gone. What that means is the core's
+// to say: to a rank its group's end, to any other worker nothing.
 static bool send_failed(struct shell *shell, int32_t worker, enum status encoded, size_t bytes)
 {
     struct error error;
@@ -77,7 +77,10 @@ static bool send_failed(struct shell *shell, int32_t worker, enum status encoded
         socket_send(shell->socket, &shell->peers[worker], shell->frame, bytes, &error);
     if (status == OK)
         return false;
-    log_warning("worker %d: %s", worker, error.text);
+    if (status == E_CONNECTION)
+        log_info("worker %d: %s", worker, error.text);
+    else
+        log_warning("worker %d: %s", worker, error.text);
     return true;
 }
 
@@ -283,7 +286,6 @@ static void on_group_failed(struct shell *shell, const struct coord_action *acti
 {
     struct coord_status status;
     log_error("%s", action->text);
-    snprintf(shell->failure, sizeof shell->failure, "%s", action->text);
     coord_status(shell->core, &status);
     shell->failed = status.failed;
 }
@@ -487,7 +489,7 @@ enum status shell_run(const struct shell_options *options, struct error *error)
         run(shell);
         tell_all_doors(shell, &(struct link_news){.type = NEWS_END});
         if (shell->failed)
-            status = error_set(error, E_FAILED, "%s", shell->failure);
+            status = error_set(error, E_FAILED, "%s", ""); // on_group_failed has said why
     }
     socket_close(shell->socket, 1000);
     if (shell->doors_fd >= 0)

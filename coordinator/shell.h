@@ -18,6 +18,6 @@ struct shell_options {
 };
 
 // Prints `workers ENDPOINT` on stdout, then runs until drained (OK), until every group failed
-// (E_FAILED, text says why) or until the socket cannot be opened. SIGTERM or SIGINT drains, a
-// second one ends at once; SIGUSR1 asks for a look at who is still there.
+// (E_FAILED, without a text: the log says why) or until the socket cannot be opened. SIGTERM or
+// SIGINT drains, a second one ends at once; SIGUSR1 asks for a look at who is still there.
 enum status shell_run(const struct shell_options *options, struct error *error) MUST_CHECK;

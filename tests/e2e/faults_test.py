@@ -140,6 +140,9 @@ class Deaths(Faults):
         text = "\n".join(self.last_words(server))
         for part in parts:
             self.assertIn(part, text)
+        errors = [line for line in server.stderr.splitlines()
+                  if "error deltamesh-coordinator" in line]
+        self.assertEqual(len(errors), 1, errors)
         self.assert_nothing_stays(server)
 
     def test_a_killed_rank(self):
