@@ -317,9 +317,9 @@ static void receive_clients(struct door_rpc *door)
             on_frame(door, &peer, frame, bytes);
             continue;
         }
-        (void)error_set(&error, status, "the message was dropped: %s, the limit is %d bytes",
-                        status == E_LIMIT ? "it is too large" : "it has several frames",
-                        REQUEST_FRAME_BYTES_MAX);
+        (void)error_set(&error, status, "the message was dropped: its %s are above the limit of %d",
+                        status == E_LIMIT ? "bytes" : "frames",
+                        status == E_LIMIT ? REQUEST_FRAME_BYTES_MAX : 1);
         send_error(door, &peer, "", &error);
     }
 }

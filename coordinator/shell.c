@@ -176,6 +176,22 @@ static void on_worker_frame(struct shell *shell, const struct socket_peer *peer,
         log_warning("worker %d: dropped %zu bytes: %s", event.worker, bytes, error.text);
 }
 
+// What the socket has dropped. Who sent it may be anybody that can connect.
+static void on_dropped(struct shell *shell, const struct socket_peer *peer, enum status status)
+{
+    struct socket_counts counts = socket_counts(shell->socket);
+    int32_t worker = worker_of(shell, peer, false);
+    char who[32] = "a stranger";
+    if (worker >= 0)
+        snprintf(who, sizeof who, "worker %d", worker);
+    if (status == E_LIMIT)
+        log_warning("%s: dropped a message above the limit of %d bytes; %llu so far", who,
+                    WIRE_WORKER_FRAME_BYTES_MAX, (unsigned long long)counts.frames_oversized);
+    else
+        log_warning("%s: dropped a message of several frames; %llu so far", who,
+                    (unsigned long long)counts.frames_multipart);
+}
+
 static void receive_workers(struct shell *shell)
 {
     struct socket_peer peer;
@@ -187,6 +203,8 @@ static void receive_workers(struct shell *shell)
             return;
         if (status == OK)
             on_worker_frame(shell, &peer, frame, bytes);
+        else
+            on_dropped(shell, &peer, status);
     }
 }
 

@@ -16,6 +16,7 @@ import harness
 from harness import run
 
 FRAME_BYTES_MAX = 16 << 20
+WORKER_FRAME_BYTES_MAX = 4 << 20
 TINY = "dense_tied_r1"
 
 
@@ -238,6 +239,9 @@ class Requests(harness.SharedCase):
             reply = raw.ask(b"\xc6" + b"\x00" * (FRAME_BYTES_MAX + 100))
             self.assertEqual((reply["t"], reply["error"]), ("error", "limit"))
             self.assertIn(str(FRAME_BYTES_MAX), reply["text"])
+            raw.socket.send_multipart([b"\x80", b"\x80"])
+            self.assertEqual(raw.reply()["text"],
+                             "the message was dropped: its frames are above the limit of 1")
         self.assertEqual(client.status()["frames_oversized"], before + 1)
         with harness.Raw(self.shared.endpoint) as raw:  # far too large: the connection is closed
             raw.send(b"\xc6" + b"\x00" * (2 * FRAME_BYTES_MAX + 100))
@@ -247,6 +251,20 @@ class Requests(harness.SharedCase):
     def test_long_text_is_refused_by_its_tokens(self):
         self.assert_refused("bad_input", "tokens", "1023", client=self.client(),
                             prompt="word " * 100000)
+
+    def test_a_stranger_at_the_door_of_workers(self):
+        coordinator = self.own(harness.Process(
+            [harness.program("deltamesh-coordinator"), "--model", harness.DEMO, "--rpc",
+             "tcp://127.0.0.1:0", "--http", "off", *harness.SMALL]))
+        with harness.Raw(coordinator.line("workers ").split()[1]) as raw:
+            for count in (1, 2):
+                raw.send(bytes(WORKER_FRAME_BYTES_MAX + 1))
+                text = f"dropped a message above the limit of {WORKER_FRAME_BYTES_MAX} bytes; " \
+                       f"{count} so far"
+                harness.wait_until(lambda: "a stranger: " + text in coordinator.stderr, 10, text)
+            raw.socket.send_multipart([b"\x80", b"\x80"])
+            text = "a stranger: dropped a message of several frames; 1 so far"
+            harness.wait_until(lambda: text in coordinator.stderr, 10, text)
 
 
 class NoTokenizer(harness.SharedCase):
