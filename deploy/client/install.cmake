@@ -8,6 +8,7 @@ include(GNUInstallDirs)
 file(GLOB client_sources CONFIGURE_DEPENDS
   ${CMAKE_SOURCE_DIR}/deploy/client/*.c ${CMAKE_SOURCE_DIR}/parallel/wire/*.c
   ${CMAKE_SOURCE_DIR}/parallel/base/*.c)
+list(FILTER client_sources EXCLUDE REGEX "version.c$") # of the programs alone
 set(client_exports ${CMAKE_SOURCE_DIR}/deploy/client/exports.map)
 add_library(deltamesh-client SHARED ${client_sources})
 target_link_libraries(deltamesh-client
