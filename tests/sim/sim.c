@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sim.c -- the event loop of a run, and the program:
-//   sim --seeds N --budget-seconds S [--first N]   seeds from N on until one fails or time is up
-//   sim --seed N [--trace]                         one seed, readable
+//   sim [--seeds N] [--budget-seconds S]   seeds until one fails or time is up; sim --help
+//   sim --seed N [--trace]                 one seed, readable
 // Prints `seed N` and what was violated; exits 1 then.
 #include "tests/sim/sim.h"
 
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "parallel/base/clock.h"
+#include "parallel/base/options.h"
 #include "tests/sim/faults.h"
 
 void sim_violation(struct sim *sim, const char *format, ...)
@@ -334,57 +335,63 @@ static void open_scratch(struct sim *sim)
 }
 
 struct arguments {
-    uint64_t first, seeds, budget_seconds;
-    bool trace;
+    uint64_t first, seed;
+    int32_t seeds, seeds_min, budget_seconds;
+    bool has_seed, trace, help;
 };
 
-static bool parse(struct arguments *arguments, int count, char **words)
+static enum status parse(struct arguments *a, int count, char **words, struct error *error)
 {
-    *arguments = (struct arguments){.seeds = 1000, .budget_seconds = 60};
-    for (int i = 1; i < count; i++) {
-        bool has_value = i + 1 < count;
-        uint64_t value = has_value ? strtoull(words[i + 1], NULL, 10) : 0;
-        if (strcmp(words[i], "--trace") == 0) {
-            arguments->trace = true;
-            continue;
-        }
-        if (!has_value)
-            return false;
-        if (strcmp(words[i], "--seed") == 0) {
-            arguments->first = value;
-            arguments->seeds = 1;
-        } else if (strcmp(words[i], "--first") == 0) {
-            arguments->first = value;
-        } else if (strcmp(words[i], "--seeds") == 0) {
-            arguments->seeds = value;
-        } else if (strcmp(words[i], "--budget-seconds") == 0) {
-            arguments->budget_seconds = value;
-        } else {
-            return false;
-        }
-        i++;
+    struct option options[] = {
+        {"--seeds", NULL, OPTION_INT, &a->seeds, 1, INT32_MAX, "N", "seeds at most (1000)", NULL},
+        {"--budget-seconds", NULL, OPTION_INT, &a->budget_seconds, 0, 1 << 20, "S",
+         "no further seed is begun after them (60)", NULL},
+        {"--seeds-min", NULL, OPTION_INT, &a->seeds_min, 0, INT32_MAX, "N",
+         "so many are run even when time is up (1)", NULL},
+        {"--first", NULL, OPTION_SEED, &a->first, 0, 0, "N", "the first seed (0)", NULL},
+        {"--seed", NULL, OPTION_SEED, &a->seed, 0, 0, "N", "this seed alone", NULL},
+        {"--trace", NULL, OPTION_FLAG, &a->trace, 0, 0, NULL, "print every event", NULL},
+        {"--help", "-h", OPTION_FLAG, &a->help, 0, 0, NULL, "print this help", NULL},
+    };
+    int options_count = (int)(sizeof options / sizeof options[0]);
+    TRY(options_parse(options, options_count, count - 1, words + 1, error));
+    for (int i = 0; i < options_count; i++)
+        a->has_seed |= options[i].value == &a->seed && options[i].given != NULL;
+    if (a->help) {
+        printf("usage: sim [options]\n\n"
+               "A deployment around the real core, with faults; one run per seed.\n\n");
+        options_print(stdout, options, options_count);
     }
-    return true;
+    if (a->has_seed) {
+        a->first = a->seed;
+        a->seeds = 1;
+    }
+    return OK;
 }
 
 int main(int count, char **words)
 {
-    struct arguments arguments;
+    struct arguments arguments = {.seeds = 1000, .seeds_min = 1, .budget_seconds = 60};
     struct totals totals = {0};
-    if (!parse(&arguments, count, words)) {
-        fprintf(stderr, "usage: sim [--seeds N] [--budget-seconds S] [--first N] | --seed N "
-                        "[--trace]\n");
-        return 1;
+    struct error error = {.status = OK};
+    if (parse(&arguments, count, words, &error) != OK) {
+        fprintf(stderr, "sim: %s\n", error.text);
+        return status_exit_code(error.status);
     }
+    if (arguments.help)
+        return 0;
     struct sim *sim = calloc(1, sizeof *sim);
     ASSERT(sim != NULL);
     open_scratch(sim);
     sim->trace = arguments.trace;
     signal(SIGABRT, on_abort);
-    uint64_t until_ns = clock_now_ns() + arguments.budget_seconds * (uint64_t)CLOCK_NS_PER_S;
+    uint64_t until_ns = clock_now_ns() + (uint64_t)arguments.budget_seconds * CLOCK_NS_PER_S;
     bool right = true;
-    for (uint64_t i = 0; i < arguments.seeds && right && clock_now_ns() < until_ns; i++)
-        right = run_seed(sim, arguments.first + i, &totals);
+    for (int32_t i = 0; i < arguments.seeds && right; i++) {
+        if (i >= arguments.seeds_min && clock_now_ns() >= until_ns)
+            break;
+        right = run_seed(sim, arguments.first + (uint64_t)i, &totals);
+    }
     print_totals(&totals);
     step_plan_close(&sim->plan);
     free(sim->actions);
