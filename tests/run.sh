@@ -11,7 +11,7 @@ usage: tests/run.sh [--all] [--no-install] [STAGE...]
           cuda   CUDA sources compiled, where nvcc is                   (always)
           asan   address and undefined-behaviour sanitizers, units      (always)
           clang  clang build with -Werror, unit tests                   (--all)
-          tsan   thread sanitizer, units and end to end                 (--all)
+          tsan   thread sanitizer, units and e2e_light alone of the e2e (--all)
           plants each planted bug of tests/plants.txt must be caught    (--all)
   --all          every stage; under 45 minutes on 2 cores (without: under 15)
   --no-install   do not look for missing packages
