@@ -92,7 +92,7 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
         {"--log-format", NULL, OPTION_CHOICE, &a->log_format, 0, 0, "text|json",
          "how lines on stderr look", NULL},
         {"--dry-run", NULL, OPTION_FLAG, &a->dry_run, 0, 0, NULL,
-         "check the model, print the memory plan", NULL},
+         "check the model's configs and print the memory plan; nothing is started", NULL},
         {"--gib-free", NULL, OPTION_REAL, &a->gibibytes_free, 0.001, 1 << 20, "F",
          "for --dry-run: memory of a rank; this host's by default", NULL},
         {"--version", NULL, OPTION_FLAG, &a->version, 0, 0, NULL, "print the version", NULL},

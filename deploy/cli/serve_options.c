@@ -69,7 +69,7 @@ static struct option table[] = {
      "which workers to start", NULL},
     {"--dp", "-dp --data-parallel-size", OPTION_INT, &words.groups, 1, 64, "N", NULL, NULL},
     {"--dry-run", NULL, OPTION_FLAG, &parsed.dry_run, 0, 0, NULL,
-     "check the model, print the memory plan, start nothing", NULL},
+     "check the model's configs and print the memory plan; nothing is started", NULL},
     {"--enable-prefix-caching", NULL, OPTION_FLAG, &words.prefix_cache, 0, 0, NULL,
      "changes nothing: it is on", NULL},
     {"--help", "-h", OPTION_FLAG, &parsed.help, 0, 0, NULL, "print this help", NULL},
