@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // main.c -- deltamesh-coordinator: command line, model's config and tokenizer, doors, core, exit
 // code.
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,6 +201,8 @@ static enum status dry_run(const struct deployment *d, struct error *error)
     memory_plan_print(table, sizeof table, &plan);
     printf("%s: %s, %d layers, hidden %d, %d token ids, tensor parallel %d\n%s", a->model,
            d->config.model_type, d->config.layers, d->config.hidden, vocab_real(d), a->tp, table);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return error_set(error, E_SYSTEM, "stdout: %s", strerror(errno));
     return OK;
 }
 

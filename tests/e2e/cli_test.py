@@ -132,7 +132,8 @@ class Generate(harness.SharedCase):
                              (("status", *rpc), b""), (("status", *rpc, "--watch"), b""),
                              (("bench", *rpc, "--num-prompts", 2, "--input-len", 2,
                                "--output-len", 2, "--concurrency", "1,2,4"), b""),
-                             (("keys", "--curve-dir", keys), b""), (("serve", "--help"), b"")):
+                             (("keys", "--curve-dir", keys), b""), (("serve", "--help"), b""),
+                             (("serve", "--model", harness.DEMO, "--dry-run"), b"")):
             with open("/dev/full", "wb") as full:
                 result = subprocess.run([harness.program(), *map(str, words)], input=stdin,
                                         stdout=full, stderr=subprocess.PIPE, timeout=30,
