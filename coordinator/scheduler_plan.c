@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // scheduler_plan.c -- the rows of the next step: every running sequence decodes, then prompts are
-// prefilled within the token budget, cut at absolute multiples of 64.
+// prefilled within the token budget, cut at absolute multiples of 64; what a preempted request had
+// drawn comes behind its prompt in short rows.
 //
 // Pages: a row has pages for everything that it may write, however the steps in flight turn out. A
 // row that finds none free waits, and the most junior requests are preempted until enough are
@@ -223,12 +224,27 @@ static bool has_prefill(const struct request *request)
     return request->phase == PHASE_RUNNING && request->prefill_given < request->prefill_end;
 }
 
+// Where the request's next row of known tokens may end at most. The prompt ends where it did when
+// the request first ran; what it had drawn comes in rows so short that the recurrence takes them
+// token by token, as it took the verify rows in which they were drawn.
+static int32_t row_end(const struct request *request)
+{
+    int32_t end = request->prefill_end, given = request->prefill_given;
+    if (given < request->prompt_tokens)
+        return end < request->prompt_tokens ? end : request->prompt_tokens;
+#ifdef PLANT_replay_by_chunks
+    return end;
+#endif
+    int32_t cut = (given / STEP_REPLAY_TOKENS_MAX + 1) * STEP_REPLAY_TOKENS_MAX;
+    return cut < end ? cut : end;
+}
+
 // Lets a prompt have up to `budget` more tokens of this step: its rest, or up to the last multiple
-// of 64. Chunks begin and end at absolute multiples of 64, so a cut never changes bits.
+// of 64. Chunks of a prompt begin and end at absolute multiples of 64, so a cut never changes bits.
 static int32_t grant(struct request *request, int32_t budget)
 {
     int32_t at = request->prefill_given + request->chunk;
-    int32_t end = request->prefill_end;
+    int32_t end = row_end(request);
     if (end - at > budget) {
         end = (at + budget) / TOKENS_PER_PAGE * TOKENS_PER_PAGE;
 #ifdef PLANT_chunk_off_grid
@@ -240,9 +256,10 @@ static int32_t grant(struct request *request, int32_t budget)
     return count;
 }
 
+// Tokens that a row of this step may have more.
 static int32_t prefill_left(const struct request *request)
 {
-    return request->prefill_end - request->prefill_given - request->chunk;
+    return row_end(request) - request->prefill_given - request->chunk;
 }
 
 static bool goes_on(const struct request *request)
@@ -250,7 +267,7 @@ static bool goes_on(const struct request *request)
     return has_prefill(request) && prefill_left(request) > 0;
 }
 
-// The prompt that is not done with this step: the most senior, or the one with the fewest tokens
+// The prompt that may have more of this step: the most senior, or the one with the fewest tokens
 // left and of several the most senior.
 static int32_t next_prompt(struct coord *coord, const struct group_state *group, bool shortest)
 {

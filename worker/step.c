@@ -17,6 +17,8 @@ _Static_assert((int)SAMPLE_BIASES_MAX == (int)STEP_BIASES_MAX &&
                    (int)SAMPLE_WORDS_MAX == (int)STEP_WORDS_MAX &&
                    (int)SAMPLE_WORD_TOKENS_MAX == (int)STEP_WORD_TOKENS_MAX,
                "wire and kernels agree");
+_Static_assert((int)STEP_REPLAY_TOKENS_MAX < (int)GDN_CHUNKED_TOKENS_MIN,
+               "drawn tokens come back through the kernel that ran them first");
 _Static_assert((int)SAMPLE_LOGPROBS_TOP_MAX == (int)STEP_LOGPROBS_TOP_MAX,
                "wire and kernels agree");
 _Static_assert(STEP_ROWS_MAX *STEP_VERIFY_MAX + STEP_PROMPT_LOGPROBS_MAX <= STEP_LOGPROBS_MAX,

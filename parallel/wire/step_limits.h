@@ -8,6 +8,8 @@ enum {
     STEP_VERIFY_MAX = 6,
     STEP_STOP_IDS_MAX = 16,
     STEP_PREFILL_TOKENS_MAX = 65536,
+    // Of a prefill row behind the prompt: tokens drawn before a preemption. Divides 64.
+    STEP_REPLAY_TOKENS_MAX = 16,
     STEP_PAGE_IDS_MAX = 32768,
     STEP_LISTS_MAX = 65536, // numbers of all requests' lists in one plan
     STEP_BIASES_MAX = 300,

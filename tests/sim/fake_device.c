@@ -206,6 +206,19 @@ static enum status check_decode(const struct device_slot *slot, int32_t index, s
     return OK;
 }
 
+// Whether a row may go from position to end: prompts are cut at multiples of 64 and at their own
+// end, as when they ran first; drawn tokens come back in short rows.
+static bool is_on_grid(const struct step_open *open, int32_t position, int32_t end, bool last)
+{
+    if (position < open->prompt_tokens)
+        return position % TOKENS_PER_PAGE == 0 &&
+               (end == open->prompt_tokens ||
+                (end < open->prompt_tokens && end % TOKENS_PER_PAGE == 0));
+    return end <= position / STEP_REPLAY_TOKENS_MAX * STEP_REPLAY_TOKENS_MAX +
+                      STEP_REPLAY_TOKENS_MAX &&
+           (last || end % STEP_REPLAY_TOKENS_MAX == 0);
+}
+
 // Tokens after the prompt come as prefill when a preempted request is back: what they are is held
 // against its client (invariants.c).
 static enum status check_prefill(const struct device *device, const struct device_slot *slot,
@@ -216,8 +229,7 @@ static enum status check_prefill(const struct device *device, const struct devic
     int32_t end = slot->position + row->tokens_count, vocab = device->place.vocab_real;
     bool last = row->sample != 0;
     if (slot->draws_planned > 0 || end >= open->tokens_end ||
-        slot->position % TOKENS_PER_PAGE != 0 || (!last && end % TOKENS_PER_PAGE != 0) ||
-        (last && end < open->prompt_tokens))
+        !is_on_grid(open, slot->position, end, last) || (last && end < open->prompt_tokens))
         return error_set(error, E_FAILED, "slot %d: chunk of %d at %d, prompt %d, end %d",
                          row->slot, row->tokens_count, slot->position, open->prompt_tokens,
                          open->tokens_end);
