@@ -9,7 +9,8 @@
 #   sanitize  the kernels' checks under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
 #   multi     on a machine of several GPUs: groups of 2, 4, 8 (what there is): sums, times, a death;
 #             the same models served by all GPUs and by one
-#   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit
+#   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit,
+#             and for loading weights from files
 # BIN=DIR: programs that are built already. OPS="gdn embed": only these kernels. OUT=DIR: results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,7 +29,7 @@ if [ -z "${BIN:-}" ]; then
     PATH="$PATH:/usr/local/cuda/bin"
     cmake --preset cuda >/dev/null
     cmake --build build/cuda --target kernel_check deltamesh deltamesh-coordinator \
-        deltamesh-worker-cpu deltamesh-worker-cuda group_multi
+        deltamesh-worker-cpu deltamesh-worker-cuda group_multi load_bench_cuda
 fi
 
 # The lines of the checks without their times must not depend on programmatic launches.
@@ -52,6 +53,7 @@ sanitize)
     ;;
 bench)
     "$bin/kernel_check" bench "${ops[@]}" | tee "$out/kernels-bench.jsonl"
+    TMPDIR=/dev/shm "$bin/load_bench_cuda" tests/models/qwen3.5-0.8b 2 | tee "$out/load.jsonl"
     ;;
 multi)
     gpus=$(nvidia-smi --list-gpus | wc -l)

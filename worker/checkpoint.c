@@ -11,7 +11,8 @@ enum {
     // Whole rows are read and cut when a row's piece is smaller than this: a page is what the
     // disk gives at least, and one call a piece would cost more than copying the rest.
     PIECE_BYTES_MIN = 4096,
-    SCRATCH_BYTES = 8 << 20, // for cutting and converting; a row of any model is smaller
+    // Scratch is for cutting and for converting; a row of any model is smaller than half of it.
+    SCRATCH_BYTES = CHECKPOINT_SCRATCH_BYTES / 2,
 };
 
 // How a canonical tensor is stored.
@@ -53,7 +54,6 @@ struct checkpoint {
     int parts_count, parts_room;
     const char *prefix; // of the body's stored names, for messages
     int prefix_bytes;
-    uint8_t *scratch; // [SCRATCH_BYTES] for cutting, the same again for converting
 };
 
 static bool begins_with(const char *name, const char *prefix)
@@ -284,8 +284,7 @@ static enum status bind_all(struct checkpoint *checkpoint, struct error *error)
 {
     const struct tensor_list *tensors = &checkpoint->tensors;
     checkpoint->bindings = calloc((size_t)tensors->count, sizeof *checkpoint->bindings);
-    checkpoint->scratch = malloc(2 * (size_t)SCRATCH_BYTES);
-    if (checkpoint->bindings == NULL || checkpoint->scratch == NULL)
+    if (checkpoint->bindings == NULL)
         return error_set(error, E_SYSTEM, "no memory to load %d tensors", tensors->count);
     for (int i = 0; i < tensors->count; i++)
         TRY(bind(checkpoint, &checkpoint->bindings[i], &tensors->items[i], error));
@@ -344,7 +343,6 @@ void checkpoint_close(struct checkpoint *checkpoint)
     free(checkpoint->entries);
     free(checkpoint->bindings);
     free(checkpoint->parts);
-    free(checkpoint->scratch);
     free(checkpoint);
 }
 
@@ -414,7 +412,7 @@ static struct run locate(const struct checkpoint *checkpoint, const struct tenso
 
 // Reads columns of whole rows of a run into out, elements as stored.
 static enum status read_run(struct checkpoint *checkpoint, uint8_t *out, const struct run *run,
-                            const struct tensor_range *range, struct error *error)
+                            const struct tensor_range *range, uint8_t *scratch, struct error *error)
 {
     struct safetensors *files = &checkpoint->files;
     size_t element = (size_t)run->stored->element_bits / 8;
@@ -433,27 +431,28 @@ static enum status read_run(struct checkpoint *checkpoint, uint8_t *out, const s
     ASSERT(fitting > 0);
     for (int64_t row = 0; row < run->rows; row += fitting) {
         int64_t rows = run->rows - row < fitting ? run->rows - row : fitting;
-        TRY(safetensors_read(files, run->stored, at + (uint64_t)row * row_bytes,
-                             checkpoint->scratch, (size_t)rows * row_bytes, error));
+        TRY(safetensors_read(files, run->stored, at + (uint64_t)row * row_bytes, scratch,
+                             (size_t)rows * row_bytes, error));
         for (int64_t i = 0; i < rows; i++)
-            memcpy(out + (size_t)(row + i) * piece_bytes,
-                   checkpoint->scratch + (size_t)i * row_bytes + skip, piece_bytes);
+            memcpy(out + (size_t)(row + i) * piece_bytes, scratch + (size_t)i * row_bytes + skip,
+                   piece_bytes);
     }
     return OK;
 }
 
 // The same for tensors that are f32 in memory; stored as bf16 or f32.
 static enum status read_run_f32(struct checkpoint *checkpoint, float *out, const struct run *run,
-                                const struct tensor_range *range, struct error *error)
+                                const struct tensor_range *range, uint8_t *scratch,
+                                struct error *error)
 {
-    uint8_t *raw = checkpoint->scratch + SCRATCH_BYTES;
+    uint8_t *raw = scratch + SCRATCH_BYTES;
     int64_t fitting = SCRATCH_BYTES / (range->columns * (int64_t)sizeof(float));
     ASSERT(fitting > 0);
     struct run part = *run;
     for (int64_t row = 0; row < run->rows; row += part.rows) {
         part.row = run->row + row;
         part.rows = run->rows - row < fitting ? run->rows - row : fitting;
-        TRY(read_run(checkpoint, raw, &part, range, error));
+        TRY(read_run(checkpoint, raw, &part, range, scratch, error));
         size_t count = (size_t)(part.rows * range->columns);
         if (run->stored->element_bits == 32) {
             memcpy(out, raw, count * sizeof(float));
@@ -468,22 +467,27 @@ static enum status read_run_f32(struct checkpoint *checkpoint, float *out, const
     return OK;
 }
 
+size_t checkpoint_row_bytes(const struct tensor_range *range)
+{
+    return (size_t)range->columns * (range->tensor->is_f32 ? sizeof(float) : 2);
+}
+
 enum status checkpoint_read(struct checkpoint *checkpoint, void *out,
-                            const struct tensor_range *range, struct error *error)
+                            const struct tensor_range *range, uint8_t *scratch, struct error *error)
 {
     const struct tensor *tensor = range->tensor;
     ASSERT(tensor >= checkpoint->tensors.items &&
            tensor < checkpoint->tensors.items + checkpoint->tensors.count);
-    size_t row_bytes = (size_t)range->columns * (tensor->is_f32 ? sizeof(float) : 2);
+    size_t row_bytes = checkpoint_row_bytes(range);
     uint8_t *to = out;
     for (int64_t done = 0; done < range->rows;) {
         struct run run = locate(checkpoint, tensor, range->row + done);
         if (run.rows > range->rows - done)
             run.rows = range->rows - done;
         if (tensor->is_f32)
-            TRY(read_run_f32(checkpoint, (float *)(void *)to, &run, range, error));
+            TRY(read_run_f32(checkpoint, (float *)(void *)to, &run, range, scratch, error));
         else
-            TRY(read_run(checkpoint, to, &run, range, error));
+            TRY(read_run(checkpoint, to, &run, range, scratch, error));
         to += (size_t)run.rows * row_bytes;
         done += run.rows;
     }

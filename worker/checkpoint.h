@@ -32,6 +32,8 @@ const struct tensor_list *checkpoint_tensors(const struct checkpoint *checkpoint
 // The stored files, for their counters of bytes read.
 const struct safetensors *checkpoint_files(const struct checkpoint *checkpoint);
 
+enum { CHECKPOINT_SCRATCH_BYTES = 8 << 20 };
+
 // A rectangle of a canonical tensor as a matrix.
 struct tensor_range {
     const struct tensor *tensor;
@@ -39,7 +41,13 @@ struct tensor_range {
     int64_t column, columns;
 };
 
+// Bytes of a row of the rectangle in memory.
+size_t checkpoint_row_bytes(const struct tensor_range *range);
+
 // Reads a rectangle, row-major without gaps, into out[rows * columns] of the tensor's kind: bf16
-// bits, or f32 for tensors with is_f32. E_SYSTEM and E_MALFORMED name the file.
+// bits, or f32 for tensors with is_f32. scratch: [CHECKPOINT_SCRATCH_BYTES], aligned as malloc
+// does, of no meaning afterwards. Any thread, each with its own scratch. E_SYSTEM and E_MALFORMED
+// name the file.
 enum status checkpoint_read(struct checkpoint *checkpoint, void *out,
-                            const struct tensor_range *range, struct error *error) MUST_CHECK;
+                            const struct tensor_range *range, uint8_t *scratch,
+                            struct error *error) MUST_CHECK;

@@ -10,6 +10,7 @@
 
 #include "kernels/sample_cut.h"
 #include "parallel/base/clock.h"
+#include "parallel/base/log.h"
 
 _Static_assert((int)WIRE_ID_BYTES == (int)GROUP_ID_BYTES, "wire and group agree on the id");
 
@@ -69,8 +70,12 @@ static enum status open_all(struct loader *loader, struct error *error)
                                       .format = loader->options.load_format,
                                       .config = &model->config,
                                       .shard = &model->shard};
+    uint64_t start_ns = clock_now_ns();
     TRY(weights_open(&loader->weights, &request, error));
     loader->weights_opened = true;
+    double seconds = (double)(clock_now_ns() - start_ns) * 1e-9;
+    double gb = (double)loader->weights.memory_bytes * 1e-9;
+    log_info("weights: %.3f GB in %.3f s, %.1f GB/s", gb, seconds, gb / seconds);
     TRY(state_open(&loader->state, &model->config, &model->shard, &loader->memory,
                    loader->weights.has_mtp, error));
     loader->state_opened = true;

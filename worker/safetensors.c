@@ -177,7 +177,7 @@ enum status safetensors_read(struct safetensors *set, struct stored_tensor *tens
     ASSERT(offset_bytes <= tensor->bytes && bytes <= tensor->bytes - offset_bytes);
     TRY(read_exactly(&set->files[tensor->file], tensor->offset_bytes + offset_bytes, out, bytes,
                      error));
-    tensor->bytes_read += bytes;
-    set->bytes_read += bytes;
+    __atomic_fetch_add(&tensor->bytes_read, bytes, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&set->bytes_read, bytes, __ATOMIC_RELAXED);
     return OK;
 }

@@ -61,7 +61,8 @@ enum status safetensors_open(struct safetensors *out, const char *dir,
 // Closes the files and frees the lists.
 void safetensors_close(struct safetensors *set);
 
-// Reads bytes of a tensor's data from `offset_bytes` on; our bug when that is not inside it.
+// Reads bytes of a tensor's data from `offset_bytes` on; our bug when that is not inside it. Any
+// thread, several at once.
 // E_SYSTEM or E_MALFORMED (the file ends early) name the file.
 enum status safetensors_read(struct safetensors *set, struct stored_tensor *tensor,
                              uint64_t offset_bytes, void *out, size_t bytes,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// weight_writer.c -- one linear stream of bytes into device memory through a staging buffer.
+// weight_writer.c -- lays rectangles one behind the other and cuts the result into chunks for the
+// threads that read.
 #include "worker/weight_writer.h"
 
 #include <stdio.h>
@@ -8,8 +9,6 @@
 #include "kernels/weight_fill.h"
 #include "parallel/dummy.h"
 
-// Large enough that a copy's fixed cost does not show, small beside any model.
-enum { STAGING_BYTES = 16 << 20 };
 enum { REPORT_BYTES = 1 << 30 }; // between two words of progress of made weights
 
 void weight_writer_init(struct weight_writer *writer, const struct tensor_list *tensors,
@@ -25,16 +24,18 @@ void weight_writer_init(struct weight_writer *writer, const struct tensor_list *
     };
 }
 
+// Hands the chunk at hand over and begins the next.
 static void flush(struct weight_writer *writer)
 {
-    if (writer->staged_bytes == 0)
-        return;
-    uint8_t *to_dev = writer->memory_dev + writer->at_bytes - writer->staged_bytes;
-    stream_copy_to_device(writer->stream, to_dev, writer->staging, writer->staged_bytes);
-    stream_synchronize(writer->stream); // staging is written again at once
-    writer->staged_bytes = 0;
+    struct weight_chunk *chunk = &writer->chunk;
+    if (chunk->bytes > 0 && !weight_reader_put(writer->reader, chunk))
+        writer->status = E_FAILED; // which error it was, weight_reader_close says
+    chunk->to_dev = writer->memory_dev + writer->at_bytes;
+    chunk->bytes = 0;
+    chunk->pieces_count = 0;
     if (writer->progress != NULL)
-        writer->progress((double)writer->at_bytes / (double)writer->memory_bytes);
+        writer->progress((double)weight_reader_bytes(writer->reader) /
+                         (double)writer->memory_bytes);
 }
 
 // Made weights: the host runs ahead by a bounded share, so that progress means something.
@@ -60,17 +61,21 @@ static bool is_writing(const struct weight_writer *writer)
 static void align(struct weight_writer *writer)
 {
     size_t pad = (size_t)(-writer->at_bytes % WEIGHT_ALIGN_BYTES);
-    if (is_writing(writer) && pad > 0 && writer->checkpoint == NULL) {
+    if (is_writing(writer) && pad > 0 && writer->checkpoint == NULL)
         stream_zero(writer->stream, writer->memory_dev + writer->at_bytes, pad);
-    } else if (is_writing(writer) && pad > 0) {
-        if (writer->staged_bytes + pad > STAGING_BYTES)
-            flush(writer);
-        memset(writer->staging + writer->staged_bytes, 0, pad);
-        writer->staged_bytes += pad;
-    }
+    else if (is_writing(writer) && writer->chunk.bytes + pad > WEIGHT_CHUNK_BYTES)
+        flush(writer);
     writer->at_bytes += pad;
-    if (is_writing(writer) && writer->staged_bytes % WEIGHT_ALIGN_BYTES != 0)
-        flush(writer); // after a flush within odd rows: f32 must stand aligned in staging too
+    if (is_writing(writer) && writer->checkpoint != NULL)
+        writer->chunk.bytes += pad;
+}
+
+// What writes: a stream for made weights, threads for read ones.
+static enum status open_sources(struct weight_writer *writer)
+{
+    if (writer->checkpoint != NULL)
+        return weight_reader_open(&writer->reader, writer->checkpoint, writer->error);
+    return stream_open(&writer->stream, writer->error);
 }
 
 void weight_writer_begin(struct weight_writer *writer)
@@ -80,18 +85,6 @@ void weight_writer_begin(struct weight_writer *writer)
     writer->at_bytes = 0;
     if (writer->status != OK)
         return;
-    writer->status = stream_open(&writer->stream, writer->error);
-    if (writer->status != OK) {
-        writer->stream = NULL;
-        return;
-    }
-    writer->staging = runtime_alloc_host(STAGING_BYTES);
-    if (writer->staging == NULL) {
-        writer->status =
-            error_set(writer->error, E_SYSTEM, "no host memory for a staging buffer of %d bytes",
-                      STAGING_BYTES);
-        return;
-    }
     writer->memory_dev = runtime_alloc(writer->memory_bytes);
     if (writer->memory_dev == NULL)
         writer->status =
@@ -99,6 +92,9 @@ void weight_writer_begin(struct weight_writer *writer)
                       "the weights take %.3f GB on this rank; device memory free: "
                       "%.3f GB",
                       (double)writer->memory_bytes * 1e-9, (double)runtime_bytes_free() * 1e-9);
+    else
+        writer->status = open_sources(writer);
+    writer->chunk.to_dev = writer->memory_dev;
 }
 
 enum status weight_writer_end(struct weight_writer *writer)
@@ -106,11 +102,14 @@ enum status weight_writer_end(struct weight_writer *writer)
     align(writer);
     if (is_writing(writer)) {
         ASSERT(writer->at_bytes == writer->memory_bytes);
-        flush(writer);
+        if (writer->checkpoint != NULL)
+            flush(writer);
         report_made(writer);
     }
-    if (writer->staging != NULL)
-        runtime_free_host(writer->staging);
+    enum status read = weight_reader_close(writer->reader, writer->error);
+    writer->status = read != OK ? read : writer->status;
+    if (writer->progress != NULL && writer->status == OK && writer->checkpoint != NULL)
+        writer->progress(1);
     if (writer->stream != NULL)
         stream_close(writer->stream);
     if (writer->status != OK && writer->memory_dev != NULL) {
@@ -172,31 +171,40 @@ static void queue_dummy(struct weight_writer *writer, const struct tensor_range 
                                 });
 }
 
+// Puts as many rows of a rectangle into the chunk at hand as fit; returns how many.
+static int64_t put_rows(struct weight_writer *writer, const struct tensor_range *range)
+{
+    struct weight_chunk *chunk = &writer->chunk;
+    size_t row_bytes = checkpoint_row_bytes(range);
+    if (chunk->bytes + row_bytes > WEIGHT_CHUNK_BYTES || chunk->pieces_count == WEIGHT_CHUNK_PIECES)
+        flush(writer);
+    int64_t fitting = (int64_t)((WEIGHT_CHUNK_BYTES - chunk->bytes) / row_bytes);
+    struct weight_piece *piece = &chunk->pieces[chunk->pieces_count++];
+    *piece = (struct weight_piece){.range = *range, .at_bytes = chunk->bytes};
+    if (fitting < range->rows)
+        piece->range.rows = fitting;
+    size_t bytes = (size_t)piece->range.rows * row_bytes;
+    chunk->bytes += bytes;
+    writer->at_bytes += bytes;
+    return piece->range.rows;
+}
+
 void weight_writer_add(struct weight_writer *writer, const struct tensor_range *range)
 {
     const struct tensor *tensor = range->tensor;
     ASSERT(range->row >= 0 && range->row + range->rows <= tensor->rows);
     ASSERT(range->column >= 0 && range->column + range->columns <= tensor->columns);
-    size_t row_bytes = (size_t)range->columns * (tensor->is_f32 ? sizeof(float) : sizeof(bf16));
-    ASSERT(row_bytes <= STAGING_BYTES);
-    struct tensor_range part = *range;
-    int64_t left = range->rows;
-    if (is_writing(writer) && writer->checkpoint == NULL && left > 0 && row_bytes > 0)
+    size_t row_bytes = checkpoint_row_bytes(range);
+    ASSERT(row_bytes <= WEIGHT_CHUNK_BYTES);
+    struct tensor_range left = *range;
+    if (is_writing(writer) && writer->checkpoint == NULL && left.rows > 0 && row_bytes > 0)
         queue_dummy(writer, range);
-    while (is_writing(writer) && writer->checkpoint != NULL && left > 0 && row_bytes > 0) {
-        if (writer->staged_bytes + row_bytes > STAGING_BYTES)
-            flush(writer);
-        int64_t fitting = (int64_t)((STAGING_BYTES - writer->staged_bytes) / row_bytes);
-        part.rows = left < fitting ? left : fitting;
-        uint8_t *to = writer->staging + writer->staged_bytes;
-        writer->status = checkpoint_read(writer->checkpoint, to, &part, writer->error);
-        size_t bytes = (size_t)part.rows * row_bytes;
-        writer->staged_bytes += bytes;
-        writer->at_bytes += bytes;
-        part.row += part.rows;
-        left -= part.rows;
+    while (is_writing(writer) && writer->checkpoint != NULL && left.rows > 0 && row_bytes > 0) {
+        int64_t rows = put_rows(writer, &left);
+        left.row += rows;
+        left.rows -= rows;
     }
-    writer->at_bytes += (uint64_t)left * row_bytes; // measuring, made, or after a failure
+    writer->at_bytes += (uint64_t)left.rows * row_bytes; // measuring, made, or after a failure
     report_made(writer);
 }
 

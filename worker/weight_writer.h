@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // weight_writer.h -- lays matrices and vectors one behind the other into one device allocation,
-// each put together from rectangles of canonical tensors. What is read runs through a host staging
-// buffer and stream copies; dummy weights are made on the device. Knows no model;
-// worker/weights.c says what goes where.
+// each put together from rectangles of canonical tensors. What is read is cut into chunks for
+// worker/weight_reader.h; dummy weights are made on the device. Knows no model; worker/weights.c
+// says what goes where.
 //
 // The same calls run twice: first to measure (no device memory, nothing read), then to write.
 // The first problem sets status; later calls do nothing but keep the sizes right.
@@ -14,6 +14,7 @@
 #include "kernels/runtime.h"
 #include "kernels/weight.h"
 #include "worker/checkpoint.h"
+#include "worker/weight_reader.h"
 
 enum { WEIGHT_ALIGN_BYTES = 256 }; // of every matrix and vector
 
@@ -23,13 +24,13 @@ struct weight_writer {
     void (*progress)(double share); // may be NULL
     struct error *error;
     enum status status;
-    uint8_t *memory_dev;   // NULL while measuring
-    uint64_t memory_bytes; // of memory_dev
-    uint64_t at_bytes;     // laid out so far
-    struct stream *stream;
-    uint8_t *staging;        // [STAGING_BYTES] of host memory
-    uint64_t reported_bytes; // at_bytes when progress of made weights was last told
-    size_t staged_bytes;     // in staging, not yet copied; they end at at_bytes
+    uint8_t *memory_dev;          // NULL while measuring
+    uint64_t memory_bytes;        // of memory_dev
+    uint64_t at_bytes;            // laid out so far
+    struct stream *stream;        // of made weights
+    struct weight_reader *reader; // of read ones
+    struct weight_chunk chunk;    // not yet handed over; it ends at at_bytes
+    uint64_t reported_bytes;      // at_bytes when progress of made weights was last told
 };
 
 // Starts to measure. tensors is borrowed until fini.
@@ -40,7 +41,7 @@ void weight_writer_init(struct weight_writer *writer, const struct tensor_list *
 // Ends measuring: allocates what was laid out and starts again at its beginning, to write.
 void weight_writer_begin(struct weight_writer *writer);
 
-// Copies the rest and releases staging and stream; on failure the device memory too. Returns
+// Waits for the rest and releases stream and threads; on failure the device memory too. Returns
 // status; when OK the device memory is the caller's (runtime_free).
 enum status weight_writer_end(struct weight_writer *writer) MUST_CHECK;
 

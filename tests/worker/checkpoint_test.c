@@ -199,6 +199,8 @@ static const struct stored_tensor *stored(const struct checkpoint *checkpoint, c
     return found;
 }
 
+static uint8_t scratch[CHECKPOINT_SCRATCH_BYTES];
+
 static void read_range(struct checkpoint *checkpoint, const char *name, int64_t row, int64_t rows,
                        int64_t column, int64_t columns)
 {
@@ -208,7 +210,7 @@ static void read_range(struct checkpoint *checkpoint, const char *name, int64_t 
     struct tensor_range range = {tensor, row, rows, column, columns};
     assert_true((size_t)(rows * columns) * 4 <= sizeof out);
     struct error error = {0};
-    if (checkpoint_read(checkpoint, out, &range, &error) != OK)
+    if (checkpoint_read(checkpoint, out, &range, scratch, &error) != OK)
         fail_msg("%s", error.text);
 }
 
@@ -330,7 +332,7 @@ static void test_wide_columns_alone(void **state)
     struct tensor_range range = {
         tensors_find(checkpoint_tensors(checkpoint), "layers.0.mlp.down_proj.weight"), 0, WIDE_ROWS,
         half, half};
-    assert_int_equal(checkpoint_read(checkpoint, out, &range, &error), OK);
+    assert_int_equal(checkpoint_read(checkpoint, out, &range, scratch, &error), OK);
     assert_int_equal(checkpoint_files(checkpoint)->bytes_read, WIDE_ROWS * half * 2);
     for (int i = 0; i < WIDE_ROWS * half; i++)
         assert_int_equal(out[i], i / half * 1000 + (half + i % half) % 1000);
