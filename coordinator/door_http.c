@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -102,7 +101,6 @@ static void *on_first_line(void *argument, const char *uri, struct MHD_Connectio
 static struct http_exchange *open_exchange(struct door_http *door, struct MHD_Connection *handle)
 {
     struct http_exchange *exchange = calloc(1, sizeof *exchange);
-    uint64_t words[2] = {0, 0};
     if (exchange == NULL)
         return NULL;
     exchange->door = door;
@@ -114,9 +112,7 @@ static struct http_exchange *open_exchange(struct door_http *door, struct MHD_Co
     }
     exchange->connection->exchange = exchange;
     exchange->begun_ns = clock_now_ns();
-    (void)!getrandom(words, sizeof words, GRND_NONBLOCK);
-    snprintf(exchange->id, sizeof exchange->id, "%016llx%016llx", (unsigned long long)words[0],
-             (unsigned long long)words[1]);
+    door_http_routes_name(exchange);
     text_buffer_init(&exchange->body, OPENAI_BODY_BYTES_MAX);
     text_buffer_init(&exchange->answer, HTTP_ANSWER_BYTES_MAX);
     exchange->next = door->exchanges;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // door_http_routes.c -- the table of paths, and the answers that need no prompt to run.
+#include <ctype.h>
+#include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "coordinator/door_http_state.h"
 #include "coordinator/openai_json.h"
@@ -14,6 +17,21 @@ enum { DETOKENIZE_IDS_AT_ONCE = 1024 }; // a stream's buffer holds their text
 static const char application_json[] = "application/json";
 
 // ---- answers ----
+
+void door_http_routes_name(struct http_exchange *exchange)
+{
+    const char *given =
+        MHD_lookup_connection_value(exchange->handle, MHD_HEADER_KIND, "X-Request-Id");
+    uint64_t words[2] = {0, 0};
+    (void)!getrandom(words, sizeof words, GRND_NONBLOCK);
+    snprintf(exchange->own_id, sizeof exchange->own_id, "%016llx%016llx",
+             (unsigned long long)words[0], (unsigned long long)words[1]);
+    size_t bytes = given == NULL ? 0 : strlen(given);
+    bool fits = bytes > 0 && bytes <= HTTP_GIVEN_ID_BYTES_MAX;
+    for (size_t i = 0; fits && i < bytes; i++)
+        fits = isalnum((unsigned char)given[i]) || strchr("-_.:/", given[i]) != NULL;
+    snprintf(exchange->id, sizeof exchange->id, "%s", fits ? given : exchange->own_id);
+}
 
 void door_http_routes_answer(struct http_exchange *exchange, int http_code,
                              const char *content_type)
@@ -81,10 +99,14 @@ static enum status ids_of_body(struct http_exchange *exchange, const json_t *roo
     struct chat_format_options options = chat_format_defaults();
     const json_t *kwargs = json_object_get(root, "chat_template_kwargs");
     const json_t *thinking = json_object_get(kwargs, "enable_thinking");
+    const json_t *preserve = json_object_get(kwargs, "preserve_thinking");
     const json_t *generation = json_object_get(root, "add_generation_prompt");
     if (thinking != NULL)
         TRY(openai_json_bool(&options.enable_thinking, thinking,
                              "chat_template_kwargs.enable_thinking", error));
+    if (preserve != NULL)
+        TRY(openai_json_bool(&options.preserve_thinking, preserve,
+                             "chat_template_kwargs.preserve_thinking", error));
     if (generation != NULL)
         TRY(openai_json_bool(&options.add_generation_prompt, generation, "add_generation_prompt",
                              error));

@@ -28,6 +28,7 @@ enum {
     HTTP_HALF_CLOSED_MS = 1000,        // for what a client sent before it closed its sending half
     HTTP_STATUS_MS = 2000,             // for the core to tell how it is
     HTTP_ID_BYTES_MAX = 40,
+    HTTP_GIVEN_ID_BYTES_MAX = 128, // of an X-Request-Id that a client sends
 };
 
 struct MHD_Connection;
@@ -78,8 +79,9 @@ struct http_exchange {
     struct door_http *door;
     struct MHD_Connection *handle;
     struct http_connection *connection;
-    const struct http_route *route; // NULL: none, the answer is an error
-    char id[HTTP_ID_BYTES_MAX];     // hexadecimal, of our making
+    const struct http_route *route;       // NULL: none, the answer is an error
+    char own_id[HTTP_ID_BYTES_MAX];       // hexadecimal, of our making, unlike any other
+    char id[HTTP_GIVEN_ID_BYTES_MAX + 1]; // for logs and errors: the client's, else own_id
     char answer_id[HTTP_ID_BYTES_MAX + 16];
     enum http_phase phase;
     bool suspended, asks_status, is_oversized;
@@ -148,6 +150,10 @@ struct http_route {
 // Sets exchange->route by method and path. Else E_NOT_FOUND, or E_UNSUPPORTED with *error's 405.
 enum status door_http_routes_find(struct http_exchange *exchange, const char *method,
                                   const char *path, struct openai_error *error) MUST_CHECK;
+
+// Fills in what the client calls the request, so that its log and ours can be read side by side:
+// its X-Request-Id; own_id when it sends none, or one that no log line should have.
+void door_http_routes_name(struct http_exchange *exchange);
 
 // Makes an error, or what is in exchange->answer, the answer.
 void door_http_routes_fail(struct http_exchange *exchange, const struct openai_error *error);

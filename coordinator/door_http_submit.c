@@ -118,7 +118,7 @@ static enum status open_choice(struct http_exchange *exchange, int32_t index,
                                                 .include_stop = request->include_stop,
                                                 .in_thought = thinking && request->split_thought,
                                                 .tools = request->tools,
-                                                .id = exchange->id,
+                                                .id = exchange->own_id,
                                                 .is_stream = request->stream};
     choice->exchange = exchange;
     choice->index = index;
@@ -257,7 +257,7 @@ enum status door_http_submit(struct http_exchange *exchange, enum openai_kind ki
         return error_set(&error->error, E_SYSTEM, "no memory for %d answers", count);
     exchange->choices_count = count;
     snprintf(exchange->answer_id, sizeof exchange->answer_id, "%s-%s",
-             kind == OPENAI_CHAT ? "chatcmpl" : "cmpl", exchange->id);
+             kind == OPENAI_CHAT ? "chatcmpl" : "cmpl", exchange->own_id);
     exchange->head = (struct openai_head){.kind = kind,
                                           .id = exchange->answer_id,
                                           .model = exchange->door->options.model_name,

@@ -277,6 +277,19 @@ class Server(harness.SharedCase):
             self.assertEqual(code, 200, path)
             self.assertEqual(len(headers["X-Request-Id"]), 32)
 
+    def test_the_client_names_its_request(self):
+        for given, taken in (("load-test/7:a.b_c", True), ("x" * 128, True), ("x" * 129, False),
+                             ("a b", False), ("a\"b", False)):
+            self.http.headers["X-Request-Id"] = given
+            code, headers, answer = self.http.post("/v1/completions", {"prompt": 5})
+            self.assertEqual(code, 400)
+            self.assertEqual(headers["X-Request-Id"] == given, taken, given)
+            self.assertEqual(answer["error"]["request_id"], headers["X-Request-Id"])
+        self.http.headers["X-Request-Id"] = "same"
+        ids = [self.http.post("/v1/completions", {**GREEDY, "max_tokens": 1})[2]["id"]
+               for _ in range(2)]
+        self.assertNotEqual(*ids)
+
     def test_tokens_there_and_back(self):
         text = "The fox said \"żółć\" 你好 🦊\n"
         _, _, answer = self.http.post("/tokenize", {"prompt": text})
@@ -287,6 +300,13 @@ class Server(harness.SharedCase):
         self.assertEqual(back, text)
         chat = self.http.post("/tokenize", {"messages": CHAT["messages"]})[2]
         self.assertGreater(chat["count"], 8)
+        messages = [*CHAT["messages"], {"role": "assistant", "content": "12",
+                                        "reasoning_content": "Seven and five."},
+                    *CHAT["messages"]]
+        dropped, kept = (self.http.post("/tokenize", {
+            "messages": messages, "chat_template_kwargs": {"preserve_thinking": keep}})[2]["count"]
+                         for keep in (False, True))
+        self.assertGreater(kept, dropped)
 
     def test_metrics_move(self):
         counts = ("time_to_first_token_seconds", "e2e_request_latency_seconds",
