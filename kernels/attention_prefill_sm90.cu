@@ -9,8 +9,6 @@
 #include "kernels/device/attention_prefill.cuh"
 #include "kernels/device/wgmma.cuh"
 
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
 enum {
     PANEL_DIMS = 64,
     PANEL_ROW_BYTES = PANEL_DIMS * 2,
@@ -65,11 +63,11 @@ template <int COUNT> static __device__ __forceinline__ void hold(uint32_t (&valu
 static __device__ __forceinline__ void multiply_shared(float (&d)[8][4], uint64_t a, uint64_t b,
                                                        int accumulate)
 {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0
-                 "}, %32, %33, p, 1, 1, 0, 0;\n}"
-                 : WGMMA_SUMS_32(d, 0)
-                 : "l"(a), "l"(b), "r"(accumulate));
+    ASM_SM90("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0
+             "}, %32, %33, p, 1, 1, 0, 0;\n}"
+             : WGMMA_SUMS_32(d, 0)
+             : "l"(a), "l"(b), "r"(accumulate));
 }
 
 // d[first ..] [64, 64] += a [64, 16] b [16, 64], a in registers.
@@ -77,10 +75,10 @@ template <int FIRST>
 static __device__ __forceinline__ void multiply_registers(float (&d)[HEAD_DIM / 8][4],
                                                           const uint32_t (&a)[4], uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0
-                 "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 1;\n"
-                 : WGMMA_SUMS_32(d, FIRST)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    ASM_SM90("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0
+             "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 1;\n"
+             : WGMMA_SUMS_32(d, FIRST)
+             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 // Queues scores = queries x keys^T of a warp group.
@@ -266,15 +264,11 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1)
     store(&r, shared + QUERY_BYTES + warp * 16 * HEAD_DIM * 4, op, view, first + warp * 16,
           kv_head);
 }
-#endif
 
 bool attention_prefill_sm90(struct stream *stream, const struct attention *op, dim3 grid)
 {
     static const bool fits = [] {
-        int device, major;
-        CUDA_CHECK(cudaGetDevice(&device));
-        CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-        if (major != 9)
+        if (!device_is_sm90())
             return false;
         CUDA_CHECK(cudaFuncSetAttribute(prefill_sm90_kernel,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, SM90_BYTES));

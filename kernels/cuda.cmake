@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The CUDA side, included by the preset `cuda`: the kernels, and the worker that links them. Code
-# for sm_90a.
+# for sm_90a; others by -DCMAKE_CUDA_ARCHITECTURES="80-real;90a-real": they run the kernels that
+# are plain CUDA (kernels/device/sm90.cuh).
 if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 90a)
 endif()
@@ -13,7 +14,11 @@ set(CMAKE_CUDA_STANDARD 17)
 file(GLOB cuda_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} kernels/*.cu)
 add_library(kernels_cuda STATIC ${cuda_sources})
 target_compile_options(kernels_cuda PRIVATE
-  $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Werror=all-warnings -Xptxas=--warn-on-spills>)
+  $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Werror=all-warnings>)
+if(CMAKE_CUDA_ARCHITECTURES STREQUAL 90a) # what the kernels' sizes are chosen for
+  target_compile_options(kernels_cuda PRIVATE
+    $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=--warn-on-spills>)
+endif()
 find_library(CUBLASLT cublasLt HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} /usr/local/cuda/lib64
              REQUIRED)
 target_link_libraries(kernels_cuda PUBLIC base ${CUBLASLT})

@@ -3,6 +3,7 @@
 // and the opening of slots.
 #include "kernels/device/gdn.cuh"
 #include "kernels/device/gdn_launch.cuh"
+#include "kernels/device/sm90.cuh"
 
 enum {
     DIM = GDN_HEAD_DIM,
@@ -55,8 +56,9 @@ extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
     int rows = op.tables.rows_count, prefill_rows = rows - op.tables.decode_rows;
     if (rows == 0)
         return;
-    // What the chunks' kernels need: 8-byte loads, and a thread per token of a key head's group.
-    if (op.projected_stride % 4 != 0 || op.value_heads / op.key_heads > 4)
+    // What the chunks' kernels need: Hopper, 8-byte loads, and a thread per token of a key head's
+    // group.
+    if (!device_is_sm90() || op.projected_stride % 4 != 0 || op.value_heads / op.key_heads > 4)
         op.workspace.chunks = 0;
     gdn_launch_recurrent(stream, &op, recurrent_rows(&op));
     if (prefill_rows == 0)

@@ -501,7 +501,7 @@ static __global__ void __launch_bounds__(THREADS, 2) gdn_chunks_kernel(struct gd
         convolve_all<true>(shared, op, place, index);
     else
         convolve_all<false>(shared, op, place, index);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); // what the bulk engine reads
+    ASM_SM90("fence.proxy.async.shared::cta;" ::: "memory"); // what the bulk engine reads
     __syncthreads();
     if (threadIdx.x == 0)
         store_bulk(gdn_tiles_of(op, index, place.key_head, head).k, shared->kq, 2 * TILE_K * 2);

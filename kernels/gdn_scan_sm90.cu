@@ -368,8 +368,8 @@ static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
             barrier_init(&shared->given[i / HANDOFFS][i % HANDOFFS], 1);
             barrier_init(&shared->taken[i / HANDOFFS][i % HANDOFFS], 1);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        ASM_SM90("fence.mbarrier_init.release.cluster;" ::: "memory");
+        ASM_SM90("fence.proxy.async.shared::cta;" ::: "memory");
     }
     __syncthreads();
     pdl_wait();

@@ -9,6 +9,7 @@
 #include "kernels/device/library.cuh"
 #include "kernels/device/linear.cuh"
 #include "kernels/device/linear_few.cuh"
+#include "kernels/device/sm90.cuh"
 
 enum {
     LINEAR_TOKENS = 8,
@@ -116,7 +117,8 @@ void linear_launch(cudaStream_t stream, const linear_shape &shape)
     } else if (shape.columns % CHUNK == 0 && shape.rows >= 2 * TILE_ROWS &&
                shape.tokens <= some_tokens) {
         linear_some(stream, shape);
-    } else if (odd && shape.columns % CHUNK == 0 && shape.gather == NULL && shape.y_float != NULL) {
+    } else if (odd && device_is_sm90() && shape.columns % CHUNK == 0 && shape.gather == NULL &&
+               shape.y_float != NULL) {
         linear_many(stream, shape);
     } else if (shape.gather == NULL && library_serves(shape)) {
         library_linear(stream, shape);

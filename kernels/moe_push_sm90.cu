@@ -5,6 +5,7 @@
 // permuted in memory; the loads of the next tile run under the last products and the epilogue.
 #include "kernels/device/experts_many.cuh"
 #include "kernels/device/reduce.cuh"
+#include "kernels/device/sm90.cuh"
 #include "kernels/device/tile.cuh"
 #include "kernels/device/wgmma.cuh"
 
@@ -445,8 +446,8 @@ static void sort_launch(cudaStream_t stream, const sort_arguments &a)
 
 bool experts_many_serves(const struct moe_push *op)
 {
-    return op->hidden % CHUNK == 0 && op->width % CHUNK == 0 && op->shared_width % CHUNK == 0 &&
-           op->experts <= SORT_EXPERTS_MAX;
+    return device_is_sm90() && op->hidden % CHUNK == 0 && op->width % CHUNK == 0 &&
+           op->shared_width % CHUNK == 0 && op->experts <= SORT_EXPERTS_MAX;
 }
 
 void experts_many(cudaStream_t stream, const struct moe_push *op)

@@ -12,6 +12,7 @@ usage: tests/run.sh [--all] [--no-install] [STAGE...]
           asan   address and undefined-behaviour sanitizers, units      (always)
           clang  clang build with -Werror, unit tests                   (--all)
           tsan   thread sanitizer, units and e2e_light alone of the e2e (--all)
+          archs  the kernels compiled for other GPUs, where nvcc is     (--all)
           plants each planted bug of tests/plants.txt must be caught    (--all)
   --all          every stage; under 45 minutes on 2 cores (without: under 15)
   --no-install   do not look for missing packages
@@ -31,7 +32,7 @@ for argument in "$@"; do
         usage
         exit 0
         ;;
-    cpu | cuda | asan | clang | tsan | plants) stages+=("$argument") ;;
+    cpu | cuda | asan | clang | tsan | archs | plants) stages+=("$argument") ;;
     *)
         echo "run.sh: unknown argument '$argument'" >&2
         usage >&2
@@ -41,7 +42,7 @@ for argument in "$@"; do
 done
 if [ "${#stages[@]}" = 0 ]; then
     stages=(cpu cuda asan)
-    if [ "$all" = 1 ]; then stages+=(clang tsan plants); fi
+    if [ "$all" = 1 ]; then stages+=(clang tsan archs plants); fi
 fi
 
 jobs="$(nproc)"
@@ -112,6 +113,18 @@ stage_cuda() {
         echo "compiled with $(nvcc --version | sed -n 's/.*release/nvcc/p')"
         passed=$((passed + 1))
     fi
+}
+
+# Ampere and both of Blackwell's: what runs there is plain CUDA, and no test here shows that it does.
+stage_archs() {
+    PATH="$PATH:/usr/local/cuda/bin"
+    if ! command -v nvcc >/dev/null; then
+        echo "no nvcc here; the kernels are not compiled"
+        return 0
+    fi
+    build archs kernels_cuda --preset cuda -DCMAKE_CUDA_ARCHITECTURES="80-real;100-real;120-real" ||
+        return 2
+    passed=$((passed + 1))
 }
 
 stage_asan() {

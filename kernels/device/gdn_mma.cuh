@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/device/sm90.cuh"
+
 // An address in shared memory as instructions take it.
 static __device__ __forceinline__ uint32_t shared_address(const void *pointer)
 {
@@ -77,61 +79,60 @@ static __device__ __forceinline__ void multiply_add_tf32(float c[4], const float
 // Once, by one thread, before anyone uses the barrier; then a fence and a block barrier.
 static __device__ __forceinline__ void barrier_init(uint64_t *barrier, int arrivals)
 {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
-                 : "memory");
+    ASM_SM90("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
+             : "memory");
 }
 
 // Arrives and tells the barrier how many bytes its phase waits for.
 static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, int bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-                 "r"(bytes)
-                 : "memory");
+    ASM_SM90("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+             "r"(bytes)
+             : "memory");
 }
 
 // Arrives.
 static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
 {
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+    ASM_SM90("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 
 // Returns when the phase of that parity has ended.
 static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
 {
-    asm volatile("{\n"
-                 ".reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-                 "@done bra.uni ended;\n"
-                 "bra.uni again;\n"
-                 "ended:\n"
-                 "}" ::"r"(shared_address(barrier)),
-                 "r"(parity)
-                 : "memory");
+    ASM_SM90("{\n"
+             ".reg .pred done;\n"
+             "again:\n"
+             "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+             "@done bra.uni ended;\n"
+             "bra.uni again;\n"
+             "ended:\n"
+             "}" ::"r"(shared_address(barrier)),
+             "r"(parity)
+             : "memory");
 }
 
 // Global to shared memory, bytes a multiple of 16, counted by `barrier`.
 static __device__ __forceinline__ void copy_bulk(void *to, const void *from, int bytes,
                                                  uint64_t *barrier)
 {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-        "[%3];" ::"r"(shared_address(to)),
-        "l"(from), "r"(bytes), "r"(shared_address(barrier))
-        : "memory");
+    ASM_SM90("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+             "[%3];" ::"r"(shared_address(to)),
+             "l"(from), "r"(bytes), "r"(shared_address(barrier))
+             : "memory");
 }
 
 // Shared to global memory, bytes a multiple of 16.
 static __device__ __forceinline__ void store_bulk(void *to, const void *from, int bytes)
 {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
-                 "cp.async.bulk.commit_group;" ::"l"(to),
-                 "r"(shared_address(from)), "r"(bytes)
-                 : "memory");
+    ASM_SM90("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+             "cp.async.bulk.commit_group;" ::"l"(to),
+             "r"(shared_address(from)), "r"(bytes)
+             : "memory");
 }
 
 // Returns when the stores of this thread have read their source.
 static __device__ __forceinline__ void wait_bulk_read()
 {
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+    ASM_SM90("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }

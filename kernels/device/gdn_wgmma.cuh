@@ -30,22 +30,22 @@ static __device__ __forceinline__ void wgmma_end()
 static __device__ __forceinline__ void wgmma_64(float c[8][4], const uint32_t a[4], uint64_t b,
                                                 int adds)
 {
-    asm volatile("{\n"
-                 ".reg .pred adds;\n"
-                 "setp.ne.b32 adds, %37, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0 "}, "
-                 "{%32, %33, %34, %35}, %36, adds, 1, 1, 0;\n"
-                 "}"
-                 : WGMMA_SUMS_32(c, 0)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds));
+    ASM_SM90("{\n"
+             ".reg .pred adds;\n"
+             "setp.ne.b32 adds, %37, 0;\n"
+             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0 "}, "
+             "{%32, %33, %34, %35}, %36, adds, 1, 1, 0;\n"
+             "}"
+             : WGMMA_SUMS_32(c, 0)
+             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(adds));
 }
 
 // c [64, 128] += a [64, 16] b [16, 128], the rows of b as they stand.
 static __device__ __forceinline__ void wgmma_128(float c[16][4], const uint32_t a[4], uint64_t b)
 {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_NAMES_0
-                 "," WGMMA_NAMES_32 "}, "
-                 "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
-                 : WGMMA_SUMS_32(c, 0), WGMMA_SUMS_32(c, 8)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    ASM_SM90("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_NAMES_0
+             "," WGMMA_NAMES_32 "}, "
+             "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;\n"
+             : WGMMA_SUMS_32(c, 0), WGMMA_SUMS_32(c, 8)
+             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }

@@ -51,11 +51,24 @@ static __device__ __forceinline__ void pdl_trigger()
 #endif
 }
 
-// False in a process that was asked for plain edges (DELTAMESH_PDL=0), for comparing bytes.
+// Of the device that this process opened: 9 for Hopper.
+static inline int compute_capability_major()
+{
+    static int major = 0;
+    int device;
+    if (major > 0)
+        return major;
+    CUDA_CHECK(cudaGetDevice(&device));
+    CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    return major;
+}
+
+// False on devices before Hopper, which have no such launches, and in a process that was asked for
+// plain edges (DELTAMESH_PDL=0), for comparing bytes.
 static inline bool pdl_enabled()
 {
-    static const bool enabled = getenv("DELTAMESH_PDL") == NULL || *getenv("DELTAMESH_PDL") != '0';
-    return enabled;
+    static const bool asked = getenv("DELTAMESH_PDL") == NULL || *getenv("DELTAMESH_PDL") != '0';
+    return asked && compute_capability_major() >= 9;
 }
 
 // Launches a kernel that keeps the rule above.

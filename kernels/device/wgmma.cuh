@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "kernels/device/sm90.cuh"
+
 enum {
     WGMMA_ROWS = 64,     // of the first factor
     WGMMA_COLUMNS = 256, // rows of the second one
@@ -31,19 +33,19 @@ static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t shared)
 // Before the first product that follows other uses of the sums' registers.
 static __device__ __forceinline__ void wgmma_begin()
 {
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    ASM_SM90("wgmma.fence.sync.aligned;" ::: "memory");
 }
 
 // Ends a group of products.
 static __device__ __forceinline__ void wgmma_commit()
 {
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    ASM_SM90("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
 // Until at most LEFT committed groups run; the sums of those may not be touched yet.
 template <int LEFT> static __device__ __forceinline__ void wgmma_wait()
 {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+    ASM_SM90("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
 // Until all are done: the sums may be read.
@@ -52,13 +54,13 @@ static __device__ __forceinline__ void wgmma_wait_all(float (&sums)[WGMMA_VALUES
     wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < WGMMA_VALUES; i++)
-        asm volatile("" : "+f"(sums[i])::"memory");
+        ASM_SM90("" : "+f"(sums[i])::"memory");
 }
 
 // What this thread wrote to shared memory before is seen by products after.
 static __device__ __forceinline__ void wgmma_publish()
 {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    ASM_SM90("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // The names of 32 operands of an instruction, from %0, %32, .. on, and the sums that they stand
@@ -91,11 +93,11 @@ static __device__ __forceinline__ void wgmma_publish()
 static __device__ __forceinline__ void wgmma_m64n256k16(float (&sums)[WGMMA_VALUES], uint64_t a,
                                                         uint64_t b, bool add)
 {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" WGMMA_NAMES_0
-                 "," WGMMA_NAMES_32 "," WGMMA_NAMES_64 "," WGMMA_NAMES_96
-                 "}, %128, %129, p, 1, 1, 0, 0;\n}"
-                 : WGMMA_ROW_32(sums, 0), WGMMA_ROW_32(sums, 32), WGMMA_ROW_32(sums, 64),
-                   WGMMA_ROW_32(sums, 96)
-                 : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+    ASM_SM90("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+             "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" WGMMA_NAMES_0
+             "," WGMMA_NAMES_32 "," WGMMA_NAMES_64 "," WGMMA_NAMES_96
+             "}, %128, %129, p, 1, 1, 0, 0;\n}"
+             : WGMMA_ROW_32(sums, 0), WGMMA_ROW_32(sums, 32), WGMMA_ROW_32(sums, 64),
+               WGMMA_ROW_32(sums, 96)
+             : "l"(a), "l"(b), "r"(static_cast<int>(add)));
 }
