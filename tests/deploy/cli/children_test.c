@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <errno.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -68,10 +69,20 @@ static void ends_are_described(void **state)
 static void its_stdout_is_a_pipe(void **state)
 {
     (void)state;
-    struct child child = start("sleep 0.1; echo hello", true);
+    char folder[] = "/tmp/children_test.XXXXXX", may_go[64], body[256];
+    assert_non_null(mkdtemp(folder));
+    snprintf(may_go, sizeof may_go, "%s/may_go", folder);
+    snprintf(body, sizeof body, "until [ -e %s ]; do sleep 0.01; done; echo hello", may_go);
+    struct child child = start(body, true);
     char bytes[16] = "";
     assert_int_equal(read(child.stdout_fd, bytes, 1), -1); // non-blocking, and nothing yet
+    assert_int_equal(errno, EAGAIN);
+    FILE *file = fopen(may_go, "w");
+    assert_non_null(file);
+    fclose(file);
     wait_for(&child);
+    assert_int_equal(unlink(may_go), 0);
+    assert_int_equal(rmdir(folder), 0);
     assert_int_equal(read(child.stdout_fd, bytes, sizeof bytes), 6);
     assert_memory_equal(bytes, "hello\n", 6);
     assert_int_equal(read(child.stdout_fd, bytes, sizeof bytes), 0);
