@@ -154,7 +154,7 @@ static void many_requests_as_json(void **state)
     door_accept(&door, "5", "foo");
     door_delta(&door, "5", 8, "h\xc3\xa9 \"q\"");
     door_final(&door, "5", "stop", 1);
-    door_refuse(&first, "0", E_UNSUPPORTED, "'n' is not served");
+    door_refuse(&first, "0", E_UNSUPPORTED, "'guided_json' is not served");
     ends(2);
     json_t *object = object_of(5);
     assert_string_equal(json_string_value(json_object_get(object, "text")), "h\xc3\xa9 \"q\"");
@@ -164,7 +164,7 @@ static void many_requests_as_json(void **state)
     assert_int_equal(json_object_size(usage), 6);
     assert_int_equal(json_integer_value(json_object_get(usage, "prompt_tokens")), 3);
     json_decref(object);
-    code_of(0, "unsupported", "'n' is not served");
+    code_of(0, "unsupported", "'guided_json' is not served");
     code_of(1, "bad_input", "line 2: ");
     code_of(2, "bad_input", "line 4: not a JSON object");
     code_of(3, "bad_input", "line 5: 'id' is chosen by this program");

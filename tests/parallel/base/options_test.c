@@ -45,7 +45,7 @@ static struct option table[] = {
      .argument = "F",
      .help = "of memory"},
     {.name = "--seed", .kind = OPTION_SEED, .value = &seed, .argument = "S", .help = "of draws"},
-    {.name = "--http", .kind = OPTION_REFUSED, .help = "HTTP is not in this version"},
+    {.name = "--host", .kind = OPTION_REFUSED, .help = "not in this version"},
 };
 enum { TABLE_COUNT = sizeof table / sizeof table[0] };
 
@@ -125,8 +125,8 @@ static void wrong_words_are_named(void **state)
     refuses(PARSE("-"), "unexpected word '-'");
     refuses(PARSE("--model"), "--model needs a value: DIR");
     refuses(PARSE("--ignore-eos=yes"), "--ignore-eos takes no value");
-    refuses(PARSE("--http", "x"), "--http: HTTP is not in this version");
-    refuses(PARSE("--http=127.0.0.1:1"), "HTTP is not in this version");
+    refuses(PARSE("--host", "x"), "--host: not in this version");
+    refuses(PARSE("--host=127.0.0.1"), "--host: not in this version");
     char *longest = malloc(5000);
     memset(longest, 'x', 5000);
     memcpy(longest, "--", 2);
@@ -165,7 +165,7 @@ static void help_names_every_row_but_the_refused(void **state)
         if (table[i].kind != OPTION_REFUSED)
             assert_non_null(strstr(help, table[i].name));
     }
-    assert_null(strstr(help, "--http"));
+    assert_null(strstr(help, "--host"));
     assert_non_null(strstr(help, "also -tp --tensor-parallel-size"));
     free(help);
 }
