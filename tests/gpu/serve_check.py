@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Serves on the GPU and on the CPU and compares; see tests/gpu.sh. Fails when the GPU's tokens
-depend on the run or on company; how far GPU and CPU agree is printed: their logits differ by
-rounding, so near ties of random models part ways, and then everything after differs."""
+depend on the run or on company. How far it agrees with the CPU, and with itself when it drafts and
+reuses prefixes, is printed: logits that were summed in another order differ by rounding, so near
+ties of random models part ways, and then everything after differs."""
 import argparse
+import collections
 import json
 import pathlib
 import re
@@ -16,6 +18,9 @@ GOLDEN = ROOT / "tests" / "golden"
 CASES = ["dense_tied_r1", "dense_untied_r2", "dense_flat_r3", "dense_deep_r4", "dense_yarn",
          "moe_e8_r2", "moe_e16_tp8", "next_e8_r2"]
 PROMPTS = ["Once upon a time", "One day, a little fox", "There was a small boat", "In the morning"]
+# Every answer is computed from its first token, one a step: nothing comes from a run before it,
+# and no choice hangs on how fast steps were.
+PLAIN = ("--no-prefix-cache", "--speculative-tokens", "0")
 SHAPES_08B = {
     "model_type": "qwen3_5_text", "hidden_size": 1024, "intermediate_size": 3584,
     "num_hidden_layers": 24, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256,
@@ -44,13 +49,17 @@ class Server:
             self.stop()
             raise SystemExit(f"{model} on {backend} did not start")
         self.endpoint, self.ready_s = ready.group(1), time.time() - start
+        self.usage = collections.Counter()
 
     def generate(self, requests):
+        """The token ids of each answer, and the rate; usage is summed over the calls."""
         done = subprocess.run(
             [self.program, "generate", "--rpc", self.endpoint, "--requests", "-", "--json"],
             input="\n".join(map(json.dumps, requests)) + "\n", capture_output=True, text=True,
             timeout=120, check=True)
         answers = sorted(map(json.loads, done.stdout.splitlines()), key=lambda a: a["index"])
+        for answer in answers:
+            self.usage.update(answer["usage"])
         return [a["ids"] for a in answers], done.stderr.strip().splitlines()[-1]
 
     def stop(self):
@@ -90,18 +99,30 @@ class Check:
     def compare(self, name, model, requests, *options):
         tokens = {}
         for backend in ("cpu", "cuda"):
-            server = Server(self.program, model, backend, *options)
+            server = Server(self.program, model, backend, *options, *PLAIN)
             tokens[backend], rate = server.generate(requests)
             self.say(check=name, backend=backend, ready_s=round(server.ready_s, 2), rate=rate)
             if backend == "cuda":
                 again, _ = server.generate(requests)
                 alone = [server.generate([request])[0][0] for request in requests]
                 same = again == tokens["cuda"], alone == tokens["cuda"]
-                self.failed += same != (True, True)
-                self.say(check=name, run_equals_run=same[0], alone_equals_together=same[1])
+                plain = server.usage["drafted"] == server.usage["cached_tokens"] == 0
+                self.failed += same != (True, True) or not plain
+                self.say(check=name, run_equals_run=same[0], alone_equals_together=same[1],
+                         plain=plain)
             server.stop()
+        self.usual(name, model, requests, tokens["cuda"], *options)
         equal = sum(a == b for a, b in zip(tokens["cpu"], tokens["cuda"]))
         self.say(check=name, sequences_equal_to_cpu=equal, sequences=len(requests))
+
+    def usual(self, name, model, requests, plain, *options):
+        """With drafts and prefix reuse as they are chosen, first and again: printed."""
+        server = Server(self.program, model, "cuda", *options)
+        answers = [server.generate(requests)[0] for _ in range(2)]
+        server.stop()
+        equal = [sum(a == b for a, b in zip(plain, got)) for got in answers]
+        self.say(check=name, sequences_equal_to_plain=equal, sequences=len(requests),
+                 usage=dict(server.usage))
 
     def speed(self, directory):
         directory.mkdir(parents=True, exist_ok=True)
