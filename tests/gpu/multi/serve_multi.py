@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from serve_check import PLAIN, PROMPTS, ROOT, Server  # noqa: E402
 
-DEATH_S_MAX = 30
+BEGIN_S_MAX = 20  # until the first text of an answer
+DEATH_S_MAX = 30  # as long as a drain may take; the living ranks' waits are broken off at once
 
 
 def otherwise_max(model):
@@ -113,31 +115,43 @@ class Multi:
             self.failed += 1
             self.say(bench=name, tp=ranks, error=done.stderr[-400:])
 
+    @staticmethod
+    def workers(server):
+        found = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "deltamesh-worker"],
+                               capture_output=True, text=True, check=False).stdout.split()
+        return [int(pid) for pid in found]
+
     def death(self, model):
-        server = Server(self.program, model, self.backend, ranks=self.ranks, errors=True)
-        request = json.dumps({"prompt": PROMPTS[0], "max_tokens": 3000, "ignore_eos": True})
-        client = subprocess.Popen([self.program, "generate", "--rpc", server.endpoint,
-                                   "--requests", "-", "--json"], stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        client.stdin.write(request + "\n")
-        client.stdin.close()
-        time.sleep(1)
-        children = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "worker"],
-                                  capture_output=True, text=True, check=False).stdout.split()
-        os.kill(int(children[-1]), signal.SIGKILL)
+        """A rank is killed while text streams: the client and `serve` end with code 4 and say who
+        it was, and no other rank stays."""
+        server = Server(self.program, model, self.backend, "--max-model-len", "4096",
+                        ranks=self.ranks, errors=True)
+        client = subprocess.Popen(  # 4,000 steps: seconds
+            [self.program, "generate", "--rpc", server.endpoint, "--prompt", PROMPTS[0],
+             "--max-tokens", "4000", "--ignore-eos", "--speculative-tokens", "0"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        begun = bool(select.select([client.stdout], [], [], BEGIN_S_MAX)[0])
+        begun = begun and os.read(client.stdout.fileno(), 1) != b""
+        pids = self.workers(server)
+        lived = begun and len(pids) == self.ranks and server.process.poll() is None
+        if lived:
+            os.kill(pids[-1], signal.SIGKILL)
         start = time.time()
         try:
-            server.process.wait(DEATH_S_MAX)
-            said = server.process.stderr.read()
+            _, said = server.process.communicate(timeout=DEATH_S_MAX)
         except subprocess.TimeoutExpired:
-            said = "did not end"
             server.process.kill()
+            said = "did not end"
         took = time.time() - start
-        client.wait(10)
-        good = took < DEATH_S_MAX and "rank" in said
+        _, told = client.communicate(timeout=DEATH_S_MAX)
+        stayed = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+        good = (lived and server.process.returncode == 4 and f"pid {pids[-1]}" in said and
+                "killed by signal 9" in said and client.returncode == 4 and b"failed" in told and
+                not stayed)
         self.failed += not good
-        self.say(check="a killed rank", took_s=round(took, 2), good=good,
-                 said=said.strip().splitlines()[-4:], client=client.stderr.read()[-300:])
+        self.say(check="a killed rank", took_s=round(took, 2), good=good, begun=begun, pids=pids,
+                 stayed=stayed, code=server.process.returncode, client_code=client.returncode,
+                 said=said.strip().splitlines()[-4:], client=told.decode()[-300:])
 
 
 def main():
