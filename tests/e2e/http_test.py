@@ -15,6 +15,7 @@ GREEDY = {"prompt": PROMPT, "temperature": 0}
 CHAT = {"messages": [{"role": "user", "content": "What is 7 + 5?"}], "temperature": 0,
         "max_tokens": 60}
 BODY_BYTES_MAX = 16 << 20
+ABORTED = 'vllm:request_success_total{model_name="model",finished_reason="abort"}'
 
 
 class Http:
