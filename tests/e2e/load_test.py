@@ -12,12 +12,15 @@ import threading
 import time
 
 import harness
-from http_test import CHAT, GREEDY, Http, head, joined
+from http_test import ABORTED, CHAT, GREEDY, Http, head, joined, metric
 
 LOAD_S = 6
 SEED = int(os.environ.get("DELTAMESH_SEED", "1"))
 PROMPTS = ("Once upon a time", "The little fox", "There was a girl who", "One rainy day")
 TOKENS = 24
+# Of those who do not stay: without drafts, they are not through before the server could notice.
+SLOW = {"ignore_eos": True, "speculative_tokens": 0}
+STOPPED = 6  # requests of the client that is stopped, and killed at the end
 
 
 class Mixed(harness.Case):
@@ -25,6 +28,7 @@ class Mixed(harness.Case):
         self.server_ = self.server(harness.DEMO, "--max-num-seqs", "16", ranks=2)
         self.end = float("inf")
         self.counts, self.problems, self.lock = {}, [], threading.Lock()
+        self.aborted = 0  # as their clients were told
         with self.server_.client() as client:
             self.wanted = {prompt: client.generate(prompt=prompt, max_tokens=TOKENS, temperature=0)
                            ["text"] for prompt in PROMPTS}
@@ -50,7 +54,7 @@ class Mixed(harness.Case):
 
     def rpc_abort(self, dice):
         with self.server_.client() as client:
-            request = client.submit(prompt=dice.choice(PROMPTS), ignore_eos=True)
+            request = client.submit(prompt=dice.choice(PROMPTS), **SLOW)
             replies = client.replies(request)
             for _ in range(dice.randrange(1, 6)):
                 next(replies)
@@ -59,11 +63,13 @@ class Mixed(harness.Case):
             for last in replies:
                 pass
             self.assertIn(last["finish_reason"], ("abort", "length"))  # it may have been quicker
+            with self.lock:
+                self.aborted += last["finish_reason"] == "abort"
 
     def rpc_leave(self, dice):
         with self.server_.client() as client:
             for _ in range(4):
-                client.submit(prompt=dice.choice(PROMPTS), ignore_eos=True)
+                client.submit(prompt=dice.choice(PROMPTS), **SLOW)
             time.sleep(dice.random() / 10)
 
     def http_stream(self, dice):
@@ -87,12 +93,19 @@ class Mixed(harness.Case):
 
     def http_leave(self, dice):
         client = Http(self.server_.url).raw()
-        body = json.dumps({**GREEDY, "stream": True, "ignore_eos": True,
-                           "max_tokens": 800}).encode()
+        body = json.dumps({**GREEDY, **SLOW, "stream": True, "max_tokens": 800}).encode()
         client.sendall(head("/v1/completions", len(body)) + body)
         if dice.random() < 0.5:
             client.recv(1000)
         client.close()
+
+    def assert_ended_early(self):
+        """Of each kind that does not stay, at least one was noticed while its work went on."""
+        self.assertGreater(self.aborted, 0, "no abort came before its request's end")
+        for words in ("its client went away", "its client left"):  # the RPC door's, the HTTP door's
+            self.assertIn(words + "; its work stops", self.server_.stderr)
+        self.assertGreater(metric(Http(self.server_.url), ABORTED), self.aborted + STOPPED,
+                           "who left was not aborted")
 
     def test_all_at_once(self):
         # seconds of work: a loaded machine may need one to see that it runs
@@ -101,7 +114,7 @@ class Mixed(harness.Case):
              "--ignore-eos", "--max-tokens", "900", "--speculative-tokens", "0"],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with stopped.stdin as lines:
-            lines.write(b'{"prompt":"A"}\n' * 6)
+            lines.write(b'{"prompt":"A"}\n' * STOPPED)
         self.addCleanup(stopped.wait)
         self.addCleanup(stopped.kill)
         harness.wait_until(lambda: self.server_.status()["running"] > 0, 10, "it runs")
@@ -121,6 +134,7 @@ class Mixed(harness.Case):
         stopped.kill()
         status = self.server_.wait_idle(15)
         self.assertEqual(status["requests_failed"], 0)
+        self.assert_ended_early()
         self.assertEqual(self.server_.drain(), 0)
         self.assert_gone(self.server_)
 
