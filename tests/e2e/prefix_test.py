@@ -127,10 +127,10 @@ class Cases(harness.SharedCase):
         dice = random.Random(seed)
         return [dice.randrange(20, 3000) for _ in range(count)]
 
-    def both(self, ids, **fields):
+    def both(self, ids, client=None, **fields):
         """The same answer from both; returns how many tokens were cached."""
         fields = {"max_tokens": 12, "temperature": 0, "ignore_eos": True, **fields}
-        answer = self.client().generate(ids=ids, **fields)
+        answer = (client or self.client()).generate(ids=ids, **fields)
         plain = self.own(self.plain.client()).generate(ids=ids, **fields)
         self.assertEqual(answer["ids"], plain["ids"])
         self.assertEqual(plain["usage"]["cached_tokens"], 0)
@@ -162,18 +162,24 @@ class Cases(harness.SharedCase):
 
     def test_abort_in_the_middle(self):
         """A prompt given up in mid-prefill: what it left is right, however much that is."""
-        client = self.client()
-        for round_ in range(3):
-            ids = self.ids(f"abort {round_}", 900)
+        step_tokens, count = 64, 1990
+        server = self.server(harness.DEMO, "--max-num-batched-tokens", step_tokens, *self.OPTIONS)
+        client = self.own(server.client())
+        for given in (0, 5):  # steps that are done before the abort is sent
+            ids = self.ids(f"abort {given}", count)
+            before = server.wait_idle()["steps"]
             request = client.submit(ids=ids, max_tokens=4, temperature=0)
-            for reply in client.replies(request):
-                if reply["t"] == "accepted":
-                    if round_ % 2:
-                        self.both(self.ids(f"other {round_}", 30))
-                    client.abort(request)
-                    break
-            self.both(ids)
-            self.both(ids + self.ids("more", 70))
+            other = client.submit(ids=self.ids("other", 30), max_tokens=1 + given,
+                                  ignore_eos=True)
+            self.assertEqual(next(client.replies(request))["t"], "accepted")
+            harness.wait_until(lambda: client.status()["steps"] >= before + given, 10, "steps")
+            client.abort(request)
+            answer = client.result(request)
+            self.assertEqual((answer["finish_reason"], answer["ids"]), ("abort", []))
+            self.assertEqual(len(client.result(other)["ids"]), 1 + given)
+            self.assertLess(server.wait_idle()["steps"] - before, count // step_tokens)
+            self.both(ids, client)
+        self.both(ids + self.ids("more", 70), client)
 
     def test_penalties_count_what_was_cached(self):
         ids = self.ids("penalty", 300)
