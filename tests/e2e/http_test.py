@@ -486,22 +486,20 @@ class Load(harness.Case):
             self.assertIn(part, result.stderr)
 
     def test_drain_ends_streams_in_order(self):
-        server = self.server()
-        client = Http(server.url)
+        server = self.server(harness.DEMO, "--max-model-len", "4096")
+        client = Http(server.url, timeout=60)
+        watcher = self.own(server.client())
+        self.own(client.raw())  # who is connected and says nothing holds nothing up
         connection, response = client.open("POST", "/v1/completions", {
-            **GREEDY, "max_tokens": 300, "ignore_eos": True, "stream": True})
+            **GREEDY, "max_tokens": 3000, "speculative_tokens": 0, "ignore_eos": True,
+            "stream": True, "stream_options": {"include_usage": True}})
         response.read(100)
-        waiting = client.raw()
         server.signal(harness.signal.SIGTERM)
-        self.own(waiting)
-
-        def refused():
-            try:
-                return client.post("/v1/completions", GREEDY)[0] == 503
-            except ConnectionError:
-                return True
-        harness.wait_until(refused, 5, "refused")
-        self.assertTrue(response.read().decode().endswith("data: [DONE]\n\n"))
+        harness.wait_until(lambda: client.post("/v1/completions", GREEDY)[0] == 503, 10, "refused")
+        self.assertEqual(watcher.status()["running"], 1, "the stream ended before the drain")
+        text = response.read().decode()
+        self.assertTrue(text.endswith("data: [DONE]\n\n"), text[-300:])
+        self.assertIn('"completion_tokens":3000', text[-1000:])
         connection.close()
         self.assertEqual(server.wait(), 0)
 
