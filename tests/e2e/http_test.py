@@ -449,15 +449,18 @@ class Load(harness.Case):
         self.assertNotIn(b"[DONE]", text)
 
     def test_full_queue_is_429(self):
-        server = self.server(harness.DEMO, "--max-num-seqs", "1", "--max-queued", "1")
+        server = self.server(harness.DEMO, "--max-num-seqs", "1", "--max-queued", "1",
+                             "--max-model-len", "4096")
         client = Http(server.url, timeout=60)
-        long = {**GREEDY, "max_tokens": 600, "ignore_eos": True, "stream": True}
+        long = {**GREEDY, "max_tokens": 4000, "speculative_tokens": 0, "ignore_eos": True,
+                "stream": True}
+        watcher = self.own(server.client())
         first = client.open("POST", "/v1/completions", long)
-        harness.wait_until(lambda: server.status()["running"] == 1, 5, "running")
+        harness.wait_until(lambda: watcher.status()["running"] == 1, 5, "running")
         body = json.dumps({**long, "stream": False}).encode()
         second = self.own(client.raw())
         second.sendall(head("/v1/completions", len(body)) + body)
-        harness.wait_until(lambda: server.status()["queued"] == 1, 5, "queued")
+        harness.wait_until(lambda: watcher.status()["queued"] == 1, 5, "queued")
         code, headers, answer = client.post("/v1/completions", GREEDY)
         self.assertEqual(code, 429, answer)
         self.assertEqual(headers["Retry-After"], "1")
