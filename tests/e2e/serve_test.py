@@ -56,7 +56,8 @@ class Answers(harness.SharedCase):
             self.assertEqual(json.loads(whole.stdout)["text"], text)
 
     def test_usage(self):
-        client = self.client()
+        # A server that drafts always: one that has the choice may take none for itself.
+        client = self.own(self.server(harness.DEMO, "--speculative-tokens", "3", ranks=2).client())
         for prompt, count in (("Once upon a time", 7), ("The little fox", 1)):
             prompt_tokens = len(client.tokenize(text=prompt)["ids"])
             answer = client.generate(prompt=prompt, max_tokens=count, temperature=0)
@@ -68,6 +69,7 @@ class Answers(harness.SharedCase):
                              (prompt_tokens, count))
             self.assertEqual(usage["cached_tokens"], 0)
             self.assertLessEqual(usage["accepted"], usage["drafted"])
+            self.assertEqual(usage["drafted"] > 0, count > 1)  # the first token has no drafts
             self.assertEqual(usage["target_steps"] + usage["accepted"], count)
             plain = client.generate(prompt=prompt, max_tokens=count, temperature=0,
                                     speculative_tokens=0)
