@@ -146,15 +146,33 @@ class Answers(harness.SharedCase):
         self.assertEqual(status["pages"], 9)  # some may be kept for prefixes
 
     def test_time_and_urgency(self):
-        client = self.client()
-        endless = {"prompt": "One day", "max_tokens": 1000, "ignore_eos": True}
-        late = client.generate(timeout_ms=400, **endless)
-        self.assertEqual(late["finish_reason"], "timeout")
-        self.assertTrue(1 < len(late["ids"]) == late["usage"]["completion_tokens"] < 1000)
-        with self.assertRaisesRegex(harness.deltamesh.Error, "timeout_ms"):
-            client.generate(prompt="a", timeout_ms=-1)
-        urgent = client.generate(prompt="One day", max_tokens=3, priority=-5)
-        self.assertEqual(len(urgent["ids"]), 3)
+        server = self.server(harness.DEMO, "--max-model-len", "4096", "--max-num-seqs", "1",
+                             ranks=2)
+        # Seconds of work without drafts, on a machine with nothing else to do.
+        long = {"prompt": "One day", "max_tokens": 4000, "ignore_eos": True,
+                "speculative_tokens": 0}
+        with server.client() as client:
+            late = client.generate(timeout_ms=1500, **long)
+            self.assertEqual(late["finish_reason"], "timeout")
+            self.assertTrue(1 < len(late["ids"]) == late["usage"]["completion_tokens"] < 4000)
+            with self.assertRaisesRegex(harness.deltamesh.Error, "timeout_ms"):
+                client.generate(prompt="a", timeout_ms=-1)
+        few = {"t": "generate", "prompt": "One day", "max_tokens": 3}
+        with harness.Raw(server.endpoint) as client, server.client() as other:
+            client.ask({**long, "t": "generate", "id": "runs"})
+            self.assertEqual(client.reply()["t"], "delta")  # it has the slot, and keeps it
+            for name, priority in (("patient", 5), ("urgent", -5)):
+                client.send({**few, "id": name, "priority": priority})
+            harness.wait_until(lambda: other.status()["queued"] == 2, 10, "both wait")
+            self.assertEqual(other.status()["running"], 1)
+            client.send({"t": "abort", "id": "runs"})
+            ends = []
+            while len(ends) < 3:
+                reply = client.reply()
+                self.assertIn(reply["t"], ("accepted", "delta", "final"))
+                if reply["t"] == "final":
+                    ends.append((reply["id"], reply["finish_reason"]))
+        self.assertEqual(ends, [("runs", "abort"), ("urgent", "length"), ("patient", "length")])
 
     def test_status_and_tokenize_over_the_wire(self):
         client = self.client()
