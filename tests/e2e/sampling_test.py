@@ -5,6 +5,7 @@ stop strings, several answers; over RPC, HTTP and `generate`."""
 import json
 import math
 import subprocess
+import urllib.error
 import urllib.request
 
 import harness
@@ -22,14 +23,15 @@ def run_generate(endpoint, *arguments):
 class Sampling(harness.SharedCase):
     RANKS = 2
 
-    def post(self, path, **body):
-        request = urllib.request.Request(self.shared.url + path, json.dumps(body).encode(),
+    def post(self, path, server=None, **body):
+        request = urllib.request.Request((server or self.shared).url + path,
+                                         json.dumps(body).encode(),
                                          {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
 
-    def events(self, path, **body):
-        request = urllib.request.Request(self.shared.url + path,
+    def events(self, path, server=None, **body):
+        request = urllib.request.Request((server or self.shared).url + path,
                                          json.dumps({**body, "stream": True}).encode(),
                                          {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as response:
@@ -180,6 +182,64 @@ class Sampling(harness.SharedCase):
         whole = self.post("/v1/completions", **{**hot, "prompt": ["One", "Two"]}, n=3)
         self.assertEqual(streamed, [choice["text"] for choice in whole["choices"]])
         self.assertNotEqual(streamed[:3], streamed[3:])
+
+    def test_usage_of_n_over_http(self):
+        """A prompt is counted once for all its answers, and so is what of it was cached."""
+        prompts = [[100 + k] + [5 + i % 900 for i in range(count - 1)]
+                   for k, count in enumerate((200, 131))]
+        asked = {"prompt": prompts, "max_tokens": 6, "n": 5, "ignore_eos": True}
+        for _ in range(2):
+            usage = self.post("/v1/completions", **asked)["usage"]
+            self.assertEqual((usage["prompt_tokens"], usage["completion_tokens"],
+                              usage["total_tokens"]), (331, 2 * 5 * 6, 331 + 2 * 5 * 6))
+            self.assertLessEqual(usage["prompt_tokens_details"]["cached_tokens"], 331)
+        self.assertEqual(usage["prompt_tokens_details"]["cached_tokens"], 192 + 128)
+        told = self.events("/v1/completions", **asked,
+                           stream_options={"include_usage": True})[-1]["usage"]
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"):
+            self.assertEqual(told[name], usage[name])
+        chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "seed": 2,
+                "enable_thinking": False, "ignore_eos": True}
+        alone = self.post("/v1/chat/completions", **chat)["usage"]
+        three = self.post("/v1/chat/completions", **chat, n=3)["usage"]
+        self.assertEqual((three["prompt_tokens"], three["completion_tokens"]),
+                         (alone["prompt_tokens"], 15))
+
+    def test_too_long_prompt_with_n_over_http(self):
+        """One error for all answers, and none of them begins."""
+        before = self.shared.wait_idle()
+        for prompt in ([5] * 2000, "Once " * 2000, ["Once " * 2000, "Once"]):
+            for stream in (False, True):
+                with self.assertRaises(urllib.error.HTTPError) as caught:
+                    self.post("/v1/completions", prompt=prompt, n=128, stream=stream, max_tokens=5)
+                error = json.load(caught.exception)["error"]
+                self.assertEqual((caught.exception.code, error["param"]), (400, "prompt"), error)
+                self.assertIn("accepted is 1 to", error["message"])
+        after = self.shared.wait_idle()
+        for name in ("requests_done", "requests_failed", "tokens_out"):
+            self.assertEqual(after[name], before[name], name)
+        with self.assertRaises(urllib.error.HTTPError) as caught:  # the first prompt has begun
+            self.post("/v1/completions", prompt=["Once", "Once " * 2000], n=8, max_tokens=900)
+        self.assertEqual(json.load(caught.exception)["error"]["param"], "prompt")
+        self.assertEqual(self.shared.wait_idle()["requests_failed"], before["requests_failed"])
+
+    def test_usage_of_drafts_over_http(self):
+        # A server that drafts always: one that has the choice may take none for itself.
+        server = self.server(harness.DEMO, "--speculative-tokens", "3")
+        for n in (1, 3):
+            usage = self.post("/v1/completions", server, **GREEDY, ignore_eos=True, n=n)["usage"]
+            self.assertEqual(usage["completion_tokens"], 24 * n)
+            self.assertGreater(usage["accepted"], 0)
+            self.assertLessEqual(usage["accepted"], usage["drafted"])
+            self.assertEqual(usage["target_steps"] + usage["accepted"], 24 * n)
+            told = self.events("/v1/completions", server, **GREEDY, ignore_eos=True, n=n,
+                               stream_options={"include_usage": True})[-1]["usage"]
+            self.assertEqual(told["target_steps"] + told["accepted"], 24 * n)
+            self.assertGreater(told["accepted"], 0)
+            plain = self.post("/v1/completions", server, **GREEDY, ignore_eos=True, n=n,
+                              speculative_tokens=0)["usage"]
+            self.assertEqual([plain[name] for name in ("target_steps", "drafted", "accepted")],
+                             [24 * n, 0, 0])
 
     def test_lists(self):
         client = self.client()
