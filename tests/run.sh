@@ -122,8 +122,8 @@ stage_archs() {
         echo "no nvcc here; the kernels are not compiled"
         return 0
     fi
-    build archs kernels_cuda --preset cuda -DCMAKE_CUDA_ARCHITECTURES="80-real;100-real;120-real" ||
-        return 2
+    build archs kernels_cuda --preset cuda \
+        -DCMAKE_CUDA_ARCHITECTURES="80-real;100-real;120-real" || return 2
     passed=$((passed + 1))
 }
 
