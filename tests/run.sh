@@ -115,7 +115,7 @@ stage_cuda() {
     fi
 }
 
-# Ampere and both of Blackwell's: what runs there is plain CUDA, and no test here shows that it does.
+# Ampere and both of Blackwell's: plain CUDA runs there, and no test here shows that it does.
 stage_archs() {
     PATH="$PATH:/usr/local/cuda/bin"
     if ! command -v nvcc >/dev/null; then
