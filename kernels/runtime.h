@@ -28,6 +28,10 @@ uint64_t runtime_bytes_free(void);
 // A name for people and HELLO: GPU model and uuid, or the CPU's model name. Never NULL.
 const char *runtime_device_name(void);
 
+// The device's address on the PCI bus as Linux writes it ("0000:3b:00.0"); "" on the CPU, and when
+// the driver does not tell. After runtime_open.
+const char *runtime_pci_id(void);
+
 // Device memory, 256-byte aligned, not zeroed. NULL when there is not enough.
 void *runtime_alloc(size_t bytes);
 void runtime_free(void *memory_dev);

@@ -93,6 +93,11 @@ static void read_device_name(void)
     fclose(file);
 }
 
+const char *runtime_pci_id(void)
+{
+    return "";
+}
+
 const char *runtime_device_name(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // runtime_cuda.cu -- kernels/runtime.h over the CUDA runtime: one device per process, streams that
 // do not synchronise with the default stream, events without timing.
+#include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +19,7 @@ struct event {
 };
 
 static char device_name[160] = "no CUDA device opened";
+static char pci_id[32] = "";
 
 // From now on this process sees that device alone, as device 0, in all of its threads: the current
 // device belongs to a thread, and new ones begin with device 0. Before the driver is asked
@@ -61,6 +63,11 @@ extern "C" enum status runtime_open(int device, struct error *error)
     const unsigned char *id = reinterpret_cast<const unsigned char *>(properties.uuid.bytes);
     snprintf(device_name, sizeof device_name, "%.100s GPU-%02x%02x%02x%02x", properties.name, id[0],
              id[1], id[2], id[3]);
+    if (cudaDeviceGetPCIBusId(pci_id, sizeof pci_id, 0) != cudaSuccess)
+        pci_id[0] = '\0';
+    (void)cudaGetLastError(); // that would be no fault
+    for (char *letter = pci_id; *letter != '\0'; letter++)
+        *letter = static_cast<char>(tolower(static_cast<unsigned char>(*letter)));
     return OK;
 }
 
@@ -78,6 +85,11 @@ extern "C" uint64_t runtime_bytes_free(void)
     size_t bytes_free, bytes_total;
     CUDA_CHECK(cudaMemGetInfo(&bytes_free, &bytes_total));
     return bytes_free;
+}
+
+extern "C" const char *runtime_pci_id(void)
+{
+    return pci_id;
 }
 
 extern "C" const char *runtime_device_name(void)

@@ -8,6 +8,7 @@
 #include "parallel/base/log.h"
 #include "parallel/base/options.h"
 #include "parallel/base/version.h"
+#include "worker/affinity.h"
 #include "worker/loop.h"
 
 struct arguments {
@@ -61,6 +62,9 @@ static enum status serve(const struct arguments *a, struct error *error)
         .curve_dir = a->curve_dir,
     };
     TRY(runtime_open(a->device, error));
+    int processors = affinity_near(runtime_pci_id(), "/sys");
+    if (processors > 0)
+        log_info("runs on the %d processors near the GPU", processors);
     enum status status = loop_run(&options, error);
     runtime_close();
     return status;
