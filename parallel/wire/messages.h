@@ -66,16 +66,15 @@ struct hello {
 
 // A worker's place in a group; sent once per epoch. It answers READY when loaded and joined.
 struct place_message {
-    int32_t group, rank, ranks;         // "group" "rank" "ranks"
-    uint64_t epoch;                     // "epoch" counts from 1
-    uint8_t id[WIRE_ID_BYTES];          // "id" rendezvous id, new for every epoch
-    int32_t sequences, sequence_tokens; // "seqs" "len": the memory plan's counts
-    int32_t step_tokens, pages;         // "step" "pages"
-    int32_t pages_per_sequence;         // "width"
-    int32_t checkpoints;                // "checks"
-    int32_t vocab_real;                 // "vocab" real token ids; rows above are padding
-    int32_t drafts_max;                 // "drafts" of a step, 0: the MTP head is never run
-    int32_t synthetic_thousandths;      // "synth" forced acceptance length * 1000, 0 = the model's
+    int32_t group, rank, ranks;              // "group" "rank" "ranks"
+    uint64_t epoch;                          // "epoch" counts from 1
+    uint8_t id[WIRE_ID_BYTES];               // "id" rendezvous id, new for every epoch
+    int32_t sequences, sequence_tokens;      // "seqs" "len": the memory plan's counts
+    int32_t step_tokens, pages;              // "step" "pages"
+    int32_t pages_per_sequence, checkpoints; // "width" "checks"
+    int32_t vocab_real;                      // "vocab" real token ids; rows above are padding
+    int32_t drafts_max;                      // "drafts" of a step, 0: the MTP head is never run
+    int32_t synthetic_thousandths; // "synth" forced acceptance length * 1000, 0 = the model's
 };
 
 struct ready {
@@ -158,14 +157,15 @@ struct step_pages { // block_table[slot][first ..] = page_ids[ids_first .. + cou
 };
 
 struct step_plan_row {
-    int32_t slot;
-    int32_t kind; // enum step_row_kind
-    // Prefill only; a decoded decode row has no tokens, samples, and stores no checkpoint:
+    int32_t slot, kind; // enum step_row_kind
+    // Prefill only; a decoded decode row has no tokens and samples:
     int32_t tokens_first, tokens_count; // in plan->tokens, at least one
     int32_t token_next;      // the prompt's next token, -1 when this chunk ends the prompt
     int32_t sample;          // 1 = draw a token after the last one
     int32_t prompt_logprobs; // of the tokens after the chunk's: 0 = none, else 1 + alternatives
-    int32_t checkpoint;      // where to store the state after the chunk, -1 = nowhere
+    // Where to store the state, -1 = nowhere: of a prefill row after its chunk; of a decode row
+    // when it begins at position checkpoint_at (else 0), which its tokens do not cross.
+    int32_t checkpoint, checkpoint_at;
 };
 
 // Arrays belong to the plan's owner, who allocates them once with step_plan_open.

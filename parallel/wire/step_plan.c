@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// step_plan.c -- the storage of a step plan and its compact map. A decode row is its bare slot, a
-// prefill row [slot, tokens, next, sample, prompt_logprobs, checkpoint]; tokens, page ids and lists
-// travel as binaries of little-endian int32; a copy is [checkpoint, slot], pages are [slot, first,
-// ids].
+// step_plan.c -- the storage of a step plan and its compact map. A decode row is its bare slot, or
+// [slot, checkpoint, checkpoint_at]; a prefill row [slot, tokens, next, sample, prompt_logprobs,
+// checkpoint]; tokens, page ids and lists travel as binaries of little-endian int32; a copy is
+// [checkpoint, slot], pages are [slot, first, ids].
 #include "parallel/wire/messages.h"
 
 #include <float.h>
@@ -12,6 +12,8 @@
 #include "parallel/wire/fields.h"
 #include "parallel/wire/reader.h"
 #include "parallel/wire/writer.h"
+
+enum { ROW_SAVE_ELEMENTS = 3, ROW_PREFILL_ELEMENTS = 6 };
 
 enum status step_plan_open(struct step_plan *plan, struct error *error)
 {
@@ -168,13 +170,20 @@ static void write_open(struct writer *writer, const struct step_plan *plan,
 static void write_row(struct writer *writer, const struct step_plan *plan,
                       const struct step_plan_row *row)
 {
-    if (row->kind == STEP_ROW_DECODE) {
+    if (row->kind == STEP_ROW_DECODE && row->checkpoint < 0) {
         writer_int(writer, row->slot);
+        return;
+    }
+    if (row->kind == STEP_ROW_DECODE) {
+        writer_array(writer, ROW_SAVE_ELEMENTS);
+        writer_int(writer, row->slot);
+        writer_int(writer, row->checkpoint);
+        writer_int(writer, row->checkpoint_at);
         return;
     }
     ASSERT(row->tokens_first >= 0 && row->tokens_count >= 1 &&
            row->tokens_count <= plan->tokens_count - row->tokens_first);
-    writer_array(writer, 6);
+    writer_array(writer, ROW_PREFILL_ELEMENTS);
     writer_int(writer, row->slot);
     writer_int32s(writer, plan->tokens + row->tokens_first, row->tokens_count);
     writer_int(writer, row->token_next);
@@ -378,7 +387,6 @@ static void read_pages(struct reader *reader, struct step_plan *plan)
 
 static void read_prefill(struct reader *reader, struct step_plan *plan, struct step_plan_row *row)
 {
-    reader_tuple(reader, 6);
     row->kind = STEP_ROW_PREFILL;
     row->slot = read_slot(reader);
     row->tokens_first = plan->tokens_count;
@@ -393,23 +401,38 @@ static void read_prefill(struct reader *reader, struct step_plan *plan, struct s
     row->checkpoint = reader_int32(reader, -1, INT32_MAX);
 }
 
+static void read_row(struct reader *reader, struct step_plan *plan, struct step_plan_row *row)
+{
+    *row = (struct step_plan_row){
+        .kind = STEP_ROW_DECODE, .token_next = -1, .sample = 1, .checkpoint = -1};
+    if (reader_peek(reader) != READER_ARRAY) {
+        row->slot = read_slot(reader);
+        return;
+    }
+    int32_t elements = reader_array(reader, ROW_PREFILL_ELEMENTS);
+    if (elements == ROW_PREFILL_ELEMENTS) {
+        read_prefill(reader, plan, row);
+    } else if (elements == ROW_SAVE_ELEMENTS) {
+        row->slot = read_slot(reader);
+        row->checkpoint = reader_int32(reader, 0, INT32_MAX);
+        row->checkpoint_at = reader_int32(reader, 1, INT32_MAX);
+    } else {
+        reader_fail(reader, E_MALFORMED, "%d elements where %d or %d belong", (int)elements,
+                    ROW_SAVE_ELEMENTS, ROW_PREFILL_ELEMENTS);
+    }
+}
+
 static void read_rows(struct reader *reader, struct step_plan *plan)
 {
     bool prefill_seen = false;
     plan->rows_count = reader_array(reader, STEP_ROWS_MAX);
     for (int32_t i = 0; i < plan->rows_count && reader->status == OK; i++) {
-        struct step_plan_row *row = &plan->rows[i];
         reader->index = i;
-        *row = (struct step_plan_row){.kind = STEP_ROW_DECODE, .token_next = -1, .checkpoint = -1};
-        if (reader_peek(reader) == READER_ARRAY) {
-            read_prefill(reader, plan, row);
-            prefill_seen = true;
-            continue;
-        }
-        row->slot = read_slot(reader);
-        row->sample = 1;
-        if (prefill_seen)
+        read_row(reader, plan, &plan->rows[i]);
+        bool prefill = plan->rows[i].kind == STEP_ROW_PREFILL;
+        if (prefill_seen && !prefill)
             reader_fail(reader, E_MALFORMED, "a decode row after a prefill row");
+        prefill_seen |= prefill;
     }
 }
 

@@ -40,6 +40,8 @@ static void check_bounds(const struct step_plan *plan)
         const struct step_plan_row *row = &plan->rows[i];
         check_slot(row->slot);
         ASSERT(row->kind == STEP_ROW_DECODE || row->kind == STEP_ROW_PREFILL);
+        ASSERT(row->checkpoint >= -1 &&
+               (row->checkpoint_at > 0) == (row->kind == STEP_ROW_DECODE && row->checkpoint >= 0));
         ASSERT(row->kind == STEP_ROW_DECODE ||
                (row->tokens_count >= 1 &&
                 row->tokens_first + row->tokens_count <= plan->tokens_count));

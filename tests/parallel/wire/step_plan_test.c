@@ -79,6 +79,8 @@ static void fill(struct step_plan *p)
         .slot = 2, .kind = STEP_ROW_DECODE, .token_next = -1, .sample = 1, .checkpoint = -1};
     p->rows[1] = p->rows[0];
     p->rows[1].slot = 300;
+    p->rows[1].checkpoint = 5;
+    p->rows[1].checkpoint_at = 8192;
     p->rows[2] = (struct step_plan_row){.slot = 9,
                                         .kind = STEP_ROW_PREFILL,
                                         .tokens_first = 0,
@@ -339,6 +341,7 @@ static void every_field_has_its_limit(void **state)
     REFUSED(page_ids[4] = -2, "'pages'[1]: number 1 is -2, the least allowed is 0");
     REFUSED(tokens[2] = -2, "'rows'[2]: number 2 is -2, the least allowed is 0");
     REFUSED(rows[1].slot = STEP_ROWS_MAX, "'rows'[1]: 1024 is outside");
+    REFUSED(rows[1].checkpoint_at = 0, "'rows'[1]: 0 is outside 1 ..");
     REFUSED(rows[3].slot = -1, "'rows'[3]: -1 is outside");
     REFUSED(rows[3].token_next = -2, "'rows'[3]: -2 is outside -1 ..");
     REFUSED(rows[3].sample = 2, "'rows'[3]: 2 is outside 0 .. 1");
@@ -349,6 +352,8 @@ static void every_field_has_its_limit(void **state)
     struct step_plan_row row = plan.rows[0];
     plan.rows[0] = plan.rows[3];
     plan.rows[3] = row;
+    refused("'rows'[1]: a decode row after a prefill row");
+    plan.rows[1].checkpoint = -1;
     refused("'rows'[1]: a decode row after a prefill row");
 #undef REFUSED
 }
@@ -419,12 +424,46 @@ static void odd_tokens(struct writer *w)
     writer_bin(w, "abcde", 5);
 }
 
-static void five_elements(struct writer *w)
+static void elements(struct writer *w, int count)
 {
     writer_array(w, 1);
-    writer_array(w, 5);
-    for (int i = 0; i < 5; i++)
+    writer_array(w, (size_t)count);
+    for (int i = 0; i < count; i++)
         writer_int(w, 1);
+}
+
+static void no_element(struct writer *w)
+{
+    elements(w, 0);
+}
+
+static void one_element(struct writer *w)
+{
+    elements(w, 1);
+}
+
+static void two_elements(struct writer *w)
+{
+    elements(w, 2);
+}
+
+static void five_elements(struct writer *w)
+{
+    elements(w, 5);
+}
+
+static void seven_elements(struct writer *w)
+{
+    elements(w, 7);
+}
+
+static void no_checkpoint(struct writer *w)
+{
+    writer_array(w, 1);
+    writer_array(w, 3);
+    writer_int(w, 1);
+    writer_int(w, -1);
+    writer_int(w, 64);
 }
 
 static void no_page_ids(struct writer *w)
@@ -464,7 +503,12 @@ static void lying_tables_are_refused(void **state)
     refused_table("rows", too_many_tokens, "'rows'[1]: 4 bytes, the limit is 0");
     refused_table("rows", no_tokens, "'rows'[0]: a prefill row without tokens");
     refused_table("rows", odd_tokens, "'rows'[0]: 5 bytes are no array of 4-byte numbers");
-    refused_table("rows", five_elements, "'rows'[0]: 5 elements where 6 belong");
+    refused_table("rows", no_element, "'rows'[0]: 0 elements where 3 or 6 belong");
+    refused_table("rows", one_element, "'rows'[0]: 1 elements where 3 or 6 belong");
+    refused_table("rows", two_elements, "'rows'[0]: 2 elements where 3 or 6 belong");
+    refused_table("rows", five_elements, "'rows'[0]: 5 elements where 3 or 6 belong");
+    refused_table("rows", seven_elements, "'rows'[0]: 7 elements, the limit is 6");
+    refused_table("rows", no_checkpoint, "'rows'[0]: -1 is outside 0 ..");
     refused_table("pages", no_page_ids, "'pages'[0]: no page ids");
     refused_table("pages", too_many_page_ids, "'pages'[1]: 4 bytes, the limit is 0");
     refused_table("rows", a_string, "'rows': a string where an array belongs");
