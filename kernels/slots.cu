@@ -77,16 +77,18 @@ extern "C" void slots_set_pages(struct stream *stream, const struct slots *slots
 
 // ---- begin ----
 
-static __device__ int decode_tokens(const struct slot &slot, int token_count)
+static __device__ int decode_tokens(const struct slot &slot, const struct step_row &row)
 {
     int tokens = 1;
     if (slot.end != SLOT_RUNS || slot.token_next < 0)
         return 0;
-    while (tokens < token_count && slot.drafts[tokens - 1] >= 0)
+    while (tokens < row.token_count && slot.drafts[tokens - 1] >= 0)
         tokens++;
     tokens = min(tokens, slot.page_tokens - slot.position);
     // The last token of the output is never run: it only has to be drawn.
     tokens = min(tokens, slot.sampling.tokens_end - 1 - slot.position);
+    if (slot.position < row.pause_at)
+        tokens = min(tokens, row.pause_at - slot.position);
     return max(tokens, 0);
 }
 
@@ -108,7 +110,7 @@ static __device__ int begin_none(const struct step_tables &tables, const struct 
 static __device__ int begin_decode(const struct step_tables &tables, const struct step_row &row,
                                    const struct slot &slot)
 {
-    int active = decode_tokens(slot, row.token_count);
+    int active = decode_tokens(slot, row);
     for (int i = 0; i < row.token_count; i++) {
         int token = row.token_first + i, sample = row.sample_first + i;
         int id = i == 0 ? slot.token_next : slot.drafts[i - 1];

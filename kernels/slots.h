@@ -97,6 +97,7 @@ struct step_row {
     int32_t token_next;   // prefill: the token after the chunk, -1 when nobody knows it yet
     int32_t sample;       // prefill: 1 = sample after the last token
     int32_t sample_first; // index of its first sampled row in [samples], -1 when none
+    int32_t pause_at;     // decode: a position that its tokens do not cross, 0 = none
 };
 
 // What the ops of a step read: filled by slots_begin on the device. An inert row has count 0 in
@@ -140,10 +141,12 @@ void slots_set_pages(struct stream *stream, const struct slots *slots,
                      const struct slot_pages *pages, int pages_count, const int32_t *ids);
 
 // Fills the tables. A decode row runs token_next and the drafts there are, at most token_count, cut
-// to the room in its pages and to tokens_end (the output's last token is drawn, never run); it is
-// inert when that leaves nothing, when its slot has ended or when no token is known. Cutting drafts
-// changes no output. A prefill row is inert only when its slot has ended; its room is the plan's
-// duty. Rows of kind none, and what no row claims, are inert.
+// to the room in its pages, to tokens_end (the output's last token is drawn, never run) and, before
+// pause_at, to that; it is inert when this leaves nothing, when its slot has ended or when no token
+// is known. So a sequence whose rows name a position P until it has passed it begins a row at P,
+// unless it ends before. Cutting drafts changes no output. A prefill row is inert only when its
+// slot has ended; its room is the plan's duty. Rows of kind none, and what no row claims, are
+// inert.
 void slots_begin(struct stream *stream, const struct slots *slots,
                  const struct step_tables *tables);
 

@@ -89,14 +89,14 @@ struct begin_arguments {
     struct step_tables tables;
 };
 
-// How many tokens of a decode row run: the known one and the drafts there are, as far as pages
-// and the output's end reach.
-static int decode_tokens(const struct slot *slot, int token_count)
+// How many tokens of a decode row run: the known one and the drafts there are, as far as pages,
+// the output's end and a pause reach.
+static int decode_tokens(const struct slot *slot, const struct step_row *row)
 {
     int tokens = 1;
     if (slot->end != SLOT_RUNS || slot->token_next < 0)
         return 0;
-    while (tokens < token_count && slot->drafts[tokens - 1] >= 0)
+    while (tokens < row->token_count && slot->drafts[tokens - 1] >= 0)
         tokens++;
     int room = slot->page_tokens - slot->position;
 #ifdef PLANT_slots_no_room
@@ -106,6 +106,10 @@ static int decode_tokens(const struct slot *slot, int token_count)
     int useful = slot->sampling.tokens_end - 1 - slot->position;
     tokens = room < tokens ? room : tokens;
     tokens = useful < tokens ? useful : tokens;
+#ifndef PLANT_slots_no_pause
+    int before = row->pause_at - slot->position;
+    tokens = before > 0 && before < tokens ? before : tokens;
+#endif
     return tokens < 0 ? 0 : tokens;
 }
 
@@ -119,7 +123,7 @@ static int begin_decode(const struct step_tables *tables, const struct step_row 
 {
     ASSERT(row->token_count >= 1 && row->token_count <= ROW_VERIFY_MAX && row->sample_first >= 0);
     ASSERT(row->sample_first + row->token_count <= tables->samples_count);
-    int active = decode_tokens(slot, row->token_count);
+    int active = decode_tokens(slot, row);
     for (int i = 0; i < row->token_count; i++) {
         int token = row->token_first + i, sample = row->sample_first + i;
         tables->token_ids[token] = i < active ? decode_id(slot, i) : -1;

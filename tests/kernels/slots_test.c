@@ -83,27 +83,35 @@ struct begin_case {
     int verify, drafts; // rows asked for, drafts there are
     int position, page_tokens, tokens_end, token_next, end;
     int active;
+    int pause_at;
 };
 
 static const struct begin_case begin_cases[] = {
-    {"one token", 1, 0, 100, 256, 200, 7, SLOT_RUNS, 1},
-    {"all drafts", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 4},
-    {"most rows", 6, 5, 100, 256, 200, 7, SLOT_RUNS, 6},
-    {"more drafts than rows", 2, 5, 100, 256, 200, 7, SLOT_RUNS, 2},
-    {"fewer drafts than rows", 4, 1, 100, 256, 200, 7, SLOT_RUNS, 2},
-    {"no drafts", 4, 0, 100, 256, 200, 7, SLOT_RUNS, 1},
-    {"stopped", 4, 3, 100, 256, 200, 7, SLOT_STOP, 0},
-    {"at its length", 4, 3, 100, 256, 200, 7, SLOT_LENGTH, 0},
-    {"no known token", 4, 3, 100, 256, 200, -1, SLOT_RUNS, 0},
-    {"room for all", 4, 3, 124, 128, 200, 7, SLOT_RUNS, 4},
-    {"room for three", 4, 3, 125, 128, 200, 7, SLOT_RUNS, 3},
-    {"room for one", 4, 3, 127, 128, 200, 7, SLOT_RUNS, 1},
-    {"no room", 4, 3, 128, 128, 200, 7, SLOT_RUNS, 0},
-    {"no pages", 1, 0, 0, 0, 200, 7, SLOT_RUNS, 0},
-    {"useful for all", 4, 3, 100, 256, 105, 7, SLOT_RUNS, 4},
-    {"useful for two", 4, 3, 100, 256, 103, 7, SLOT_RUNS, 2},
-    {"last but one", 4, 3, 100, 256, 102, 7, SLOT_RUNS, 1},
-    {"last is never run", 4, 3, 100, 256, 101, 7, SLOT_RUNS, 0},
+    {"one token", 1, 0, 100, 256, 200, 7, SLOT_RUNS, 1, 0},
+    {"all drafts", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 4, 0},
+    {"most rows", 6, 5, 100, 256, 200, 7, SLOT_RUNS, 6, 0},
+    {"more drafts than rows", 2, 5, 100, 256, 200, 7, SLOT_RUNS, 2, 0},
+    {"fewer drafts than rows", 4, 1, 100, 256, 200, 7, SLOT_RUNS, 2, 0},
+    {"no drafts", 4, 0, 100, 256, 200, 7, SLOT_RUNS, 1, 0},
+    {"stopped", 4, 3, 100, 256, 200, 7, SLOT_STOP, 0, 0},
+    {"at its length", 4, 3, 100, 256, 200, 7, SLOT_LENGTH, 0, 0},
+    {"no known token", 4, 3, 100, 256, 200, -1, SLOT_RUNS, 0, 0},
+    {"room for all", 4, 3, 124, 128, 200, 7, SLOT_RUNS, 4, 0},
+    {"room for three", 4, 3, 125, 128, 200, 7, SLOT_RUNS, 3, 0},
+    {"room for one", 4, 3, 127, 128, 200, 7, SLOT_RUNS, 1, 0},
+    {"no room", 4, 3, 128, 128, 200, 7, SLOT_RUNS, 0, 0},
+    {"no pages", 1, 0, 0, 0, 200, 7, SLOT_RUNS, 0, 0},
+    {"useful for all", 4, 3, 100, 256, 105, 7, SLOT_RUNS, 4, 0},
+    {"useful for two", 4, 3, 100, 256, 103, 7, SLOT_RUNS, 2, 0},
+    {"last but one", 4, 3, 100, 256, 102, 7, SLOT_RUNS, 1, 0},
+    {"last is never run", 4, 3, 100, 256, 101, 7, SLOT_RUNS, 0, 0},
+    {"a pause behind all", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 4, 105},
+    {"all up to a pause", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 4, 104},
+    {"three up to a pause", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 3, 103},
+    {"one up to a pause", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 1, 101},
+    {"from a pause on", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 4, 100},
+    {"past a pause", 4, 3, 100, 256, 200, 7, SLOT_RUNS, 4, 99},
+    {"stopped before a pause", 4, 3, 100, 256, 200, 7, SLOT_STOP, 0, 102},
 };
 
 static void check_begun(const struct steps *steps, const struct begin_case *c, int first)
@@ -142,6 +150,7 @@ static void decode_rows_run_what_they_can(void **state)
         steps.slots.slots[2] = slot;
         steps_clear(&steps);
         int first = steps_add_decode(&steps, 2, c->verify);
+        steps.rows[0].pause_at = c->pause_at;
         steps_begin(&steps);
         if (steps.tables.active_count[0] != c->active)
             fail_msg("%s: %d run, not %d", c->name, steps.tables.active_count[0], c->active);
