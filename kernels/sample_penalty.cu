@@ -100,8 +100,10 @@ static __device__ int64_t page_place(const struct sample_penalty &op, int32_t sl
 static __global__ void note_kernel(struct sample_penalty op, int32_t *page_tokens)
 {
     int r = static_cast<int>(blockIdx.x);
+    pdl_wait();
+    pdl_trigger();
     const struct step_row row = op.tables.rows[r];
-    int count = row.kind == ROW_PREFILL ? op.tables.active_count[r] : 0;
+    int count = op.tables.active_count[r];
     for (int i = static_cast<int>(threadIdx.x); i < count; i += PENALTY_THREADS) {
         int token = row.token_first + i;
         page_tokens[page_place(op, row.slot, op.tables.token_positions[token])] =
@@ -114,9 +116,8 @@ extern "C" void sample_penalty_note(struct stream *stream, const struct sample_p
 {
     if (op->tables.rows_count == 0)
         return;
-    note_kernel<<<static_cast<unsigned>(op->tables.rows_count), PENALTY_THREADS, 0,
-                  stream->handle>>>(*op, page_tokens);
-    LAUNCH_CHECK();
+    launch_chained(note_kernel, dim3(static_cast<unsigned>(op->tables.rows_count)),
+                   dim3(PENALTY_THREADS), 0, stream->handle, *op, page_tokens);
 }
 
 // Sets the prompt's bit: threads may meet in a token, or in the two tokens of a word.

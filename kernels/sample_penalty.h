@@ -5,8 +5,8 @@
 // With c = how often a token was drawn: where it stood in the prompt or c > 0, a logit l becomes
 // l / repetition (l > 0) or l * repetition; then l -= frequency * c, and l -= presence where c > 0.
 // A verify row counts the drafts before it as drawn. Tokens beyond the original prompt that come
-// as prompt (a preempted sequence) count as drawn. The tokens of prefill rows are also noted beside
-// their KV pages: a slot that opens at a position > 0 finds there what it does not run itself.
+// as prompt (a preempted sequence) count as drawn. Tokens that run are also noted beside their KV
+// pages: a slot that opens at a position > 0 finds there what it does not run itself.
 //
 //   shape   logits [samples, vocab own] f32, changed in place; counts [slots, vocab own] uint16;
 //           rows [rows_count] index of the sampled rows that have penalties or banned stops;
@@ -50,8 +50,9 @@ void sample_penalty_open(struct stream *stream, uint16_t *counts, int vocab_coun
 // After slots_begin: notes the tokens of the step's prefill rows. rows are not read.
 void sample_penalty_prompt(struct stream *stream, const struct sample_penalty *op);
 
-// After slots_begin: notes the tokens of the step's prefill rows at their place in page_tokens,
-// whatever their sampling. Neither logits, rows nor counts are read.
+// After slots_begin: notes the tokens that run at their place in page_tokens, whatever the slots'
+// sampling. A draft that is not accepted stands there until the token of its position runs. Neither
+// logits, rows nor counts are read.
 void sample_penalty_note(struct stream *stream, const struct sample_penalty *op,
                          int32_t *page_tokens);
 

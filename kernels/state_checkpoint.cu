@@ -9,7 +9,7 @@ extern "C" {
 
 enum { COPY_THREADS = 256, COPY_BLOCKS = 16 };
 
-// bytes is a multiple of 16, and so is every address.
+// bytes is a multiple of 16, and so is every address. Blocks of x share a copy.
 static __device__ void copy(void *base_to, int32_t to, const void *base_from, int32_t from,
                             int64_t bytes)
 {
@@ -49,6 +49,32 @@ static __global__ void state_checkpoint_kernel(struct state_checkpoint op, const
         copy(op.slot_hidden, move.slot, op.checkpoint_hidden, move.checkpoint, row);
 }
 
+// A block a move.
+static __global__ void fold_begin_kernel(struct state_checkpoint op)
+{
+    const struct state_checkpoint_move move = op.moves[blockIdx.z];
+    if (op.slots.slots[move.slot].position == move.position)
+        copy(op.checkpoint_hidden, move.checkpoint, op.slot_hidden, move.slot,
+             static_cast<int64_t>(op.hidden) * 2);
+}
+
+// A token that does not run has position -1. slots_end has turned the slot's parity to the buffer
+// that the row wrote.
+static __global__ void fold_end_kernel(struct state_checkpoint op)
+{
+    const struct state_checkpoint_move move = op.moves[blockIdx.z];
+    const struct state_checkpoint_layer layer = op.layers[blockIdx.y];
+    int64_t states = static_cast<int64_t>(op.value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM * 4;
+    int64_t channels = static_cast<int64_t>(2 * op.key_heads + op.value_heads) * GDN_HEAD_DIM;
+    if (op.token_positions[move.token] != move.position)
+        return;
+    int64_t buffer = static_cast<int64_t>(move.slot) * 2 + op.slots.slots[move.slot].parity;
+    copy(layer.checkpoint_state, move.checkpoint, layer.state, move.slot, states);
+    copy(layer.checkpoint_conv, move.checkpoint,
+         layer.pending_conv + buffer * GDN_PENDING_COLUMNS * channels, 0,
+         channels * (GDN_CONV_WIDTH - 1) * 2);
+}
+
 static void launch(struct stream *stream, const struct state_checkpoint *op,
                    const bf16 *hidden_rows)
 {
@@ -71,4 +97,25 @@ extern "C" void state_checkpoint_save(struct stream *stream, const struct state_
 extern "C" void state_checkpoint_load(struct stream *stream, const struct state_checkpoint *op)
 {
     launch(stream, op, NULL);
+}
+
+extern "C" void state_checkpoint_fold_begin(struct stream *stream,
+                                            const struct state_checkpoint *op)
+{
+    ASSERT(op->hidden % 8 == 0);
+    if (op->moves_count == 0)
+        return;
+    fold_begin_kernel<<<dim3(1, 1, static_cast<unsigned>(op->moves_count)), COPY_THREADS, 0,
+                        stream->handle>>>(*op);
+    LAUNCH_CHECK();
+}
+
+extern "C" void state_checkpoint_fold_end(struct stream *stream, const struct state_checkpoint *op)
+{
+    if (op->moves_count == 0 || op->layers_count == 0)
+        return;
+    dim3 grid(COPY_BLOCKS, static_cast<unsigned>(op->layers_count),
+              static_cast<unsigned>(op->moves_count));
+    fold_end_kernel<<<grid, COPY_THREADS, 0, stream->handle>>>(*op);
+    LAUNCH_CHECK();
 }

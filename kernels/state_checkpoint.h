@@ -5,10 +5,12 @@
 //
 //   shape   layers [layers_count]; moves [moves_count]; hidden_rows [tokens, hidden] bf16;
 //           checkpoint_hidden [checkpoints, hidden], slot_hidden [slots, hidden] bf16
-//   needs   no checkpoint twice in a save, no slot twice in a load; hidden a multiple of 8.
+//   needs   no checkpoint twice in a save or fold, no slot twice in a load; hidden a multiple of 8.
 //           save: right after the forward pass of the step whose prefill row of the slot ends at P
-//           (such a row leaves nothing pending). load: before the slot is opened at P > 0
-//   launch  grid (16, layers, moves); block 256; 16 bytes a thread and turn
+//           (such a row leaves nothing pending). load: before the slot is opened at P > 0. fold:
+//           around a whole step, see below
+//   launch  grid (16, layers, moves), of fold_begin (1, 1, moves); block 256; 16 bytes a thread and
+//           turn; never chained (kernels/device/launch.cuh)
 //   moves   2 * moves * (layers * (value_heads * 128 * 128 * 4 + 3 * channels * 2) + hidden * 2)
 //           bytes
 //   limit   HBM: 61.4 MiB of Qwen3.5-35B-A3B, read and written, are 28 us at 4.6 TB/s
@@ -18,19 +20,23 @@
 
 #include "kernels/gdn.h"
 #include "kernels/runtime.h"
+#include "kernels/slots.h"
 #include "kernels/types.h"
 
 // One GDN layer: its slots' memory and the pool's. Sizes as in struct gdn_state.
 struct state_checkpoint_layer {
-    float *state;            // [slots, value_heads, value_dim, key_dim]
-    bf16 *conv;              // [slots, 3, channels]
-    float *checkpoint_state; // [checkpoints, value_heads, value_dim, key_dim]
-    bf16 *checkpoint_conv;   // [checkpoints, 3, channels]
+    float *state;             // [slots, value_heads, value_dim, key_dim]
+    bf16 *conv;               // [slots, 3, channels]
+    const bf16 *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]; only fold reads it
+    float *checkpoint_state;  // [checkpoints, value_heads, value_dim, key_dim]
+    bf16 *checkpoint_conv;    // [checkpoints, 3, channels]
 };
 
 struct state_checkpoint_move {
     int32_t checkpoint, slot;
-    int32_t token; // save: index of the row's last token in hidden_rows; load: not read
+    int32_t token; // save: index of the row's last token in hidden_rows; fold: of its first token
+                   // in the step's tokens; load: not read
+    int32_t position; // fold: P; others do not read it
 };
 
 struct state_checkpoint {
@@ -41,6 +47,9 @@ struct state_checkpoint {
     int hidden;
     const struct state_checkpoint_move *moves; // on the device
     int moves_count;
+    // Only fold reads these.
+    struct slots slots;
+    const int32_t *token_positions; // [tokens] of the step
 };
 
 // Slots into checkpoints; hidden_rows: the step's, after the final norm.
@@ -49,3 +58,22 @@ void state_checkpoint_save(struct stream *stream, const struct state_checkpoint 
 
 // Checkpoints into slots, and their hidden rows into slot_hidden.
 void state_checkpoint_load(struct stream *stream, const struct state_checkpoint *op);
+
+// ---- fold: a decode row leaves a checkpoint at the position P where it begins ----
+//
+// A decode row folds what was pending before it and leaves its own tokens pending (kernels/gdn.h).
+// So after the step whose row begins at P, the slot's state is that after P tokens, and the first
+// three columns of the pending buffer that the row wrote are those before P. The host does not know
+// which step that will be: it lists the move in every step whose row may begin at P, and all but
+// that one leave the checkpoint alone. Both functions are queued around the step as a whole,
+// recorded or not, so a recorded step need not know of them.
+//
+// These kernels are never chained and never trigger: each begins after all before it has ended. The
+// kernel behind it may begin early, but waits before it writes, and the one behind that begins only
+// after this wait; whatever writes states, columns, slots or hidden rows comes later still.
+
+// Before slots_begin: h_{P-1} from slot_hidden, where the slot stands at P.
+void state_checkpoint_fold_begin(struct stream *stream, const struct state_checkpoint *op);
+
+// After the step's last op: state and columns, where the row ran and began at P.
+void state_checkpoint_fold_end(struct stream *stream, const struct state_checkpoint *op);

@@ -110,7 +110,7 @@ static void run_note(const void *data)
     const struct sample_penalty *op = &arguments->op;
     for (int r = 0; r < op->tables.rows_count; r++) {
         const struct step_row *row = &op->tables.rows[r];
-        for (int i = 0; row->kind == ROW_PREFILL && i < op->tables.active_count[r]; i++) {
+        for (int i = 0; i < op->tables.active_count[r]; i++) {
             int token = row->token_first + i;
             arguments->page_tokens[page_place(op, row->slot, op->tables.token_positions[token])] =
                 op->tables.token_ids[token];

@@ -67,3 +67,57 @@ void state_checkpoint_load(struct stream *stream, const struct state_checkpoint 
     ASSERT(op->slot_hidden != NULL && op->checkpoint_hidden != NULL);
     queue(stream, op, NULL);
 }
+
+static void run_fold_begin(const void *data)
+{
+    const struct state_checkpoint *op = data;
+    size_t row = (size_t)op->hidden * sizeof(bf16);
+    for (int i = 0; i < op->moves_count; i++) {
+        const struct state_checkpoint_move *move = &op->moves[i];
+        if (op->slots.slots[move->slot].position == move->position)
+            copy(op->checkpoint_hidden, move->checkpoint, op->slot_hidden, move->slot, row);
+    }
+}
+
+// A token that does not run has position -1. slots_end has turned the slot's parity to the buffer
+// that the row wrote.
+static void run_fold_end(const void *data)
+{
+    const struct state_checkpoint *op = data;
+    size_t states = (size_t)op->value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM * sizeof(float);
+    size_t channels = (size_t)(2 * op->key_heads + op->value_heads) * GDN_HEAD_DIM;
+    for (int i = 0; i < op->moves_count; i++) {
+        const struct state_checkpoint_move *move = &op->moves[i];
+        if (op->token_positions[move->token] != move->position)
+            continue;
+        size_t buffer = (size_t)move->slot * 2 + (size_t)op->slots.slots[move->slot].parity;
+        for (int k = 0; k < op->layers_count; k++) {
+            const struct state_checkpoint_layer *layer = &op->layers[k];
+            copy(layer->checkpoint_state, move->checkpoint, layer->state, move->slot, states);
+            copy(layer->checkpoint_conv, move->checkpoint,
+                 layer->pending_conv + buffer * GDN_PENDING_COLUMNS * channels, 0,
+                 channels * (GDN_CONV_WIDTH - 1) * sizeof(bf16));
+        }
+    }
+}
+
+static void queue_fold(struct stream *stream, const struct state_checkpoint *op,
+                       void (*run_it)(const void *))
+{
+    ASSERT(op->moves_count >= 0 && op->hidden > 0 && op->hidden % 8 == 0);
+    ASSERT(op->slots.slots != NULL && op->token_positions != NULL);
+    ASSERT(op->slot_hidden != NULL && op->checkpoint_hidden != NULL);
+    if (op->moves_count > 0)
+        stream_run(stream, run_it, op, sizeof *op);
+}
+
+void state_checkpoint_fold_begin(struct stream *stream, const struct state_checkpoint *op)
+{
+    queue_fold(stream, op, run_fold_begin);
+}
+
+void state_checkpoint_fold_end(struct stream *stream, const struct state_checkpoint *op)
+{
+    ASSERT(op->layers != NULL || op->layers_count == 0);
+    queue_fold(stream, op, run_fold_end);
+}

@@ -282,6 +282,41 @@ static void pages_remember_their_tokens(void **state)
     ops_close(&f.ops);
 }
 
+// What was drawn stands in its place, whatever drafts stood there before.
+static void decode_rows_are_noted(void **state)
+{
+    const struct slot_sampling p = {.tokens_end = 1000};
+    int32_t text[70];
+    struct fixture f;
+    (void)state;
+    for (int i = 0; i < 70; i++)
+        text[i] = (i * 7 + 3) % 50;
+    open_fixture(&f, 1, &p);
+    size_t pages = (size_t)f.steps.pages_all;
+    int32_t *page_tokens = ops_alloc(&f.ops, pages * SAMPLE_PAGE_TOKENS * sizeof *page_tokens);
+    run_prompt(&f, 1, text, 0, page_tokens); // 70 tokens, so that every place is known
+    int32_t page = f.steps.slots.block_table[f.steps.slots.pages_per_sequence];
+    int32_t *noted = page_tokens + (size_t)page * SAMPLE_PAGE_TOKENS;
+    assert_memory_equal(noted, text, SAMPLE_PAGE_TOKENS * sizeof *text);
+    memset(noted + 50, 0xff, 14 * sizeof *noted);
+    struct slot *slot = &f.steps.slots.slots[1];
+    slot->position = 50;
+    while (slot->position < 64) {
+        slot->token_next = text[slot->position];
+        slot->drafts[0] = text[slot->position + 1];
+        slot->drafts[1] = 61; // is never right
+        steps_clear(&f.steps);
+        steps_add_decode(&f.steps, 1, 3);
+        steps_begin(&f.steps);
+        struct sample_penalty op = shard_op(&f, 0, NULL, NULL, 0);
+        sample_penalty_note(f.ops.streams[0], &op, page_tokens);
+        steps_accept(&f.steps, 0, 1 + slot->position % 2);
+        steps_end(&f.steps);
+    }
+    assert_memory_equal(noted, text, SAMPLE_PAGE_TOKENS * sizeof *text);
+    ops_close(&f.ops);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +324,7 @@ int main(void)
         cmocka_unit_test(stops_are_banned_until_min_tokens),
         cmocka_unit_test(counts_saturate),
         cmocka_unit_test(pages_remember_their_tokens),
+        cmocka_unit_test(decode_rows_are_noted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

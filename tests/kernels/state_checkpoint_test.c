@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // state_checkpoint_test.c -- what is saved comes back bit for bit, into another slot, after the
-// first slot has gone on; neighbours of slot and checkpoint keep every byte.
+// first slot has gone on; neighbours of slot and checkpoint keep every byte. What decode rows leave
+// at a position is what running to it leaves, however many drafts each of them accepted.
 #include "kernels/state_checkpoint.h"
 
 #include <setjmp.h>
@@ -10,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fixtures/ops.h"
+#include "tests/fixtures/steps.h"
 
 enum {
     SLOTS = 4,
@@ -70,7 +71,7 @@ static void saves_named_slots_only(void **state)
     struct world w;
     (void)state;
     open_world(&w);
-    const struct state_checkpoint_move moves[] = {{2, 1, 4}, {0, 3, 0}};
+    const struct state_checkpoint_move moves[] = {{2, 1, 4, 0}, {0, 3, 0, 0}};
     float *states[LAYERS];
     bf16 *columns[LAYERS];
     for (int i = 0; i < LAYERS; i++) {
@@ -105,7 +106,7 @@ static void loads_what_was_saved(void **state)
     (void)state;
     open_world(&w);
     const struct state_checkpoint_move save = {.checkpoint = 1, .slot = 0, .token = 2};
-    const struct state_checkpoint_move loads[] = {{1, 2, -1}, {1, 3, -1}};
+    const struct state_checkpoint_move loads[] = {{1, 2, -1, 0}, {1, 3, -1, 0}};
     float *saved[LAYERS], *other[LAYERS];
     for (int i = 0; i < LAYERS; i++) {
         saved[i] = ops_copy(&w.ops, w.layers[i].state, STATES * sizeof(float));
@@ -155,12 +156,216 @@ static void nothing_to_move_is_fine(void **state)
     ops_close(&w.ops);
 }
 
+// ---- fold: one layer whose inputs depend on a token's position alone ----
+
+enum {
+    DIM = GDN_HEAD_DIM,
+    PLACE = 64, // where a checkpoint is made
+    POSITIONS = PLACE + 40,
+    CHANNELS = (2 * KEY_HEADS + VALUE_HEADS) * DIM,
+    STRIDE = CHANNELS + VALUE_HEADS * DIM + 2 * VALUE_HEADS,
+    PENDING_ROWS = SLOTS * 2 * ROW_VERIFY_MAX,
+};
+
+struct sequence {
+    struct world w; // its first layer is the one that runs
+    struct steps steps;
+    struct gdn gdn;
+    bf16 *raw; // [POSITIONS, STRIDE]
+};
+
+static void open_sequence(struct sequence *q)
+{
+    open_world(&q->w);
+    struct ops *ops = &q->w.ops;
+    struct state_checkpoint_layer *layer = q->w.layers;
+    steps_open(&q->steps, ops, SLOTS, POSITIONS / 64 + 1, POSITIONS);
+    q->raw = ops_bf16(ops, POSITIONS * STRIDE, 2);
+    q->gdn = (struct gdn){
+        .slots = q->steps.slots,
+        .state = {.state = layer->state,
+                  .conv = layer->conv,
+                  .pending_k = ops_alloc(ops, PENDING_ROWS * KEY_HEADS * DIM * sizeof(float)),
+                  .pending_u = ops_alloc(ops, PENDING_ROWS * VALUE_HEADS * DIM * sizeof(float)),
+                  .pending_g = ops_alloc(ops, PENDING_ROWS * VALUE_HEADS * sizeof(float)),
+                  .pending_conv =
+                      ops_alloc(ops, SLOTS * 2 * GDN_PENDING_COLUMNS * CHANNELS * sizeof(bf16))},
+        .projected = ops_alloc(ops, POSITIONS * STRIDE * sizeof(bf16)),
+        .projected_stride = STRIDE,
+        .conv_weight = ops_float(ops, CHANNELS * 4, 0.6),
+        .a_log = ops_float(ops, VALUE_HEADS, 2),
+        .dt_bias = ops_float(ops, VALUE_HEADS, 2),
+        .key_heads = KEY_HEADS,
+        .value_heads = VALUE_HEADS,
+        .o = ops_alloc(ops, POSITIONS * VALUE_HEADS * DIM * sizeof(bf16)),
+    };
+    layer->pending_conv = q->gdn.state.pending_conv;
+    q->w.op.layers = ops_copy(ops, layer, sizeof *layer);
+    q->w.op.layers_count = 1;
+    q->w.op.slots = q->steps.slots;
+    q->w.op.token_positions = q->steps.tables.token_positions;
+    struct slot_sampling sampling = steps_endless();
+    for (int slot = 0; slot < 2; slot++) {
+        struct slot_opening opening = {.slot = slot};
+        steps_open_slot(&q->steps, slot, 0, &sampling);
+        gdn_open(ops->streams[0], &q->gdn.state, KEY_HEADS, VALUE_HEADS, &opening, 1);
+        ops_wait(ops);
+    }
+}
+
+// Runs the step that was added; its rows commit `accepted` tokens where they decode. What is
+// refused carries another position's inputs. The slot's last hidden row tells its position.
+static void run_sequence(struct sequence *q, int slot, int accepted)
+{
+    struct stream *stream = q->w.ops.streams[0];
+    const struct step_row *row = &q->steps.rows[0];
+    steps_begin(&q->steps);
+    if (row->kind == ROW_DECODE && accepted > q->steps.tables.active_count[0])
+        accepted = q->steps.tables.active_count[0];
+    for (int t = 0; t < row->token_count; t++) {
+        int position = q->steps.tables.token_positions[t];
+        if (row->kind == ROW_DECODE && t >= accepted)
+            position = 0;
+        bf16 *to = (bf16 *)(uintptr_t)q->gdn.projected + (size_t)t * STRIDE;
+        memcpy(to, q->raw + (size_t)position * STRIDE, STRIDE * sizeof(bf16));
+    }
+    q->gdn.tables = q->steps.tables;
+    gdn(stream, &q->gdn);
+    ops_wait(&q->w.ops);
+    if (row->kind == ROW_DECODE && accepted > 0)
+        steps_accept(&q->steps, 0, accepted);
+    steps_end(&q->steps);
+    for (int i = 0; i < HIDDEN; i++)
+        q->w.op.slot_hidden[slot * HIDDEN + i].bits = (uint16_t)q->steps.slots.slots[slot].position;
+}
+
+static void run_prompt(struct sequence *q, int slot, int count)
+{
+    steps_clear(&q->steps);
+    steps_add_prefill(&q->steps, slot, NULL, count, 1);
+    run_sequence(q, slot, 0);
+}
+
+// A decode row of `verify` tokens, of which `accepted` prove right, with the move around it.
+static void run_decode(struct sequence *q, int slot, int verify, int accepted,
+                       const struct state_checkpoint_move *move)
+{
+    struct slot *s = &q->steps.slots.slots[slot];
+    for (int i = 0; i < ROW_VERIFY_MAX - 1; i++)
+        s->drafts[i] = i + 1 < verify ? 10 + i : -1;
+    s->token_next = 1;
+    q->w.op.moves = move;
+    q->w.op.moves_count = 1;
+    state_checkpoint_fold_begin(q->w.ops.streams[0], &q->w.op);
+    steps_clear(&q->steps);
+    steps_add_decode(&q->steps, slot, verify);
+    q->steps.rows[0].pause_at = move->position;
+    run_sequence(q, slot, accepted);
+    state_checkpoint_fold_end(q->w.ops.streams[0], &q->w.op);
+    ops_wait(&q->w.ops);
+}
+
+static void same_checkpoints(const struct sequence *q, int a, int b)
+{
+    const struct state_checkpoint_layer *layer = q->w.layers;
+    assert_memory_equal(layer->checkpoint_state + (size_t)a * STATES,
+                        layer->checkpoint_state + (size_t)b * STATES, STATES * sizeof(float));
+    assert_memory_equal(layer->checkpoint_conv + (size_t)a * COLUMNS,
+                        layer->checkpoint_conv + (size_t)b * COLUMNS, COLUMNS * sizeof(bf16));
+    assert_memory_equal(q->w.op.checkpoint_hidden + (size_t)a * HIDDEN,
+                        q->w.op.checkpoint_hidden + (size_t)b * HIDDEN, HIDDEN * sizeof(bf16));
+}
+
+// Slot 0 runs to the place as a prompt and is saved as checkpoint 0.
+static void save_plainly(struct sequence *q)
+{
+    const struct state_checkpoint_move save = {.checkpoint = 0, .slot = 0, .token = 0};
+    bf16 rows[HIDDEN];
+    run_prompt(q, 0, PLACE);
+    memcpy(rows, q->w.op.slot_hidden, sizeof rows);
+    q->w.op.moves = &save;
+    q->w.op.moves_count = 1;
+    state_checkpoint_save(q->w.ops.streams[0], &q->w.op, rows);
+    ops_wait(&q->w.ops);
+}
+
+// Checkpoint 1, of slot 1, is as it was opened until a row begins at the place, and then as 0.
+static void check_fold(uint64_t seed, int first, int verify)
+{
+    const struct state_checkpoint_move move = {.checkpoint = 1, .slot = 1, .position = PLACE};
+    struct sequence q;
+    open_sequence(&q);
+    save_plainly(&q);
+    const struct state_checkpoint_layer *layer = q.w.layers;
+    const struct slot *slot = &q.steps.slots.slots[1];
+    float *before = ops_copy(&q.w.ops, layer->checkpoint_state + STATES, STATES * sizeof(float));
+    q.w.ops.random = seed;
+    run_prompt(&q, 1, first);
+    bool begun = false;
+    while (slot->position < PLACE + 20) {
+        int accepted = 1 + (int)(ops_random(&q.w.ops) % (uint64_t)verify);
+        begun |= slot->position == PLACE;
+        run_decode(&q, 1, verify, accepted, &move);
+        if (!begun)
+            assert_memory_equal(layer->checkpoint_state + STATES, before, STATES * sizeof(float));
+        else
+            same_checkpoints(&q, 0, 1);
+    }
+    assert_true(begun);
+    // Behind it both go on alike.
+    const struct state_checkpoint_move load = {.checkpoint = 1, .slot = 2, .token = -1};
+    struct slot_sampling sampling = steps_endless();
+    q.w.op.moves = &load;
+    state_checkpoint_load(q.w.ops.streams[0], &q.w.op);
+    steps_open_slot(&q.steps, 2, PLACE, &sampling);
+    run_prompt(&q, 0, POSITIONS - PLACE);
+    run_prompt(&q, 2, POSITIONS - PLACE);
+    assert_memory_equal(layer->state, layer->state + 2 * (size_t)STATES, STATES * sizeof(float));
+    assert_memory_equal(layer->conv, layer->conv + 2 * (size_t)COLUMNS, COLUMNS * sizeof(bf16));
+    ops_close(&q.w.ops);
+}
+
+static void decode_rows_leave_what_prompts_leave(void **state)
+{
+    (void)state;
+    for (int verify = 1; verify <= ROW_VERIFY_MAX; verify++) {
+        for (int first = PLACE - 5; first <= PLACE; first++) // with and without rows pending
+            check_fold((uint64_t)(verify * 100 + first), first, verify);
+    }
+}
+
+// A sequence that ended at the place runs no row there, and one whose rows are not listed in the
+// step in which they begin there leaves nothing.
+static void who_does_not_run_at_the_place_leaves_nothing(void **state)
+{
+    struct sequence q;
+    (void)state;
+    open_sequence(&q);
+    const struct state_checkpoint_layer *layer = q.w.layers;
+    float *before = ops_copy(&q.w.ops, layer->checkpoint_state, CHECKPOINTS * STATES * 4);
+    run_prompt(&q, 1, PLACE - 1);
+    run_decode(&q, 1, 1, 1,
+               &(struct state_checkpoint_move){.checkpoint = 1, .slot = 1, .position = PLACE});
+    q.steps.slots.slots[1].end = SLOT_STOP;
+    run_decode(&q, 1, 3, 0,
+               &(struct state_checkpoint_move){.checkpoint = 1, .slot = 1, .position = PLACE});
+    q.steps.slots.slots[1].end = SLOT_RUNS;
+    run_decode(&q, 1, 1, 1,
+               &(struct state_checkpoint_move){.checkpoint = 2, .slot = 1, .position = PLACE + 64});
+    run_decode(&q, 1, 1, 1,
+               &(struct state_checkpoint_move){.checkpoint = 1, .slot = 1, .position = PLACE});
+    assert_memory_equal(layer->checkpoint_state, before, CHECKPOINTS * STATES * 4);
+    ops_close(&q.w.ops);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saves_named_slots_only),
         cmocka_unit_test(loads_what_was_saved),
         cmocka_unit_test(nothing_to_move_is_fine),
+        cmocka_unit_test(decode_rows_leave_what_prompts_leave),
+        cmocka_unit_test(who_does_not_run_at_the_place_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
