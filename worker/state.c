@@ -170,6 +170,7 @@ static void carve_prefix(struct rank_state *state, struct carver *carver,
         prefix->layers[prefix->layers_count++] = (struct state_checkpoint_layer){
             .state = state->gdn[i].state,
             .conv = state->gdn[i].conv,
+            .pending_conv = state->gdn[i].pending_conv,
             .checkpoint_state = (float *)carve(carver, count * states, sizeof(float)),
             .checkpoint_conv = (bf16 *)carve(carver, count * columns, sizeof(bf16)),
         };

@@ -48,6 +48,7 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
     up->penalty_rows = (int32_t *)carve(carver, samples, sizeof *up->penalty_rows);
     up->loads = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->loads);
     up->saves = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->saves);
+    up->folds = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->folds);
     up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
     up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
     up->page_ids = (int32_t *)carve(carver, STEP_PAGE_IDS_MAX, sizeof *up->page_ids);
@@ -296,7 +297,7 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
     struct sample_lists lists = step_lists_op(engine, 0);
     if (tables->rows_count > 0) {
         slots_begin(model->stream, &model->state->slots, tables);
-        step_queue_notes(engine, moves);
+        step_queue_notes(engine);
         if (sampling->counts && tables->decode_rows < tables->rows_count)
             sample_penalty_prompt(model->stream, &penalty);
         if (sampling->recent)
@@ -341,14 +342,18 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
             sizeof *staging->upload.loads);
     copy_up(stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,
             sizeof *staging->upload.saves);
+    copy_up(stream, engine->upload_dev.folds, staging->upload.folds, moves->folds,
+            sizeof *staging->upload.folds);
     step_upload_logprobs(engine, sampling, &staging->upload);
     queue_openings(engine, plan, moves);
+    step_queue_fold_begin(engine, moves);
     if (graph != NULL) {
         graph_launch(graph, stream);
     } else {
         step_queue_rows(engine, sampling, moves, plan->draft);
         queue_download(engine, staging);
     }
+    step_queue_fold_end(engine, moves);
     step_download_logprobs(engine, sampling, &staging->download);
     event_record(staging->ended, stream);
     if (engine->notifier != stream)

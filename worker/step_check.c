@@ -12,6 +12,18 @@ static enum status check_range(struct error *error, const char *what, int64_t va
                      (long long)value, (long long)low, (long long)high);
 }
 
+// Where a decode row is to leave a checkpoint.
+static enum status check_place(const struct step_check *check, const struct step_plan_row *row,
+                               struct error *error)
+{
+    bool saves = row->checkpoint >= 0;
+    TRY(check_range(error, "rows.checkpoint", row->checkpoint, -1, check->memory->checkpoints - 1));
+    TRY(check_range(error, "rows.checkpoint_at", row->checkpoint_at, saves,
+                    saves ? check->memory->sequence_tokens - 1 : 0));
+    return check_range(error, "rows.checkpoint_at past a page's end",
+                       row->checkpoint_at % TOKENS_PER_PAGE, 0, 0);
+}
+
 static enum status check_row(const struct step_check *check, const struct step_plan *plan, int i,
                              struct error *error)
 {
@@ -21,7 +33,7 @@ static enum status check_row(const struct step_check *check, const struct step_p
         if (i > 0 && plan->rows[i - 1].kind != STEP_ROW_DECODE)
             return error_set(error, E_MALFORMED, "step plan: row %d decodes after a prefill row",
                              i);
-        return OK;
+        return check_place(check, row, error);
     }
     TRY(check_range(error, "rows.tokens_count", row->tokens_count, 1, plan->tokens_count));
     TRY(check_range(error, "rows.tokens_first", row->tokens_first, 0,
@@ -71,11 +83,8 @@ static enum status check_checkpoints(const struct step_check *check, const struc
         TRY(check_range(error, "openings of a copy's slot", opened, 1, 1));
     }
     for (int i = 0; i < plan->rows_count; i++) {
-        if (plan->rows[i].kind == STEP_ROW_DECODE || plan->rows[i].checkpoint < 0)
-            continue;
-        for (int k = 0; k < i; k++) {
-            if (plan->rows[k].kind != STEP_ROW_DECODE &&
-                plan->rows[k].checkpoint == plan->rows[i].checkpoint)
+        for (int k = 0; k < i && plan->rows[i].checkpoint >= 0; k++) {
+            if (plan->rows[k].checkpoint == plan->rows[i].checkpoint)
                 return error_set(error, E_MALFORMED,
                                  "step plan: rows.checkpoint %d is written by rows %d and %d",
                                  plan->rows[i].checkpoint, k, i);

@@ -20,7 +20,8 @@ struct upload {
     struct step_row *rows;               // [STEP_ROWS_MAX]
     int32_t *token_ids;                  // [step_tokens]
     struct state_checkpoint_move *loads; // [STEP_ROWS_MAX]
-    struct state_checkpoint_move *saves; // [STEP_ROWS_MAX]
+    struct state_checkpoint_move *saves; // [STEP_ROWS_MAX] of prefill rows
+    struct state_checkpoint_move *folds; // [STEP_ROWS_MAX] of decode rows
     struct slot_opening *openings;       // [STEP_ROWS_MAX]
     struct slot_pages *pages;            // [STEP_ROWS_MAX]
     int32_t *page_ids;                   // [STEP_PAGE_IDS_MAX]
@@ -131,9 +132,9 @@ struct sampling_plan {
 
 // What prefix reuse does in a step.
 struct prefix_moves {
-    int loads, saves; // checkpoints copied to slots, rows that end at one
+    int loads, saves; // checkpoints copied to slots, prefill rows that end at one
+    int folds;        // decode rows that may begin at one
     bool recalls;     // a slot with penalties opens behind tokens that it does not run
-    bool prefills;    // the step has prefill rows
 };
 
 // ---- step_stage.c: a step plan laid out in a staging buffer ----
@@ -168,13 +169,16 @@ void step_report_logprobs(struct report *report, struct step_result *result,
 // Lists the checkpoints to load and save; openings, rows and tables must have been staged.
 struct prefix_moves step_stage_prefix(struct upload *up, const struct step_tables *tables,
                                       const struct step_plan *plan);
-// Queue, in a step's order: before slots open; after their pages are set; after slots_begin; after
-// the forward pass, before anything else writes hidden rows.
+// Queue, in a step's order: before slots open; after their pages are set; before slots_begin; after
+// it; after the forward pass, before anything else writes hidden rows; after all else. A recorded
+// step has the notes in it; fold_begin and fold_end stand around it.
 void step_queue_loads(const struct step_engine *engine, const struct prefix_moves *moves);
 void step_queue_recalls(const struct step_engine *engine, const struct prefix_moves *moves,
                         int openings_count);
-void step_queue_notes(const struct step_engine *engine, const struct prefix_moves *moves);
+void step_queue_fold_begin(const struct step_engine *engine, const struct prefix_moves *moves);
+void step_queue_notes(const struct step_engine *engine);
 void step_queue_saves(const struct step_engine *engine, const struct prefix_moves *moves);
+void step_queue_fold_end(const struct step_engine *engine, const struct prefix_moves *moves);
 
 // ---- step_sampling.c: from hidden rows to sampled ids ----
 

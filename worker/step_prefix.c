@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_prefix.c -- what a step does for prefix reuse: checkpoints become slots before these are
-// opened, slots become checkpoints after the forward pass, and token ids are noted beside their
-// pages so that penalties find what a slot that opened later has not run.
+// opened; slots become checkpoints after the forward pass where a prompt's chunk ends, around the
+// whole step where a decode row begins; and token ids are noted beside their pages so that
+// penalties find what a slot that opened later has not run.
 #include "worker/step_engine.h"
 
 struct prefix_moves step_stage_prefix(struct upload *up, const struct step_tables *tables,
@@ -18,13 +19,18 @@ struct prefix_moves step_stage_prefix(struct upload *up, const struct step_table
     }
     for (int i = 0; i < tables->rows_count; i++) {
         const struct step_row *row = &up->rows[i];
-        moves.prefills |= row->kind == ROW_PREFILL;
-        if (row->kind != ROW_PREFILL || plan->rows[i].checkpoint < 0)
+        struct state_checkpoint_move move = {.checkpoint = plan->rows[i].checkpoint,
+                                             .slot = row->slot,
+                                             .token = row->token_first,
+                                             .position = row->pause_at};
+        if (move.checkpoint < 0)
             continue;
-        up->saves[moves.saves++] =
-            (struct state_checkpoint_move){.checkpoint = plan->rows[i].checkpoint,
-                                           .slot = row->slot,
-                                           .token = row->token_first + row->token_count - 1};
+        if (row->kind == ROW_DECODE) {
+            up->folds[moves.folds++] = move;
+            continue;
+        }
+        move.token += row->token_count - 1;
+        up->saves[moves.saves++] = move;
     }
     return moves;
 }
@@ -45,6 +51,8 @@ static struct state_checkpoint checkpoint_op(const struct step_engine *engine,
         .hidden = model->config.hidden,
         .moves = moves_dev,
         .moves_count = count,
+        .slots = model->state->slots,
+        .token_positions = engine->tables_dev.token_positions,
     };
 }
 
@@ -66,12 +74,12 @@ void step_queue_recalls(const struct step_engine *engine, const struct prefix_mo
                               engine->upload_dev.openings, openings_count);
 }
 
-void step_queue_notes(const struct step_engine *engine, const struct prefix_moves *moves)
+void step_queue_notes(const struct step_engine *engine)
 {
     const struct model *model = engine->options.model;
     struct sampling_plan none = {.penalty_count = 0};
     struct sample_penalty penalty = step_penalty_op(engine, &none);
-    if (moves->prefills && engine->options.memory.checkpoints > 0)
+    if (engine->options.memory.checkpoints > 0)
         sample_penalty_note(model->stream, &penalty, model->state->prefix.page_tokens);
 }
 
@@ -81,4 +89,18 @@ void step_queue_saves(const struct step_engine *engine, const struct prefix_move
     struct state_checkpoint op = checkpoint_op(engine, engine->upload_dev.saves, moves->saves);
     if (moves->saves > 0)
         state_checkpoint_save(model->stream, &op, model->state->workspace.hidden);
+}
+
+void step_queue_fold_begin(const struct step_engine *engine, const struct prefix_moves *moves)
+{
+    struct state_checkpoint op = checkpoint_op(engine, engine->upload_dev.folds, moves->folds);
+    if (moves->folds > 0)
+        state_checkpoint_fold_begin(engine->options.model->stream, &op);
+}
+
+void step_queue_fold_end(const struct step_engine *engine, const struct prefix_moves *moves)
+{
+    struct state_checkpoint op = checkpoint_op(engine, engine->upload_dev.folds, moves->folds);
+    if (moves->folds > 0)
+        state_checkpoint_fold_end(engine->options.model->stream, &op);
 }

@@ -64,6 +64,7 @@ void step_stage_rows(struct upload *up, struct step_tables *tables, const struct
             .token_next = decode ? -1 : row->token_next,
             .sample = sampled,
             .sample_first = sampled > 0 ? samples : -1,
+            .pause_at = decode ? row->checkpoint_at : 0,
         };
         for (int t = 0; t < count; t++)
             up->token_ids[tokens + t] = decode ? -1 : plan->tokens[row->tokens_first + t];
