@@ -153,14 +153,18 @@ static void unlink_bucket(struct prefix_cache *cache, int32_t index)
     *link = cache->nodes[index].bucket_next;
 }
 
+static void to_free_list(struct prefix_cache *cache, int32_t index)
+{
+    cache->checkpoints[index].node = PREFIX_NONE;
+    cache->checkpoints[index].next = cache->checkpoints_free_first;
+    cache->checkpoints_free_first = index;
+}
+
 static void free_checkpoint(struct prefix_cache *cache, int32_t index)
 {
-    struct prefix_checkpoint *checkpoint = &cache->checkpoints[index];
     use_remove(cache, index);
-    cache->nodes[checkpoint->node].checkpoint = PREFIX_NONE;
-    checkpoint->node = PREFIX_NONE;
-    checkpoint->next = cache->checkpoints_free_first;
-    cache->checkpoints_free_first = index;
+    cache->nodes[cache->checkpoints[index].node].checkpoint = PREFIX_NONE;
+    to_free_list(cache, index);
     cache->checkpoints_used--;
 }
 
@@ -349,19 +353,33 @@ static void evict_checkpoint(struct prefix_cache *cache, struct kv_pages *kv, in
     settle(cache, kv, node);
 }
 
-// Takes a checkpoint for `node`, out of the free list.
-static void give_checkpoint(struct prefix_cache *cache, int32_t index, int32_t node, uint64_t step)
+int32_t prefix_cache_reserve(struct prefix_cache *cache, struct kv_pages *kv, uint64_t step_done)
 {
+    int32_t index = checkpoint_at_rest(cache, step_done);
+    if (index == PREFIX_NONE)
+        return PREFIX_NONE;
+    if (cache->checkpoints[index].node != PREFIX_NONE)
+        evict_checkpoint(cache, kv, index);
     int32_t *link = &cache->checkpoints_free_first;
     while (*link != index)
         link = &cache->checkpoints[*link].next;
     *link = cache->checkpoints[index].next;
-    cache->checkpoints[index] =
-        (struct prefix_checkpoint){.node = node, .saved_step = step, .busy_step = step};
-    use_append(cache, index);
-    cache->nodes[node].checkpoint = index;
-    cache->checkpoints_used++;
-    cache->counts.checkpoints_saved++;
+    cache->checkpoints[index].node = PREFIX_RESERVED;
+    cache->checkpoints_reserved++;
+    return index;
+}
+
+void prefix_cache_name(struct prefix_cache *cache, int32_t checkpoint, uint64_t step)
+{
+    ASSERT(cache->checkpoints[checkpoint].node == PREFIX_RESERVED);
+    cache->checkpoints[checkpoint].busy_step = step;
+}
+
+void prefix_cache_release(struct prefix_cache *cache, int32_t checkpoint)
+{
+    ASSERT(cache->checkpoints[checkpoint].node == PREFIX_RESERVED);
+    to_free_list(cache, checkpoint);
+    cache->checkpoints_reserved--;
 }
 
 // A new child, held once. There must be a node free or never used.
@@ -413,18 +431,19 @@ static int32_t nodes_to_hold(const struct prefix_cache *cache, const struct pref
     return pages - first - held;
 }
 
-int32_t prefix_cache_save(struct prefix_cache *cache, struct kv_pages *kv,
-                          const struct prefix_save *save, int32_t *node)
+// Whether a checkpoint may stand there.
+static bool has_room(const struct prefix_cache *cache, const struct prefix_save *save)
+{
+    ASSERT(save->position % PREFIX_PAGE_TOKENS == 0 && save->position <= save->text.chain->tokens);
+    return !prefix_cache_has(cache, save->text, save->node, save->position) &&
+           nodes_to_hold(cache, save) <= cache->nodes_max - cache->nodes_held;
+}
+
+// Holds the path to the place, with new nodes where there are none; returns its end.
+static int32_t hold_path(struct prefix_cache *cache, struct kv_pages *kv,
+                         const struct prefix_save *save)
 {
     int32_t pages = save->position / PREFIX_PAGE_TOKENS, at = save->node;
-    ASSERT(save->position % PREFIX_PAGE_TOKENS == 0 && save->position <= save->text.chain->tokens);
-    int32_t checkpoint = checkpoint_at_rest(cache, save->step_done);
-    if (checkpoint == PREFIX_NONE ||
-        prefix_cache_has(cache, save->text, save->node, save->position) ||
-        nodes_to_hold(cache, save) > cache->nodes_max - cache->nodes_held)
-        return PREFIX_NONE;
-    if (cache->checkpoints[checkpoint].node != PREFIX_NONE)
-        evict_checkpoint(cache, kv, checkpoint);
     int32_t block = block_after(cache, save->text, at);
     for (int32_t depth = at == PREFIX_NONE ? 0 : cache->nodes[at].depth; depth < pages; depth++) {
         const int32_t *tokens = page_tokens(save->text, block);
@@ -440,10 +459,42 @@ int32_t prefix_cache_save(struct prefix_cache *cache, struct kv_pages *kv,
         at = child;
         block = save->text.pool->next[block];
     }
-    give_checkpoint(cache, checkpoint, at, save->step);
+    return at;
+}
+
+bool prefix_cache_fill(struct prefix_cache *cache, struct kv_pages *kv,
+                       const struct prefix_save *save, int32_t checkpoint, int32_t *node)
+{
+    struct prefix_checkpoint *filled = &cache->checkpoints[checkpoint];
+    ASSERT(filled->node == PREFIX_RESERVED && filled->busy_step >= save->step);
+    if (!has_room(cache, save))
+        return false;
+    int32_t at = hold_path(cache, kv, save);
+    filled->node = at;
+    filled->saved_step = save->step;
+    filled->pins = 0;
+    use_append(cache, checkpoint);
+    cache->nodes[at].checkpoint = checkpoint;
+    cache->checkpoints_reserved--;
+    cache->checkpoints_used++;
+    cache->counts.checkpoints_saved++;
     for (int32_t i = at; i != PREFIX_NONE; i = cache->nodes[i].parent)
         cache->nodes[i].used = ++cache->uses;
     *node = at;
+    return true;
+}
+
+int32_t prefix_cache_save(struct prefix_cache *cache, struct kv_pages *kv,
+                          const struct prefix_save *save, int32_t *node)
+{
+    if (!has_room(cache, save))
+        return PREFIX_NONE;
+    int32_t checkpoint = prefix_cache_reserve(cache, kv, save->step_done);
+    if (checkpoint == PREFIX_NONE)
+        return PREFIX_NONE;
+    prefix_cache_name(cache, checkpoint, save->step);
+    bool filled = prefix_cache_fill(cache, kv, save, checkpoint, node);
+    ASSERT(filled); // evicting one makes no less room
     return checkpoint;
 }
 
@@ -488,7 +539,7 @@ static const char *check_node(const struct prefix_cache *cache, const struct kv_
 
 static const char *check_checkpoints(const struct prefix_cache *cache)
 {
-    int32_t used = 0, free_count = 0;
+    int32_t used = 0, free_count = 0, reserved = 0;
     for (int32_t i = cache->checkpoints_by_use.first; i != PREFIX_NONE;
          i = cache->checkpoints[i].next) {
         int32_t node = cache->checkpoints[i].node;
@@ -502,9 +553,12 @@ static const char *check_checkpoints(const struct prefix_cache *cache)
             return "a free checkpoint stands nowhere and nobody wants it";
         free_count++;
     }
-    return used == cache->checkpoints_used && used + free_count == cache->checkpoints_max
+    for (int32_t i = 0; i < cache->checkpoints_max; i++)
+        reserved += cache->checkpoints[i].node == PREFIX_RESERVED;
+    return used == cache->checkpoints_used && reserved == cache->checkpoints_reserved &&
+                   used + reserved + free_count == cache->checkpoints_max
                ? NULL
-               : "free checkpoints + used checkpoints = all checkpoints";
+               : "free checkpoints + used ones + reserved ones = all checkpoints";
 }
 
 const char *prefix_cache_check(const struct prefix_cache *cache, const struct kv_pages *kv)

@@ -13,7 +13,8 @@
 // A request holds the path to a node (prefix_cache_take, _save) as long as it has a slot; whatever
 // is held is neither evicted nor given to another. What nobody holds is evicted leaf by leaf, least
 // recently used first. Checkpoints have an order of use of their own; one that a step in flight
-// names stays.
+// names stays. A request that decodes reserves a checkpoint before anybody knows the text or the
+// step for it; when both are known it goes into the tree, or back.
 #pragma once
 
 #include <stdbool.h>
@@ -23,7 +24,7 @@
 #include "coordinator/kv_pages.h"
 #include "coordinator/token_pool.h"
 
-enum { PREFIX_NONE = -1, PREFIX_PAGE_TOKENS = TOKEN_BLOCK_TOKENS };
+enum { PREFIX_NONE = -1, PREFIX_RESERVED = -2, PREFIX_PAGE_TOKENS = TOKEN_BLOCK_TOKENS };
 
 struct prefix_node {
     int32_t tokens[PREFIX_PAGE_TOKENS];
@@ -39,7 +40,7 @@ struct prefix_node {
 };
 
 struct prefix_checkpoint {
-    int32_t node;           // PREFIX_NONE = free
+    int32_t node;           // PREFIX_NONE = free, PREFIX_RESERVED = in a request's hands
     uint64_t saved_step;    // what later steps can copy
     uint64_t busy_step;     // the last step that names it
     int32_t pins;           // hits whose copy no step has named yet
@@ -64,7 +65,7 @@ struct prefix_cache {
     int32_t nodes_used, nodes_held; // held: by at least one request
     int32_t nodes_fresh;            // this node and all after it were never used
     int32_t nodes_free_first;
-    int32_t checkpoints_used, checkpoints_free_first;
+    int32_t checkpoints_used, checkpoints_reserved, checkpoints_free_first;
     struct prefix_list leaves, checkpoints_by_use;
     uint64_t key, uses;
     uint64_t hash_mask; // all ones; a test's way to collisions
@@ -121,8 +122,8 @@ struct prefix_save {
     int32_t node;            // whose path the request holds
     int32_t position;        // a multiple of 64 beyond node's end
     const int32_t *page_ids; // of the request, from position 0
-    uint64_t step;           // whose prefill row ends at position
-    uint64_t step_done;
+    uint64_t step;           // whose prefill row ends at position, or whose decode row began there
+    uint64_t step_done;      // only prefix_cache_save reads it
 };
 
 // Puts the text up to `position` into the tree (with pages of the request where the tree has none;
@@ -131,6 +132,21 @@ struct prefix_save {
 // holds. PREFIX_NONE, and nothing changed, when none can be had or there is one at this place.
 int32_t prefix_cache_save(struct prefix_cache *cache, struct kv_pages *kv,
                           const struct prefix_save *save, int32_t *node);
+
+// Takes a checkpoint for a text that is not known yet, evicting the least recently used one when
+// all are taken. PREFIX_NONE when none can be had.
+int32_t prefix_cache_reserve(struct prefix_cache *cache, struct kv_pages *kv, uint64_t step_done);
+
+// Step `step` may write this reserved checkpoint.
+void prefix_cache_name(struct prefix_cache *cache, int32_t checkpoint, uint64_t step);
+
+// A reserved checkpoint goes back; it is given out again after the last step that names it.
+void prefix_cache_release(struct prefix_cache *cache, int32_t checkpoint);
+
+// prefix_cache_save with a reserved checkpoint, which save->step wrote. False, and it is still
+// reserved, when the path cannot be held or there is one at this place.
+bool prefix_cache_fill(struct prefix_cache *cache, struct kv_pages *kv,
+                       const struct prefix_save *save, int32_t checkpoint, int32_t *node);
 
 // Pages that eviction would free if the path to `node` (or none) were held.
 int32_t prefix_cache_evictable(const struct prefix_cache *cache, int32_t node);

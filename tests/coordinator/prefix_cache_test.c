@@ -52,7 +52,7 @@ static void close_world(struct world *w)
     check(w);
     assert_int_equal(w->kv.pages_free, PAGES);
     assert_int_equal(w->cache.nodes_used, 0);
-    assert_int_equal(w->cache.checkpoints_used, 0);
+    assert_int_equal(w->cache.checkpoints_used + w->cache.checkpoints_reserved, 0);
     for (int i = 0; i < 3; i++)
         free(w->memory[i]);
 }
@@ -61,6 +61,7 @@ static void close_world(struct world *w)
 struct request {
     struct token_chain chain;
     int32_t node, position, pages;
+    int32_t reserved; // PREFIX_NONE = none
     int32_t page_ids[TEXT_TOKENS / 64];
 };
 
@@ -90,8 +91,33 @@ static struct prefix_hit start(struct world *w, struct request *request, const i
     assert_true(kv_pages_take(&w->kv, more, request->page_ids + hit.position / 64));
     request->node = hit.node;
     request->position = hit.position;
+    request->reserved = PREFIX_NONE;
     check(w);
     return hit;
+}
+
+static bool reserve(struct world *w, struct request *request)
+{
+    request->reserved = prefix_cache_reserve(&w->cache, &w->kv, w->step - 1);
+    if (request->reserved != PREFIX_NONE)
+        prefix_cache_name(&w->cache, request->reserved, w->step);
+    check(w);
+    return request->reserved != PREFIX_NONE;
+}
+
+// Step `step` has written the reserved checkpoint.
+static bool fill(struct world *w, struct request *request, int32_t position, uint64_t step)
+{
+    const struct prefix_save save = {.text = text_of(w, request),
+                                     .node = request->node,
+                                     .position = position,
+                                     .page_ids = request->page_ids,
+                                     .step = step};
+    bool filled = prefix_cache_fill(&w->cache, &w->kv, &save, request->reserved, &request->node);
+    if (filled)
+        request->reserved = PREFIX_NONE;
+    check(w);
+    return filled;
 }
 
 static int32_t save(struct world *w, struct request *request, int32_t position)
@@ -110,6 +136,8 @@ static int32_t save(struct world *w, struct request *request, int32_t position)
 static void end(struct world *w, struct request *request)
 {
     kv_pages_give_back(&w->kv, request->page_ids, request->pages);
+    if (request->reserved != PREFIX_NONE)
+        prefix_cache_release(&w->cache, request->reserved);
     prefix_cache_leave(&w->cache, &w->kv, request->node);
     token_pool_give_back(&w->pool, &request->chain);
     check(w);
@@ -276,6 +304,58 @@ static void what_is_in_flight_is_not_given_away(void **state)
     close_world(&w);
 }
 
+// A reserved checkpoint is nobody else's until it is given back and the last step that names it has
+// ended; filled, it is found from the step after the one that wrote it on.
+static void what_is_reserved_is_kept(void **state)
+{
+    struct world w;
+    struct request a, b, c;
+    int32_t tokens[TEXT_TOKENS];
+    (void)state;
+    open_world(&w, PAGES, 2);
+    text(tokens, 0);
+    start(&w, &a, tokens, 300);
+    assert_true(save(&w, &a, 64) >= 0);
+    w.step = 2;
+    assert_true(reserve(&w, &a));
+    int32_t first = a.reserved;
+    text(tokens, 10000);
+    start(&w, &b, tokens, 300);
+    assert_true(reserve(&w, &b)); // the one at a's 64 is given up for it
+    assert_int_equal(w.cache.checkpoints_used, 0);
+    assert_int_equal(w.cache.counts.checkpoints_evicted, 1);
+    assert_false(prefix_cache_can_save(&w.cache, 100));
+    w.step = 5;
+    prefix_cache_name(&w.cache, a.reserved, 4); // a's rows of steps 2 to 4 name it; 3 wrote it
+    assert_true(fill(&w, &a, 256, 3));
+    text(tokens, 0);
+    w.step = 3;
+    assert_int_equal(start(&w, &c, tokens, 300).position, 0);
+    end(&w, &c);
+    w.step = 4;
+    w.copies = false;
+    struct prefix_hit hit = start(&w, &c, tokens, 300);
+    prefix_cache_unpin(&w.cache, hit.checkpoint, 0);
+    assert_int_equal(hit.position, 256);
+    assert_int_equal(hit.checkpoint, first);
+    assert_false(prefix_cache_can_save(&w.cache, 3)); // step 4 names it
+    assert_true(prefix_cache_can_save(&w.cache, 4));
+    // The text is cached by now: another's checkpoint for it goes back.
+    c.node = hit.node;
+    w.step = 6;
+    prefix_cache_name(&w.cache, b.reserved, 6);
+    c.reserved = b.reserved;
+    b.reserved = PREFIX_NONE;
+    assert_false(fill(&w, &c, 256, 6));
+    end(&w, &c);
+    assert_int_equal(w.cache.checkpoints_reserved, 0);
+    assert_true(reserve(&w, &b));
+    assert_int_equal(b.reserved, first); // step 6 still names the other one
+    end(&w, &b);
+    end(&w, &a);
+    close_world(&w);
+}
+
 // Leaves go least recently used first, from the end of a branch, and what is held stays.
 static void pages_are_evicted_leaf_by_leaf(void **state)
 {
@@ -385,7 +465,7 @@ static void check_path(const struct world *w, int32_t node, const int32_t *token
 static void random_runs(void **state)
 {
     enum { REQUESTS = 5, TURNS = 4000 };
-    uint64_t hits = 0, evicted = 0;
+    uint64_t hits = 0, evicted = 0, fills = 0;
     (void)state;
     for (uint64_t seed = 1; seed <= 6; seed++) {
         struct world w;
@@ -410,7 +490,13 @@ static void random_runs(void **state)
             } else if (runs[i] && r[i].position + 64 <= r[i].chain.tokens) {
                 int32_t most = (r[i].chain.tokens - r[i].position) / 64;
                 int32_t position = r[i].position + 64 * (1 + (int32_t)dice(&w, (uint32_t)most));
-                if (!prefix_cache_has(&w.cache, text_of(&w, &r[i]), r[i].node, position))
+                if (r[i].reserved != PREFIX_NONE)
+                    prefix_cache_name(&w.cache, r[i].reserved, w.step);
+                if (r[i].reserved != PREFIX_NONE)
+                    fills += fill(&w, &r[i], position, w.step);
+                else if (act == 2 && reserve(&w, &r[i]))
+                    continue;
+                else if (!prefix_cache_has(&w.cache, text_of(&w, &r[i]), r[i].node, position))
                     save(&w, &r[i], position);
                 r[i].position = position;
             }
@@ -423,7 +509,7 @@ static void random_runs(void **state)
         evicted += w.cache.counts.pages_evicted;
         close_world(&w);
     }
-    assert_true(hits > 1000 && evicted > 1000);
+    assert_true(hits > 1000 && evicted > 1000 && fills > 1000);
 }
 
 int main(void)
@@ -434,6 +520,7 @@ int main(void)
         cmocka_unit_test(two_write_the_same_text),
         cmocka_unit_test(checkpoints_are_evicted_by_use),
         cmocka_unit_test(what_is_in_flight_is_not_given_away),
+        cmocka_unit_test(what_is_reserved_is_kept),
         cmocka_unit_test(pages_are_evicted_leaf_by_leaf),
         cmocka_unit_test(nodes_run_out),
         cmocka_unit_test(no_checkpoints_no_cache),
