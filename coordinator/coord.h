@@ -40,6 +40,7 @@ struct flight {
     int32_t requests[STEP_ROWS_MAX];  // index of the request of each row
     int32_t draws[STEP_ROWS_MAX];     // most tokens that the row may draw, 0 = it draws none
     int32_t positions[STEP_ROWS_MAX]; // of the first token of each prefill row
+    int32_t places[STEP_ROWS_MAX];    // of the checkpoint that a row names while it decodes, or 0
     struct step_result results[STEP_ROWS_MAX];
     struct step_logprob *logprobs; // [STEP_LOGPROBS_MAX] in the coord's memory
 };

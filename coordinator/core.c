@@ -139,6 +139,11 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
         return error_set(error, E_INPUT, "max-queued is %d, accepted is 1 to %d",
                          options->queued_max, 1 << 20);
     }
+    if (options->checkpoint_interval < 0 || options->checkpoint_interval % TOKENS_PER_PAGE != 0) {
+        return error_set(error, E_INPUT,
+                         "checkpoint-interval is %d tokens, accepted are multiples of %d",
+                         options->checkpoint_interval, TOKENS_PER_PAGE);
+    }
     uint8_t *at = (uint8_t *)memory;
     struct coord *coord = (struct coord *)place(&at, sizeof *coord);
     memset(coord, 0, sizeof *coord);
@@ -471,7 +476,8 @@ void coord_status(const struct coord *coord, struct coord_status *out)
         out->pages_free += pages_free(group);
         out->pages_cached += prefix_cache_evictable(&group->prefix, PREFIX_NONE);
         out->checkpoints += group->prefix.checkpoints_max;
-        out->checkpoints_free += group->prefix.checkpoints_max - group->prefix.checkpoints_used;
+        out->checkpoints_free += group->prefix.checkpoints_max - group->prefix.checkpoints_used -
+                                 group->prefix.checkpoints_reserved;
         out->prefix_queries += group->prefix.counts.query_tokens;
         out->prefix_hits += group->prefix.counts.hit_tokens;
         out->prefix_pages_evicted += group->prefix.counts.pages_evicted;

@@ -19,7 +19,9 @@
 enum {
     COORD_WORKERS_MAX = GROUPS_MAX * RANKS_MAX, // connections that may hold a place
     COORD_QUEUED_MAX_DEFAULT = 1024,
-    COORD_TURNS_MAX = 4,  // ends of turns that are kept of a prompt
+    COORD_TURNS_MAX = 4, // ends of turns that are kept of a prompt
+    // On Qwen3.5-35B-A3B the KV of so many tokens is 1.3 times as large as a checkpoint.
+    CHECKPOINT_INTERVAL = 4096,
     COORD_FLIGHT_MAX = 2, // steps sent and not reported: one runs, one waits on the device
     COORD_ACTIONS_MAX = 2 * STEP_ROWS_MAX + COORD_WORKERS_MAX + 64,
 };
@@ -34,6 +36,7 @@ struct coord_options {
     int speculative_tokens;          // a sequence and step; 0 = none, SPECULATION_AUTO = measured
     int synthetic_thousandths;       // forced acceptance length * 1000 (benchmarks), 0 = none
     int queued_max;                  // requests waiting for a slot
+    int32_t checkpoint_interval;     // tokens of a text between two, 0 = CHECKPOINT_INTERVAL
     uint64_t prefill_gap_ns;         // longest step with running streams and prefill, 0 = any
     int64_t pool_tokens;             // prompt tokens of all unfinished requests together
     char build[WIRE_NAME_BYTES_MAX]; // what a worker's HELLO must say

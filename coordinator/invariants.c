@@ -108,6 +108,24 @@ static const char *check_flights(const struct coord *coord, const struct group_s
     return named == expected ? NULL : "rows in flight = rows that requests wait for";
 }
 
+static const char *check_reserved(const struct coord *coord, const struct group_state *group)
+{
+    int32_t reserved = 0;
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;
+         i = coord->requests.table[i].next) {
+        const struct request_prefix *prefix = &coord->requests.table[i].prefix;
+        if (prefix->fold == PREFIX_NONE)
+            continue;
+        reserved++;
+        if (group->prefix.checkpoints[prefix->fold].node != PREFIX_RESERVED ||
+            prefix->fold_at <= 0 || prefix->fold_at % TOKENS_PER_PAGE != 0)
+            return "a request's checkpoint is reserved, for the end of a page";
+    }
+    return reserved == group->prefix.checkpoints_reserved
+               ? NULL
+               : "every reserved checkpoint is one request's";
+}
+
 static const char *check_order(const struct coord *coord, const struct request_list *list)
 {
     const struct request *table = coord->requests.table;
@@ -176,6 +194,8 @@ const char *coord_check(const struct coord *coord)
             broken = check_pages(coord, group);
         if (broken == NULL)
             broken = prefix_cache_check(&group->prefix, &group->pages);
+        if (broken == NULL)
+            broken = check_reserved(coord, group);
         if (broken == NULL)
             broken = check_flights(coord, group);
     }

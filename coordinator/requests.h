@@ -28,6 +28,8 @@ struct request_prefix {
     int32_t checkpoint; // pinned until a plan copies it, PREFIX_NONE = none
     int32_t position;   // where its slot starts
     int32_t parts_at;   // how far its text was known when it got the slot
+    int32_t fold;       // reserved for a place in what it draws, PREFIX_NONE = none
+    int32_t fold_at;    // that place
 };
 
 struct request {

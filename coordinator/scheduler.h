@@ -4,6 +4,8 @@
 
 #include "coordinator/coord.h"
 
+enum { STEP_END_BROKEN = 3 }; // step_result.end
+
 // ---- scheduler.c: how requests get a slot, lose it and end ----
 
 // Sends plans while fewer than COORD_FLIGHT_MAX are in flight and there is work.
@@ -73,6 +75,22 @@ int32_t scheduler_checkpoint_place(const struct coord *coord, const struct group
 // The checkpoint that a chunk which ends at `position` saves, PREFIX_NONE when there is none.
 int32_t scheduler_save_prefix(struct coord *coord, struct group_state *group,
                               struct request *request, int32_t position);
+
+// Tokens between two checkpoints of a text of this length.
+int32_t scheduler_interval(const struct coord *coord, const struct group_state *group,
+                           int32_t tokens);
+
+// ---- scheduler_fold.c: checkpoints in what requests draw ----
+
+// Gives a decode row of the plan that is being built a checkpoint, when it may come to a place for
+// one. Before the row is counted as in flight.
+void scheduler_fold_row(const struct coord *coord, struct group_state *group,
+                        struct request *request, struct step_plan_row *row);
+
+// A decode row of a request that lives was reported: when it began at its place, the checkpoint
+// goes into the cache. Before its tokens are kept. False when the row contradicts its plan.
+bool scheduler_fold_apply(struct coord *coord, struct request *request, const struct flight *flight,
+                          int32_t row);
 
 // ---- scheduler_plan.c: which rows the next step of a group runs ----
 

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { END_BROKEN = 3 }; // step_result.end
-
 // Why the request ends with its newest token, by the same rules as the device; NULL = it runs on.
 static const char *end_reason(const struct request *request, int32_t token)
 {
@@ -33,8 +31,8 @@ static bool apply_tokens(struct coord *coord, int32_t index, const struct flight
         request->outputs++;
         reason = end_reason(request, result->tokens[i]);
     }
-    bool broken = result->end == END_BROKEN;
-    if (result->end < 0 || result->end > END_BROKEN ||
+    bool broken = result->end == STEP_END_BROKEN;
+    if (result->end < 0 || result->end > STEP_END_BROKEN ||
         (reason == NULL) != (result->end == 0 || broken) ||
         (reason != NULL && strcmp(reason, device_reasons[result->end]) != 0))
         return false;
@@ -88,7 +86,9 @@ static bool apply_row(struct coord *coord, const struct flight *flight, int32_t 
     request->target_steps++;
     // A sequence that runs and was to draw has drawn: its pages were there, it met no stop before.
     bool lives = request->phase != PHASE_CLOSING;
-    bool drew = result->end == END_BROKEN ? result->count < draws : result->count > 0;
+    if (lives && row < flight->decode_rows && !scheduler_fold_apply(coord, request, flight, row))
+        return false;
+    bool drew = result->end == STEP_END_BROKEN ? result->count < draws : result->count > 0;
     if (lives && draws > 0 && (!drew || !apply_tokens(coord, index, flight, row, out)))
         return false;
     if (lives && draws == 0 && !apply_prompt(coord, request, flight, row, out))

@@ -37,12 +37,16 @@ void scheduler_plan_drafts(struct coord *coord, int32_t g)
 }
 
 // Drafts that a row verified which drew `count` tokens, into the request's usage: no more than it
-// could use before its end.
-static void count_drafts(struct coord *coord, struct request *request, int32_t verify,
-                         int32_t count)
+// could use before its end or a checkpoint's place.
+static void count_drafts(struct coord *coord, const struct flight *flight, int32_t row)
 {
-    int32_t most = request->sampling.drafts, drafted = verify - 1;
+    struct request *request = request_at(coord, flight->requests[row]);
+    int32_t count = flight->results[row].count;
+    int32_t most = request->sampling.drafts, drafted = flight->verify - 1;
     int32_t left = request->tokens_end - request->prompt_tokens - request->outputs;
+    int32_t before = flight->places[row] - (request->tokens.tokens - 1);
+    if (before > 0 && drafted > before - 1)
+        drafted = before - 1;
     if (drafted > left - 1)
         drafted = left - 1;
     if (most > 0 && drafted > most - 1)
@@ -68,7 +72,7 @@ void scheduler_note_drafts(struct coord *coord, int32_t g, const struct flight *
         for (int32_t i = 0; i < count - 1; i++)
             step.accepted[i]++;
         if (flight->verify > 1)
-            count_drafts(coord, request_at(coord, flight->requests[row]), flight->verify, count);
+            count_drafts(coord, flight, row);
     }
     // Only a step of one kind tells what its kind costs.
     if (flight->decode_rows == flight->rows_count && flight->verify == 1 + flight->drafts)

@@ -210,8 +210,11 @@ static int32_t plan_decodes(struct coord *coord, struct group_state *group, stru
         if (pages_to_decode(request, plan) > request->pages_count ||
             !tell_slot(coord, group, request))
             continue;
-        plan->rows[plan->rows_count++] = (struct step_plan_row){
+        struct step_plan_row *row = &plan->rows[plan->rows_count++];
+        *row = (struct step_plan_row){
             .slot = request->slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
+        scheduler_fold_row(coord, group, request, row);
+        flight->places[flight->rows_count] = row->checkpoint_at;
         add_flight_row(coord, flight, i, plan->verify);
     }
     return rows;

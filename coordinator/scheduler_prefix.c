@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // scheduler_prefix.c -- what a request takes from its group's prefix cache when it gets a slot, and
-// what it leaves there: checkpoints where others are likely to go on. All of it is known when a
-// plan is made: prefill runs what the coordinator knows, and steps run in order, so a checkpoint
-// can be used by every step after the one that saves it.
+// what its prompt leaves there: checkpoints where others are likely to go on. All of it is known
+// when a plan is made: prefill runs what the coordinator knows, and steps run in order, so a
+// checkpoint can be used by every step after the one that saves it.
 #include "coordinator/scheduler.h"
 #include "coordinator/scheduler_logprobs.h"
 
 #include <string.h>
 
 enum {
-    // A long prompt leaves a checkpoint every N x 1024 tokens: prompts that part from it anywhere
-    // run at most as many again. N is at least 4 (on Qwen3.5-35B-A3B their KV is 1.3 times as large
-    // as a checkpoint), and more when one prompt would take more than a quarter of all checkpoints.
-    INTERVAL_UNIT_TOKENS = 1024,
-    INTERVAL_UNITS_MIN = 4,
+    // A long text leaves a checkpoint at intervals: prompts that part from it anywhere run at most
+    // as many tokens again. The operator's interval is doubled until one text takes no more than a
+    // quarter of all checkpoints; so the places of a longer text are places of a shorter one, too.
     INTERVAL_SHARE = 4,
     // The end of an early turn is worth a checkpoint, and a step that ends there, when it spares as
     // much; a step of fewer tokens costs no less on a GPU, which reads the weights all the same.
@@ -68,7 +66,8 @@ void scheduler_take_prefix(struct group_state *group, struct request *request,
     request->prefix = (struct request_prefix){.node = hit->node,
                                               .checkpoint = hit->checkpoint,
                                               .position = hit->position,
-                                              .parts_at = hit->known};
+                                              .parts_at = hit->known,
+                                              .fold = PREFIX_NONE};
     if (!request->ran)
         request->cached_tokens = hit->position;
 }
@@ -78,9 +77,11 @@ void scheduler_leave_prefix(struct group_state *group, struct request *request)
     struct request_prefix *prefix = &request->prefix;
     if (prefix->checkpoint != PREFIX_NONE)
         prefix_cache_unpin(&group->prefix, prefix->checkpoint, 0);
+    if (prefix->fold != PREFIX_NONE)
+        prefix_cache_release(&group->prefix, prefix->fold);
     prefix_cache_leave(&group->prefix, &group->pages, prefix->node);
     prefix->node = PREFIX_NONE;
-    prefix->checkpoint = PREFIX_NONE;
+    prefix->checkpoint = prefix->fold = PREFIX_NONE;
 }
 
 void scheduler_copy_prefix(struct group_state *group, struct request *request)
@@ -97,24 +98,26 @@ void scheduler_copy_prefix(struct group_state *group, struct request *request)
 
 // ---- where checkpoints are made ----
 
-static int32_t interval_tokens(const struct group_state *group, const struct request *request)
+int32_t scheduler_interval(const struct coord *coord, const struct group_state *group,
+                           int32_t tokens)
 {
-    int64_t unit = INTERVAL_UNIT_TOKENS, most = group->prefix.checkpoints_max;
-    int64_t units = (request->prefill_end * (int64_t)INTERVAL_SHARE + most * unit - 1) /
-                    (most > 0 ? most * unit : 1);
-    return (int32_t)(units < INTERVAL_UNITS_MIN ? INTERVAL_UNITS_MIN : units) *
-           INTERVAL_UNIT_TOKENS;
+    int64_t interval = coord->options.checkpoint_interval, most = group->prefix.checkpoints_max;
+    if (interval == 0)
+        interval = CHECKPOINT_INTERVAL;
+    while (most > 0 && interval * most < (int64_t)tokens * INTERVAL_SHARE)
+        interval *= 2;
+    return (int32_t)interval;
 }
 
 // The nearest place after `after` where one would be of use, 0 = none: where this prompt parts from
 // another's, at intervals, at the end of turns and of the prompt; not of both where they are close,
 // since the next turn may go on from the turn's end, and not from the answer's first words. The
 // last token is never part of it: it has to be run.
-static int32_t next_place(const struct group_state *group, const struct request *request,
-                          int32_t after)
+static int32_t next_place(const struct coord *coord, const struct group_state *group,
+                          const struct request *request, int32_t after)
 {
     int32_t last = floor_to_page(request->prefill_end - 1), nearest = 0, count = 0;
-    int32_t interval = interval_tokens(group, request);
+    int32_t interval = scheduler_interval(coord, group, request->prefill_end);
     int32_t places[COORD_TURNS_MAX + 3];
     bool ends_with_turn = false;
     for (int32_t i = 0; i < request->turns_count; i++) {
@@ -138,13 +141,13 @@ static int32_t next_place(const struct group_state *group, const struct request 
 int32_t scheduler_checkpoint_place(const struct coord *coord, const struct group_state *group,
                                    const struct request *request, int32_t end)
 {
-    int32_t place = next_place(group, request, request->prefill_given);
+    int32_t place = next_place(coord, group, request, request->prefill_given);
     if (!prefix_cache_can_save(&group->prefix, group->step_done))
         return 0;
     while (place != 0 && place <= end) {
         if (!prefix_cache_has(&group->prefix, text_of(coord, request), request->prefix.node, place))
             return place;
-        place = next_place(group, request, place);
+        place = next_place(coord, group, request, place);
     }
     return 0;
 }

@@ -34,6 +34,7 @@ static void draw_client(struct sim *sim, int32_t index)
     int32_t longest = is_short ? scenario->short_tokens_max : scenario->prompt_tokens_max;
     *client = (struct client){.number = (uint64_t)index + 1,
                               .seed = sim->clients.seed_first + (uint64_t)index,
+                              .follows = -1,
                               .group = -1};
     client->prompt_tokens = (int32_t)dice_between(dice, 1, longest);
     if (!is_short && dice_chance(dice, 0.2)) // at and around the grid of chunks and pages
@@ -252,14 +253,28 @@ static void answer(struct sim *sim, struct client *client, const struct coord_ac
     }
 }
 
+// The next turn of a conversation: what another sent and was told, and some more.
+static void follow(struct sim *sim, struct client *client)
+{
+    int32_t other = (int32_t)dice_between(&sim->dice, 0, sim->scenario.clients - 1);
+    const struct client *before = &sim->clients.list[other];
+    if (!dice_chance(&sim->dice, sim->scenario.follows) || before->phase != CLIENT_ENDED ||
+        before->tokens == NULL)
+        return;
+    client->follows = other;
+    client->follows_tokens = before->prompt_tokens + before->outputs;
+    client->prompt_tokens = client->follows_tokens + (int32_t)dice_between(&sim->dice, 1, 70);
+}
+
 void clients_submit(struct sim *sim, int32_t index)
 {
     struct client *client = &sim->clients.list[index];
     if (sim->scenario.numbers_reused)
         client->number = reused_number(sim);
     client->state = 0;
+    follow(sim, client);
     for (int32_t t = 0; t < client->prompt_tokens; t++) {
-        int32_t token = oracle_prompt_token(client->seed, t, sim->scenario.options.vocab_real);
+        int32_t token = clients_token(sim, client, t);
         sim->clients.prompt[t] = token;
         client->state = oracle_fold(client->state, token);
     }
@@ -320,6 +335,7 @@ static void returned(struct sim *sim, struct client *client, int32_t group,
     for (int32_t i = 0; i < sim->scenario.clients; i++)
         sim->clients.list[i].steps_bound += 4 * (uint64_t)(tokens / TOKENS_PER_PAGE + 1) + 4;
     sim->clients.returned_seen++;
+    sim->clients.returns_found += open->position > client->prompt_tokens;
 }
 
 void clients_opened(struct sim *sim, int32_t group, const struct step_open *open)
@@ -366,9 +382,20 @@ void clients_opened(struct sim *sim, int32_t group, const struct step_open *open
 
 int32_t clients_token(const struct sim *sim, const struct client *client, int32_t position)
 {
+    while (position < client->follows_tokens)
+        client = &sim->clients.list[client->follows];
     return position < client->prompt_tokens
                ? oracle_prompt_token(client->seed, position, sim->scenario.options.vocab_real)
                : client->tokens[position - client->prompt_tokens];
+}
+
+int32_t clients_prompt(const void *context, uint64_t seed, int32_t position)
+{
+    const struct sim *sim = (const struct sim *)context;
+    uint64_t index = seed - sim->clients.seed_first;
+    return index < (uint64_t)sim->scenario.clients
+               ? clients_token(sim, &sim->clients.list[index], position)
+               : -1;
 }
 
 static int32_t expected_token(const struct sim *sim, const struct client *client)
@@ -443,6 +470,9 @@ static void check_done(struct sim *sim, const struct client *client,
                       (unsigned long long)client->number, action->usage.prompt_tokens,
                       action->usage.completion_tokens, action->usage.target_steps,
                       client->prompt_tokens, client->outputs);
+    if (client->follows >= 0)
+        sim->clients.answers_found +=
+            action->usage.cached_tokens > sim->clients.list[client->follows].prompt_tokens;
     sim->clients.done_seen++;
     sim->clients.aborted_seen += client->finish_sent;
     sim->clients.timeouts_seen += strcmp(reason, "timeout") == 0;

@@ -20,6 +20,7 @@ struct client {
     uint64_t number; // the door's
     uint64_t seed;   // names the client in plans
     int32_t prompt_tokens;
+    int32_t follows, follows_tokens; // another's text, with which its own begins; -1 none
     int32_t priority;
     uint64_t timeout_ns, accepted_ns;
     uint64_t arrival; // counts those who were accepted
@@ -51,6 +52,7 @@ struct clients {
     bool shut_down, draining;
     uint64_t tokens_seen, done_seen, errors_seen, overloaded_seen, aborted_seen, returned_seen,
         timeouts_seen;
+    uint64_t answers_found, returns_found; // starts in another's answer, in one's own
 };
 
 // Draws all clients of the scenario and puts them on the agenda.
@@ -72,6 +74,10 @@ void clients_group_failed(struct sim *sim);
 
 // Token number `position` of a client's sequence; it must be known.
 int32_t clients_token(const struct sim *sim, const struct client *client, int32_t position);
+
+// The same for a token of the prompt of the client with this seed, -1 when there is none; context:
+// the sim.
+int32_t clients_prompt(const void *context, uint64_t seed, int32_t position);
 
 // The client whose seed a plan names, NULL when there is none.
 struct client *clients_of_seed(struct sim *sim, uint64_t seed);

@@ -11,9 +11,11 @@
 
 enum { END_RUNS = 0, END_STOP = 1, END_LENGTH = 2 };
 
-void device_open(struct device *device, const struct place_message *place)
+void device_open(struct device *device, const struct place_message *place,
+                 struct device_prompts prompts)
 {
     memset(device, 0, sizeof *device);
+    device->prompts = prompts;
     ASSERT(place->sequences <= DEVICE_SLOTS_MAX);
     device->place = *place;
     device->memory = (struct memory_plan){.sequences = place->sequences,
@@ -103,6 +105,11 @@ static enum status run_closes(struct device *device, const struct step_plan *pla
     return OK;
 }
 
+static int32_t prompt_token(const struct device *device, uint64_t seed, int32_t position)
+{
+    return device->prompts.token(device->prompts.context, seed, position);
+}
+
 // Copies come before openings: what they fill must not be in use.
 static enum status run_copies(struct device *device, const struct step_plan *plan,
                               struct error *error)
@@ -157,11 +164,28 @@ static enum status share_page(struct device *device, const struct step_pages *pa
                          owner);
     for (int32_t at = end - TOKENS_PER_PAGE; at < end && at < slot->opening.prompt_tokens; at++) {
         if (device->kv[(size_t)page * TOKENS_PER_PAGE + (size_t)(at % TOKENS_PER_PAGE)] !=
-            oracle_prompt_token(slot->opening.seed, at, device->place.vocab_real))
+            prompt_token(device, slot->opening.seed, at))
             return error_set(error, E_FAILED, "page %d holds another token %d than slot %d's text",
                              page, at, pages->slot);
     }
     device->page_readers[page]++;
+    return OK;
+}
+
+// The tokens in a slot's shared pages are those that its checkpoint's state has seen, drawn ones
+// included.
+static enum status check_shared(const struct device *device, int32_t index, struct error *error)
+{
+    const struct device_slot *slot = &device->slots[index];
+    const int32_t *row =
+        device->block_table + (size_t)index * (size_t)device->place.pages_per_sequence;
+    uint64_t state = 0;
+    for (int32_t at = 0; at < slot->position; at++)
+        state = oracle_fold(state, device->kv[(size_t)row[at / TOKENS_PER_PAGE] * TOKENS_PER_PAGE +
+                                              (size_t)(at % TOKENS_PER_PAGE)]);
+    if (state != slot->state)
+        return error_set(error, E_FAILED, "slot %d opens at %d with another text's state", index,
+                         slot->position);
     return OK;
 }
 
@@ -190,8 +214,11 @@ static enum status run_pages(struct device *device, const struct step_plan *plan
                              pages->slot);
         device->page_owner[page] = pages->slot;
     }
+    bool shares = slot->pages_count < slot->pages_shared;
     slot->pages_count += pages->count;
-    return OK;
+    return shares && slot->pages_count >= slot->pages_shared
+               ? check_shared(device, pages->slot, error)
+               : OK;
 }
 
 static enum status check_decode(const struct device_slot *slot, int32_t index, struct error *error)
@@ -226,7 +253,7 @@ static enum status check_prefill(const struct device *device, const struct devic
                                  struct error *error)
 {
     const struct step_open *open = &slot->opening;
-    int32_t end = slot->position + row->tokens_count, vocab = device->place.vocab_real;
+    int32_t end = slot->position + row->tokens_count;
     bool last = row->sample != 0;
     if (slot->draws_planned > 0 || end >= open->tokens_end ||
         !is_on_grid(open, slot->position, end, last) || (last && end < open->prompt_tokens))
@@ -235,13 +262,12 @@ static enum status check_prefill(const struct device *device, const struct devic
                          open->tokens_end);
     for (int32_t t = 0; t < row->tokens_count && slot->position + t < open->prompt_tokens; t++) {
         if (plan->tokens[row->tokens_first + t] !=
-            oracle_prompt_token(open->seed, slot->position + t, vocab))
+            prompt_token(device, open->seed, slot->position + t))
             return error_set(error, E_FAILED, "slot %d: prompt token %d is not the client's",
                              row->slot, slot->position + t);
     }
     if ((row->token_next < 0) != last ||
-        (end < open->prompt_tokens &&
-         row->token_next != oracle_prompt_token(open->seed, end, vocab)))
+        (end < open->prompt_tokens && row->token_next != prompt_token(device, open->seed, end)))
         return error_set(error, E_FAILED, "slot %d: chunk to %d of %d, next %d, sample %d",
                          row->slot, end, open->prompt_tokens, row->token_next, row->sample);
     return OK;
@@ -329,17 +355,24 @@ static bool draft_is_right(const struct device_slot *slot, int32_t position)
     return oracle_fold(slot->opening.seed, position) % 3 != 0;
 }
 
-// The known token and the drafts there are, as far as pages and the output's end reach; accepted
-// while they are what was drawn.
-static void run_decode(struct device *device, int32_t index, int32_t verify,
+// The known token and the drafts there are, as far as pages, the output's end and a place that the
+// row is told of reach; accepted while they are what was drawn. A row that begins at its place
+// saves what came before it.
+static void run_decode(struct device *device, const struct step_plan_row *row, int32_t verify,
                        struct step_result *result)
 {
+    int32_t index = row->slot;
     struct device_slot *slot = &device->slots[index];
+    if (row->checkpoint >= 0 && slot->position == row->checkpoint_at)
+        device->checkpoints[row->checkpoint] =
+            (struct device_checkpoint){.position = slot->position, .state = slot->state};
     int32_t tokens = 1 + slot->drafts < verify ? 1 + slot->drafts : verify;
     int32_t room = slot->pages_count * TOKENS_PER_PAGE - slot->position;
     int32_t useful = slot->opening.tokens_end - 1 - slot->position;
     tokens = tokens < room ? tokens : room;
     tokens = tokens < useful ? tokens : useful;
+    if (slot->position < row->checkpoint_at && tokens > row->checkpoint_at - slot->position)
+        tokens = row->checkpoint_at - slot->position;
     for (int32_t i = 0; i < tokens && slot->end == END_RUNS; i++) {
         if (i > 0 && !draft_is_right(slot, slot->position))
             break;
@@ -358,7 +391,7 @@ static void run_row(struct device *device, const struct step_plan *plan,
     if (slot->end != END_RUNS || (decode && (slot->token_next < 0 || !room)))
         return; // inert
     if (decode)
-        run_decode(device, row->slot, plan->verify, result);
+        run_decode(device, row, plan->verify, result);
     for (int32_t t = 0; !decode && t < row->tokens_count; t++)
         run_token(device, row->slot, plan->tokens[row->tokens_first + t]);
     if (!decode && row->sample != 0)

@@ -32,7 +32,14 @@ struct device_checkpoint {
     uint64_t state;
 };
 
+// Knows what the client of a request with this seed has sent as token `position` of its prompt.
+struct device_prompts {
+    int32_t (*token)(const void *context, uint64_t seed, int32_t position);
+    const void *context;
+};
+
 struct device {
+    struct device_prompts prompts;
     struct place_message place;
     struct memory_plan memory; // its counts
     struct device_slot slots[DEVICE_SLOTS_MAX];
@@ -51,7 +58,8 @@ struct device {
 };
 
 // Empty device for a place; owns memory until device_close.
-void device_open(struct device *device, const struct place_message *place);
+void device_open(struct device *device, const struct place_message *place,
+                 struct device_prompts prompts);
 void device_close(struct device *device);
 
 // As step_submit: checks the plan in `frame` (decoded into *plan) against what this rank holds and

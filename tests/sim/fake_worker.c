@@ -232,7 +232,7 @@ void fake_worker_loaded(struct sim *sim, int32_t index)
     size_t bytes;
     if (process->phase != PROCESS_LOADING)
         return;
-    device_open(&process->device, &process->place);
+    device_open(&process->device, &process->place, (struct device_prompts){clients_prompt, sim});
     process->device_opened = true;
     process->phase = PROCESS_RUNNING;
     struct ready ready = {

@@ -20,6 +20,7 @@ void invariants_close(struct sim *sim)
     for (int g = 0; g < SIM_GROUPS_MAX; g++) {
         free(sim->invariants.groups[g].tables);
         free(sim->invariants.groups[g].checkpoint_named);
+        free(sim->invariants.groups[g].checkpoint_slot);
         free(sim->invariants.groups[g].page_named);
     }
 }
@@ -43,7 +44,10 @@ static void on_ready(struct sim *sim, const struct coord_action *action)
     group->page_named = calloc(pages, sizeof *group->page_named);
     group->checkpoint_named =
         calloc((size_t)group->memory.checkpoints + 1, sizeof *group->checkpoint_named);
+    group->checkpoint_slot =
+        calloc((size_t)group->memory.checkpoints + 1, sizeof *group->checkpoint_slot);
     ASSERT(group->tables != NULL && group->page_named != NULL && group->checkpoint_named != NULL);
+    ASSERT(group->checkpoint_slot != NULL);
     sim->invariants.moved_ns = sim->now_ns;
 }
 
@@ -167,21 +171,27 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
     }
     for (int i = 0; i < plan->pages_count; i++)
         check_pages_given(sim, group, plan, &plan->pages[i]);
-    for (int i = 0; i < plan->copies_count; i++)
+    for (int i = 0; i < plan->copies_count; i++) {
         group->checkpoint_named[plan->copies[i].checkpoint] = plan->step;
+        group->checkpoint_slot[plan->copies[i].checkpoint] = -1;
+    }
 }
 
-// A checkpoint is written only when no step in flight, this one included, reads or writes it.
+// A checkpoint is written only when no step in flight, this one included, reads or writes it; but
+// rows of one sequence that decodes name it until one of them has written it.
 static void check_saves(struct sim *sim, struct watched_group *group, const struct step_plan *plan)
 {
     for (int i = 0; i < plan->rows_count; i++) {
         int32_t checkpoint = plan->rows[i].checkpoint;
-        if (plan->rows[i].kind != STEP_ROW_PREFILL || checkpoint < 0)
+        int32_t slot = plan->rows[i].kind == STEP_ROW_DECODE ? plan->rows[i].slot : -1;
+        if (checkpoint < 0)
             continue;
-        if (group->checkpoint_named[checkpoint] > group->resolved)
+        if (group->checkpoint_named[checkpoint] > group->resolved &&
+            (slot < 0 || group->checkpoint_slot[checkpoint] != slot))
             sim_violation(sim, "checkpoint %d is overwritten, but step %llu in flight names it",
                           checkpoint, (unsigned long long)group->checkpoint_named[checkpoint]);
         group->checkpoint_named[checkpoint] = plan->step;
+        group->checkpoint_slot[checkpoint] = slot;
     }
 }
 

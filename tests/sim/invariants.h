@@ -34,7 +34,8 @@ struct watched_group {
     int32_t *tables;                                // [slots, pages_per_sequence] page ids
     int32_t pages_count[INVARIANTS_SLOTS_MAX];
     uint64_t *page_named;       // [pages] last step that has a row of a slot with the page
-    uint64_t *checkpoint_named; // [checkpoints] last step that copies or saves it
+    uint64_t *checkpoint_named; // [checkpoints] last step that copies or may save it
+    int32_t *checkpoint_slot;   // [checkpoints] whose decode row that was, -1 = none
     uint64_t senior_seed;       // whose prompt was the most senior at the last step
     int32_t senior_passed;      // steps with room for it since its last row
 };

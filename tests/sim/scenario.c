@@ -63,6 +63,8 @@ static void draw_deployment(struct scenario *scenario, struct dice *dice)
     options->wishes.sequence_tokens =
         storm ? PICK(dice, 200, 700) : PICK(dice, 130, 700, 2048, 6400);
     options->wishes.checkpoints = PICK(dice, -1, 0, 0, 1, 2, 5, 20);
+    options->checkpoint_interval = PICK(dice, 0, 64, 64, 128, 320);
+    scenario->follows = PICK(dice, 0, 3, 8) * 0.1;
     int32_t longest = options->wishes.sequence_tokens;
     options->pool_tokens =
         dice_chance(dice, 0.3) ? dice_between(dice, 64, 3 * longest) : 400 * (int64_t)longest;

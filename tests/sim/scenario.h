@@ -88,6 +88,7 @@ struct scenario {
     uint64_t arrivals_ns; // all clients come within this time
     int32_t prompt_tokens_max, short_tokens_max, output_tokens_max;
     double short_prompts, endless, stops, aborts, door_stops, timeouts;
+    double follows; // whose prompt is another's text with its answer
     bool priorities;
     bool numbers_reused;
 

@@ -259,6 +259,7 @@ struct totals {
     uint64_t seeds, tokens, done, aborted, errors, overloaded, steps, ready, failed, returned;
     uint64_t timeouts, paced;
     uint64_t saved, evicted, cached; // checkpoints, checkpoints, tokens
+    uint64_t answers, returns;       // starts in another's answer, in one's own
 };
 
 static void add_totals(struct totals *totals, const struct sim *sim)
@@ -276,6 +277,8 @@ static void add_totals(struct totals *totals, const struct sim *sim)
     totals->saved += sim->invariants.status.prefix_checkpoints_saved;
     totals->evicted += sim->invariants.status.prefix_checkpoints_evicted;
     totals->cached += sim->invariants.status.prefix_hits;
+    totals->answers += sim->clients.answers_found;
+    totals->returns += sim->clients.returns_found;
     for (int g = 0; g < SIM_GROUPS_MAX; g++) {
         totals->ready += sim->invariants.groups[g].ready;
         totals->failed += sim->invariants.groups[g].failed;
@@ -302,7 +305,9 @@ static void print_totals(const struct totals *totals)
         {totals->failed, "failed;"},
         {totals->saved, "checkpoints saved,"},
         {totals->evicted, "evicted,"},
-        {totals->cached, "tokens cached"},
+        {totals->cached, "tokens cached;"},
+        {totals->answers, "began in an answer,"},
+        {totals->returns, "went on in their own"},
     };
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
         printf("%s%llu %s", i > 0 ? " " : "", (unsigned long long)counts[i].count, counts[i].name);
