@@ -28,7 +28,7 @@ struct arguments {
     const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir,
         *log_format, *speculative;
     int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s, gap_ms,
-        pages;
+        pages, checkpoint_interval;
     double utilization, gibibytes_free, synthetic;
     uint64_t seed;
     bool has_seed, no_prefix_cache, insecure, dry_run, version, help;
@@ -42,6 +42,13 @@ struct deployment {
     bool has_tokenizer;
     struct coord_sampling sampling_default;
 };
+
+static void print_help(const struct option *options, int count)
+{
+    printf("usage: deltamesh-coordinator --model DIR [options]\n\n"
+           "The doors, the scheduler and the memory plan of one deployment. Needs no GPU.\n\n");
+    options_print(stdout, options, count);
+}
 
 static enum status parse(struct arguments *a, int argc, char **argv, struct error *error)
 {
@@ -76,6 +83,10 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          "no more KV pages of 64 tokens than these", NULL},
         {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &a->no_prefix_cache, 0, 0,
          NULL, "run every prompt from its first token", NULL},
+        {"--checkpoint-interval", NULL, OPTION_INT, &a->checkpoint_interval, TOKENS_PER_PAGE,
+         SEQUENCE_TOKENS_MAX, "N",
+         "prefix reuse: a long text can be gone on from every N tokens, a multiple of 64 (4096)",
+         NULL},
         {"--speculative-tokens", "--num-speculative-tokens", OPTION_TEXT, &a->speculative, 0, 0,
          "K|auto", "tokens to draft per sequence and step, 0 to 5; auto: what pays", NULL},
         {"--synthetic-acceptance", NULL, OPTION_REAL, &a->synthetic, 1, STEP_VERIFY_MAX, "AL",
@@ -103,11 +114,8 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
     TRY(options_parse(options, count, argc - 1, argv + 1, error));
     for (int i = 0; i < count; i++)
         a->has_seed |= options[i].value == &a->seed && options[i].given != NULL;
-    if (a->help) {
-        printf("usage: deltamesh-coordinator --model DIR [options]\n\n"
-               "The doors, the scheduler and the memory plan of one deployment. Needs no GPU.\n\n");
-        options_print(stdout, options, count);
-    }
+    if (a->help)
+        print_help(options, count);
     if (a->help || a->version || a->model != NULL)
         return OK;
     return error_set(error, E_USAGE, "--model is needed; see --help");
@@ -228,6 +236,7 @@ static enum status run_shell(const struct deployment *d, struct doors *doors, st
                  .vocab_real = vocab_real(d),
                  .turn_id = turn_id(d),
                  .queued_max = a->queued_max,
+                 .checkpoint_interval = a->checkpoint_interval,
                  .prefill_gap_ns = (uint64_t)a->gap_ms * CLOCK_NS_PER_MS,
                  .synthetic_thousandths = (int)lround(1000 * a->synthetic),
                  .pool_tokens = POOL_TOKENS},

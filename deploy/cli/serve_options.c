@@ -14,7 +14,8 @@
 // Values of forwarded options are checked by the coordinator; these only hold the words.
 static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
-        *gap, *pages, *seed, *name, *curve_dir, *log_format, *speculative, *synthetic;
+        *gap, *pages, *seed, *name, *curve_dir, *log_format, *speculative, *synthetic,
+        *checkpoint_interval;
     int32_t groups;
     bool insecure, no_prefix_cache, prefix_cache;
 } words;
@@ -50,6 +51,8 @@ static struct option table[] = {
          "no more KV pages of 64 tokens than these"),
     {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &words.no_prefix_cache, 0, 0,
      NULL, "run every prompt from its first token", NULL},
+    TEXT("--checkpoint-interval", NULL, &words.checkpoint_interval, "N",
+         "prefix reuse: a long text can be gone on from every N tokens (4096)"),
     TEXT("--speculative-tokens", "--num-speculative-tokens", &words.speculative, "K|auto",
          "tokens to draft per sequence and step, 0 to 5 (auto: what pays)"),
     TEXT("--synthetic-acceptance", NULL, &words.synthetic, "AL",
@@ -82,7 +85,7 @@ static struct option table[] = {
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 22, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 23, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)

@@ -44,21 +44,23 @@ static void the_coordinators_words_are_forwarded(void **state)
     assert_string_equal(forwarded, "--model m ");
     assert_int_equal(options.ranks, 1);
     assert_int_equal(options.drain_timeout_s, 30);
-    assert_int_equal(
-        PARSE("--model=m", "-tp", "4", "--backend", "cpu", "--load-format=dummy", "--rpc",
-              "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--api-key", "k", "--max_model_len",
-              "4096", "--max-num-seqs", "8", "--max-num-batched-tokens", "512",
-              "--gpu-memory-utilization", "0.5", "--max-queued", "9", "--max-prefill-gap-ms", "33",
-              "--num-gpu-blocks-override", "77", "--seed", "7", "--served-model-name", "n",
-              "--drain-timeout", "3", "--curve-dir", "keys", "--log-format", "json", "--insecure"),
-        OK);
+    assert_int_equal(PARSE("--model=m", "-tp", "4", "--backend", "cpu", "--load-format=dummy",
+                           "--rpc", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--api-key", "k",
+                           "--max_model_len", "4096", "--max-num-seqs", "8",
+                           "--max-num-batched-tokens", "512", "--gpu-memory-utilization", "0.5",
+                           "--max-queued", "9", "--max-prefill-gap-ms", "33",
+                           "--num-gpu-blocks-override", "77", "--checkpoint-interval", "128",
+                           "--seed", "7", "--served-model-name", "n", "--drain-timeout", "3",
+                           "--curve-dir", "keys", "--log-format", "json", "--insecure"),
+                     OK);
     assert_string_equal(
         forwarded,
         "--model m --tp 4 --load-format dummy --rpc tcp://127.0.0.1:0 "
         "--http 127.0.0.1:0 --api-key k "
         "--max-model-len 4096 --max-num-seqs 8 --max-num-batched-tokens 512 "
         "--gpu-memory-utilization 0.5 --max-queued 9 --max-prefill-gap-ms 33 --kv-pages 77 "
-        "--seed 7 --served-model-name n --drain-timeout 3 --curve-dir keys --log-format json "
+        "--checkpoint-interval 128 --seed 7 --served-model-name n --drain-timeout 3 --curve-dir "
+        "keys --log-format json "
         "--insecure ");
     assert_string_equal(options.log_format, "json");
     assert_string_equal(options.curve_dir, "keys");
