@@ -200,6 +200,60 @@ class Cases(harness.SharedCase):
         self.assertEqual(cached, [0, 192])
 
 
+class Answers(harness.Case):
+    """What is drawn leaves checkpoints, too: here every 64 tokens, so that answers can be short."""
+
+    OPTIONS = ("--max-model-len", 1024, "--checkpoint-interval", 64)
+
+    def ask(self, client, ids, **fields):
+        return client.generate(ids=ids, ignore_eos=True, **fields)
+
+    def conversation(self, client, fields):
+        """Three turns, each with all that was said before; answers and cached tokens."""
+        dice, text, turns = random.Random(5), [], []
+        for _ in range(3):
+            text = text + [dice.randrange(20, 3000) for _ in range(70)]
+            answer = self.ask(client, text, **fields)
+            turns.append((len(text), answer["ids"], answer["usage"]["cached_tokens"]))
+            text = text + answer["ids"]
+        return turns
+
+    def test_an_answer_that_comes_back(self):
+        greedy = {"max_tokens": 100, "temperature": 0}
+        drawn = {"max_tokens": 100, "temperature": 0.8, "seed": 4, "repetition_penalty": 1.3,
+                 "frequency_penalty": 0.4}
+        for drafts in (0, 3):
+            options = ("--speculative-tokens", drafts, *self.OPTIONS)
+            server = self.server(harness.DEMO, *options)
+            plain = self.server(harness.DEMO, "--no-prefix-cache", *options)
+            client, plain_client = self.own(server.client()), self.own(plain.client())
+            for fields in (greedy, drawn):
+                turns = self.conversation(client, fields)
+                fresh = self.conversation(plain_client, fields)
+                self.assertEqual([turn[:2] for turn in turns], [turn[:2] for turn in fresh])
+                for (before, answer, _), (_, _, cached) in zip(turns, turns[1:]):
+                    # The last token of an answer is not run, and no step begins at it.
+                    self.assertEqual(cached, (before + len(answer) - 2) // 64 * 64)
+                self.assertEqual([cached for *_, cached in fresh], [0] * 3)
+
+    def test_a_preempted_request_goes_on_in_its_answer(self):
+        """Prompts shorter than a page: whatever is found has been drawn."""
+        prompts = [[100 + i] * 40 for i in range(4)]
+        fields = {"max_tokens": 500, "temperature": 0, "ignore_eos": True}
+        options = ("--speculative-tokens", 3, *self.OPTIONS)
+        plain = self.own(self.server(harness.DEMO, "--no-prefix-cache", *options).client())
+        expected = [plain.generate(ids=ids, **fields)["ids"] for ids in prompts]
+        server = self.server(harness.DEMO, "--kv-pages", 20, *options)
+        client = self.own(server.client())
+        requests = [client.submit(ids=ids, **fields) for ids in prompts]
+        self.assertEqual([client.result(request)["ids"] for request in requests], expected)
+        self.assertGreater(server.status()["preemptions"], 0)
+        with urllib.request.urlopen(server.url + "/metrics", timeout=30) as reply:
+            hits = [line.split()[-1] for line in reply.read().decode().splitlines()
+                    if line.startswith("vllm:prefix_cache_hits_total")]
+        self.assertGreater(float(hits[0]), 0)
+
+
 if __name__ == "__main__":
     TURNS = argument("--turns", TURNS)
     CONVERSATIONS = argument("--conversations", CONVERSATIONS)
