@@ -10,7 +10,7 @@ extern "C" {
 #include "kernels/step_frame.h"
 }
 
-enum { KERNELS = 100, FRAMES = 400, ROWS_BYTES = 28 * 64 + 256, RESULTS_BYTES = 36 * 64 + 256 };
+enum { KERNELS = 100, FRAMES = 400, ROWS_BYTES = 32 * 64 + 256, RESULTS_BYTES = 36 * 64 + 256 };
 
 // As long as a small kernel of a step.
 static __global__ void filler_kernel(int *sink)
