@@ -162,7 +162,11 @@ static enum status content_of(struct rendering *rendering, size_t index, struct 
     rendering->joined.count = 0;
     for (size_t i = 0; i < json_array_size(content); i++)
         TRY(join_part(rendering, index, i));
-    *out = strip((struct span){rendering->joined.bytes, rendering->joined.count});
+    // A list that says nothing may have joined nothing: the buffer has no bytes then.
+    if (rendering->joined.count == 0)
+        *out = (struct span){"", 0};
+    else
+        *out = strip((struct span){rendering->joined.bytes, rendering->joined.count});
     return OK;
 }
 
