@@ -244,8 +244,10 @@ static void read_tools(struct reader *reader, struct generate_request *out)
     if (reader_peek(reader) != READER_ARRAY)
         reader_fail(reader, E_INPUT, "not an array of tools");
     out->tools = reader_value(reader, &out->tools_bytes);
-    if (out->tools_bytes == 1) // an empty one
+    if (out->tools_bytes == 1) { // an empty one
         out->tools = NULL;
+        out->tools_bytes = 0;
+    }
 }
 
 static void read_messages(struct reader *reader, struct generate_request *out)

@@ -96,6 +96,7 @@ static void tools_go_with_messages(void **state)
     static const char alone[] = "\x83\xa2id\xa1m\xa3ids\x91\x01\xa5tools\x91\x80";
     assert_int_equal(decode(none, sizeof none - 1), OK);
     assert_null(back.tools);
+    assert_int_equal(back.tools_bytes, 0);
     assert_int_equal(decode(wrong, sizeof wrong - 1), E_INPUT);
     assert_non_null(strstr(error.text, "array of tools"));
     assert_int_equal(decode(alone, sizeof alone - 1), E_INPUT);
