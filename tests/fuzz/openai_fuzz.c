@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // openai_fuzz.c -- a body of any bytes as a completion and as a chat: a request within its limits,
 // or an error that can be told.
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,14 +28,61 @@ static void check_prompts(const struct openai_request *request)
     }
 }
 
+static bool is_within(double value, double min, double max)
+{
+    return value >= min && value <= max;
+}
+
+static void check_sampling(const struct openai_request *request)
+{
+    ASSERT(request->temperature == -1 ||
+           is_within(request->temperature, 0, REQUEST_TEMPERATURE_MAX));
+    ASSERT(request->top_p == -1 || (request->top_p > 0 && request->top_p <= 1));
+    ASSERT(request->min_p == -1 || is_within(request->min_p, 0, 1));
+    ASSERT(request->repetition_penalty == -1 ||
+           is_within(request->repetition_penalty, 0.01, REQUEST_REPETITION_MAX));
+    ASSERT(is_within(request->frequency_penalty, -2, 2));
+    ASSERT(is_within(request->presence_penalty, -2, 2));
+    ASSERT(request->top_k >= -1 && request->min_tokens >= 0);
+    ASSERT(is_within(request->drafts, 0, STEP_VERIFY_MAX));
+    ASSERT(is_within(request->timeout_ms, 0, REQUEST_TIMEOUT_MS_MAX));
+    ASSERT(is_within(request->logprobs, 0, 1 + STEP_LOGPROBS_TOP_MAX));
+    ASSERT(request->kind == OPENAI_COMPLETION || request->logprobs == 0 ||
+           request->logprobs == 1 + request->top_logprobs);
+}
+
+static void check_lists(const struct openai_request *request)
+{
+    ASSERT(is_within(request->stop_ids_count, 0, REQUEST_STOP_IDS_MAX));
+    ASSERT(is_within(request->bias_count, 0, STEP_BIASES_MAX));
+    ASSERT(is_within(request->allowed_count, 0, STEP_ALLOWED_MAX));
+    ASSERT(is_within(request->words_count, 0, REQUEST_WORDS_MAX));
+    for (int32_t i = 0; i < request->stop_ids_count; i++)
+        ASSERT(request->stop_ids[i] >= 0);
+    for (int32_t i = 0; i < request->bias_count; i++) {
+        ASSERT(request->bias_ids[i] >= 0);
+        ASSERT(is_within((double)request->biases[i], -REQUEST_BIAS_MAX, REQUEST_BIAS_MAX));
+    }
+    for (int32_t i = 0; i < request->allowed_count; i++)
+        ASSERT(request->allowed_ids[i] >= 0);
+    for (int32_t i = 0; i < request->words_count; i++) {
+        ASSERT(request->words[i].text.bytes != NULL && request->words[i].ids_count == 0);
+        ASSERT(is_within((double)request->words[i].text.count, 1, REQUEST_WORD_BYTES_MAX));
+    }
+}
+
 static void check_request(const struct openai_request *request)
 {
     struct stop_strings stops;
     ASSERT(request->prompts_count >= 1 && request->prompts_count <= OPENAI_PROMPTS_MAX);
+    ASSERT(is_within(request->n, 1, OPENAI_N_MAX));
+    ASSERT(request->n * request->prompts_count <= OPENAI_CHOICES_MAX);
     ASSERT(request->max_tokens == -1 || request->max_tokens >= 1);
-    ASSERT(request->temperature == -1 || request->temperature >= 0);
-    ASSERT(request->top_k >= -1 && request->min_tokens >= 0);
-    ASSERT(request->stop_ids_count <= REQUEST_STOP_IDS_MAX);
+    ASSERT(!request->scores_only || (request->echo && request->max_tokens == 1));
+    ASSERT(request->tools.tools == NULL ||
+           (json_array_size(request->tools.tools) > 0 && request->split_thought));
+    check_sampling(request);
+    check_lists(request);
     ASSERT(stop_strings_init(&stops, request->stops, request->stops_count, NULL) == OK);
     stop_strings_fini(&stops);
     ASSERT(strpbrk(request->ignored, "\r\n ") == NULL);
