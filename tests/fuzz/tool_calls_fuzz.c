@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // tool_calls_fuzz.c -- any text to the parser of tool calls, whole and in pieces whose sizes the
 // first byte tells. The story must be the same; calls end as they begin; arguments are JSON; text
-// without a call comes out as it went in; little is held back.
+// without a call comes out as it went in; little is held back. And to OpenAI's door, which tells
+// the calls as JSON, whole and as deltas.
 #include <jansson.h>
 #include <stdint.h>
 #include <string.h>
 
+#include "coordinator/openai_tools.h"
 #include "coordinator/text/tool_calls.h"
 #include "parallel/base/utf8.h"
 
@@ -17,7 +19,8 @@ static const char tools_text[] =
     "[{\"name\": \"f\", \"parameters\": {\"properties\": {\"s\": {\"type\": \"string\"}, \"i\": "
     "{\"type\": \"integer\"}, \"n\": {\"type\": \"number\"}, \"b\": {\"type\": \"boolean\"}, "
     "\"o\": "
-    "{\"type\": \"object\"}, \"m\": {\"type\": [\"string\", \"null\"]}}}}]";
+    "{\"type\": \"object\"}, \"m\": {\"type\": [\"string\", \"null\"]}, \"u\": "
+    "{\"anyOf\": [{\"type\": \"integer\"}, {\"type\": \"null\"}]}}}}]";
 
 // Events in a row, neighbours of one kind joined: kind, index and completeness, then the bytes.
 struct story {
@@ -75,18 +78,23 @@ static void tell(struct story *story, const struct tool_calls *calls)
     }
 }
 
-// Pieces of `step` bytes, a byte more each time, so that places of cutting move along the tags.
-static void read_text(struct story *story, const char *text, size_t bytes, size_t step)
+static const json_t *the_tools(void)
 {
     static json_t *tools;
-    struct tool_calls calls;
     if (tools == NULL)
         tools = json_loads(tools_text, 0, NULL);
     ASSERT(tools != NULL);
+    return tools;
+}
+
+// Pieces of `step` bytes, a byte more each time, so that places of cutting move along the tags.
+static void read_text(struct story *story, const char *text, size_t bytes, size_t step)
+{
+    struct tool_calls calls;
     *story = (struct story){.valid = utf8_valid_bytes(text, bytes) == bytes};
     text_buffer_init(&story->text, STORY_BYTES_MAX);
     text_buffer_init(&story->arguments, STORY_BYTES_MAX);
-    tool_calls_init(&calls, tools);
+    tool_calls_init(&calls, the_tools());
     for (size_t at = 0, piece = step; at < bytes; at += piece, piece = piece % step + 1) {
         if (piece > bytes - at)
             piece = bytes - at;
@@ -105,6 +113,36 @@ static void story_fini(struct story *story)
     text_buffer_fini(&story->arguments);
 }
 
+// The calls of a whole answer, or deltas of a stream: objects with commas between them.
+static void check_door(const char *text, size_t bytes, bool is_stream)
+{
+    const struct openai_tools_wish wish = {.tools = the_tools()};
+    struct openai_tools tools;
+    struct text_buffer input, content, calls;
+    text_buffer_init(&input, STORY_BYTES_MAX);
+    text_buffer_init(&content, STORY_BYTES_MAX);
+    text_buffer_init(&calls, STORY_BYTES_MAX);
+    openai_tools_init(&tools, &wish, "id", is_stream);
+    append(&input, text, bytes);
+    ASSERT(openai_tools_feed(&tools, &content, &calls, &input, false) == OK);
+    input.count = 0;
+    ASSERT(openai_tools_feed(&tools, &content, &calls, &input, true) == OK);
+    append(&input, "[", 1);
+    append(&input, calls.bytes, calls.count);
+    append(&input, "]", 1);
+    json_t *told = json_loadb(input.bytes, input.count, JSON_ALLOW_NUL, NULL);
+    ASSERT(json_is_array(told));
+    ASSERT(is_stream ? json_array_size(told) >= (size_t)tools.count
+                     : json_array_size(told) == (size_t)tools.count);
+    for (size_t i = 0; i < json_array_size(told); i++)
+        ASSERT(json_is_object(json_object_get(json_array_get(told, i), "function")));
+    json_decref(told);
+    openai_tools_fini(&tools);
+    text_buffer_fini(&input);
+    text_buffer_fini(&content);
+    text_buffer_fini(&calls);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct story whole, pieces;
@@ -120,6 +158,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         ASSERT(whole.text.count == count + 3);
         ASSERT(memcmp(whole.text.bytes + 3, text, count) == 0);
     }
+    check_door(text, count, false);
+    check_door(text, count, true);
     story_fini(&whole);
     story_fini(&pieces);
     return 0;
