@@ -11,6 +11,22 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
+static void check_limits(const struct model_config *config)
+{
+    ASSERT(config->layers >= 1 && config->layers <= LAYERS_MAX);
+    ASSERT(config->heads % config->kv_heads == 0);
+    ASSERT(config->value_heads % config->key_heads == 0);
+    ASSERT((config->experts == 0) == (config->intermediate > 0));
+    ASSERT(config->experts_per_token <= config->experts);
+    ASSERT(config->mtp_layers == 0 || config->mtp_layers == 1);
+    ASSERT(config->rope.rotary_dim >= 2 && config->rope.rotary_dim <= 2 * ROTARY_PAIRS_MAX);
+    ASSERT(config->rope.rotary_dim % 2 == 0 && config->rope.rotary_dim <= config->head_dim);
+    ASSERT(isfinite(config->rope.attention_factor));
+    ASSERT(config->eos_count >= 0 && config->eos_count <= EOS_IDS_MAX);
+    for (int i = 0; i < config->eos_count; i++)
+        ASSERT(config->eos_ids[i] >= 0 && config->eos_ids[i] < config->vocab);
+}
+
 static void use(const struct model_config *config)
 {
     float frequencies[ROTARY_PAIRS_MAX];
@@ -36,9 +52,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct model_config config;
     struct error error = {0};
-    if (config_parse(&config, (const char *)data, bytes, &error) == OK)
+    if (config_parse(&config, (const char *)data, bytes, &error) == OK) {
+        check_limits(&config);
         use(&config);
-    else
+    } else {
         ASSERT(error.status != OK && error.text[0] != '\0');
+    }
     return 0;
 }
