@@ -9,7 +9,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-static void check(const struct text_buffer *out)
+static void check(const struct text_buffer *out, uint32_t id_count)
 {
     ASSERT(out->count > 1 && out->bytes[out->count - 1] == '\n');
     ASSERT(memchr(out->bytes, '\n', out->count - 1) == NULL);
@@ -24,6 +24,11 @@ static void check(const struct text_buffer *out)
         ASSERT(ids == NULL || json_is_array(ids));
         ASSERT(json_object_size(answer) == (size_t)(text != NULL) + (size_t)(ids != NULL));
         ASSERT(json_object_size(answer) > 0);
+        for (size_t i = 0; i < json_array_size(ids); i++) {
+            const json_t *id = json_array_get(ids, i);
+            ASSERT(json_is_integer(id) && json_integer_value(id) >= 0 &&
+                   json_integer_value(id) < (json_int_t)id_count);
+        }
     }
     json_decref(answer);
 }
@@ -39,11 +44,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         scratch = tokenizer_scratch_new(&tokenizer);
         ASSERT(scratch != NULL);
     }
-    struct text_buffer out;
-    text_buffer_init(&out, 64 << 20);
-    ASSERT(tokenize_lines_answer(&out, &tokenizer, scratch, (const char *)data, bytes, &error) ==
-           OK);
-    check(&out);
-    text_buffer_fini(&out);
+    for (int scalars = 0; scalars < 2; scalars++) {
+        struct text_buffer out;
+        text_buffer_init(&out, 64 << 20);
+        tokenizer.json_scalars = scalars == 1; // either way of a chat template
+        ASSERT(tokenize_lines_answer(&out, &tokenizer, scratch, (const char *)data, bytes,
+                                     &error) == OK);
+        check(&out, tokenizer.id_count);
+        text_buffer_fini(&out);
+    }
     return 0;
 }
