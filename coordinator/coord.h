@@ -37,6 +37,7 @@ struct flight {
     int32_t rows_count;
     int32_t decode_rows;              // the first of them
     int32_t verify, drafts;           // tokens of a decode row; drafts made for the next step
+    int32_t speculation_cell;         // whose times the step's is one of
     int32_t requests[STEP_ROWS_MAX];  // index of the request of each row
     int32_t draws[STEP_ROWS_MAX];     // most tokens that the row may draw, 0 = it draws none
     int32_t positions[STEP_ROWS_MAX]; // of the first token of each prefill row

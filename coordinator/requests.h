@@ -10,6 +10,7 @@
 #include "coordinator/core.h"
 #include "coordinator/prefix_cache.h"
 #include "coordinator/requests_times.h"
+#include "coordinator/speculation.h"
 #include "coordinator/token_pool.h"
 
 enum { REQUEST_NONE_INDEX = -1 };
@@ -58,7 +59,8 @@ struct request {
     int32_t tokens_in_flight; // most tokens that those rows may draw
     int32_t next, previous;   // in the queue, the running list of its group, or the free list
     int32_t target_steps;
-    int32_t drafted, accepted; // drafts offered to verify rows, and taken
+    int32_t drafted, accepted;            // drafts offered to verify rows, and taken
+    struct speculation_counts acceptance; // of late
     struct request_times times;
     struct request_prefix prefix;
     int32_t cached_tokens; // of the prompt, not run when it got its first slot

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "coordinator/core.h"
+#include "coordinator/speculation.h"
 #include "parallel/config.h"
 #include "parallel/shard.h"
 
@@ -63,6 +64,7 @@ static struct coord_options options_of(const char *model, const struct bench *be
     struct error error;
     struct coord_options options = {.groups = 1,
                                     .ranks = bench->ranks,
+                                    .speculative_tokens = SPECULATION_AUTO,
                                     .queued_max = QUEUED_MAX,
                                     .pool_tokens = (int64_t)2 * QUEUED_MAX * CONTEXT_TOKENS};
     if (config_load(&options.config, model, &error) != OK)
@@ -190,6 +192,7 @@ static void join(struct bench *bench, const struct coord_options *options)
         struct hello hello = {.version = WIRE_VERSION,
                               .local_rank = r,
                               .pid = 100 + r,
+                              .has_mtp = 1,
                               .bytes_free = (uint64_t)MEMORY_FREE_GIB << 30,
                               .config_hash = config_hash(&options->config)};
         snprintf(hello.build, sizeof hello.build, "bench");
