@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # demo.sh -- the whole path in one command: installs what is missing, builds, serves the small model
 # of deploy/demo/model over two tensor-parallel worker processes on the CPU, sends prompts over
-# ZeroMQ, streams the text, prints tokens/s and the acceptance of drafts, asks once over HTTP and
-# drains. Exits 0 if all of it worked and requests sent at once gave the same text as alone.
+# ZeroMQ, streams the text, prints tokens/s with and without drafts and how many of these were
+# accepted, asks once over HTTP and drains. Exits 0 if all of it worked and requests gave the same
+# text alone, at once, and without drafts.
 set -euo pipefail
 
 usage() {
@@ -142,8 +143,18 @@ for prompt in prompts:
 print(json.dumps({"messages": [{"role": "user", "content": question}],
                   "enable_thinking": False, "max_tokens": max_tokens}))
 PYTHON
-"$bin/deltamesh" generate --rpc "$endpoint" --requests "$scratch/requests.jsonl" --json \
-    >"$scratch/answers.jsonl" 2>"$scratch/figures" || fail "generate --requests failed"
+
+# One request, then all of them, with drafts as the server finds them worth it and without.
+ask() { # NAME OPTIONS..: text or answers go to NAME, figures to NAME.figures
+    "$bin/deltamesh" generate --rpc "$endpoint" "${@:2}" \
+        >"$scratch/$1" 2>"$scratch/$1.figures" || fail "generate ${*:2} failed"
+}
+for drafts in with without; do
+    most=()
+    [ $drafts = with ] || most=(--speculative-tokens 0)
+    ask "alone.$drafts" --prompt "${prompts[0]}" --max-tokens "$max_tokens" "${most[@]}"
+    ask "together.$drafts" --requests "$scratch/requests.jsonl" --json "${most[@]}"
+done
 echo
 python3 - "$scratch" "${#prompts[@]}" "$question" "$url" <<'PYTHON' || fail "an answer is not right"
 import json
@@ -151,13 +162,23 @@ import sys
 import urllib.request
 
 scratch, prompts, question, url = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-with open(f"{scratch}/answers.jsonl", encoding="utf-8") as file:
-    answers = sorted((json.loads(line) for line in file), key=lambda answer: answer["index"])
+
+
+def read(name):
+    with open(f"{scratch}/{name}", encoding="utf-8") as file:
+        return file.read()
+
+
+def answers_of(name):
+    answers = [json.loads(line) for line in read(name).splitlines()]
+    return sorted(answers, key=lambda answer: answer["index"])
+
+
+answers = answers_of("together.with")
 if [answer["index"] for answer in answers] != list(range(prompts + 1)):
     sys.exit(f"asked {prompts + 1} requests, got the answers {[a['index'] for a in answers]}")
 for answer in answers[:prompts]:
-    with open(f"{scratch}/text.{answer['index']}", encoding="utf-8") as file:
-        alone = file.read()
+    alone = read(f"text.{answer['index']}")
     if answer["text"].strip() != alone.strip():
         sys.exit(f"request {answer['index']}: alone {alone!r}, together {answer['text']!r}")
 if not answers[prompts]["text"].strip():
@@ -172,14 +193,13 @@ with urllib.request.urlopen(request, timeout=60) as response:
 if over_http.strip() != answers[prompts]["text"].strip():
     sys.exit(f"over RPC {answers[prompts]['text']!r}, over HTTP {over_http!r}")
 print(f"the same over HTTP, POST {url}/v1/chat/completions: {over_http.strip()}\n")
-with open(f"{scratch}/figures", encoding="utf-8") as file:
-    print(f"{len(answers)} requests at once, the same text as alone: {file.read().strip()}")
-usage = {key: sum(answer["usage"][key] for answer in answers)
-         for key in ("completion_tokens", "target_steps", "drafted", "accepted")}
-if usage["drafted"] > 0:
-    print(f"drafts: {usage['accepted']} of {usage['drafted']} accepted "
-          f"({100 * usage['accepted'] / usage['drafted']:.0f} %), "
-          f"{usage['completion_tokens'] / usage['target_steps']:.2f} tokens per step")
+if [answer["text"] for answer in answers_of("together.without")] != [
+        answer["text"] for answer in answers] or read("alone.without") != read("alone.with"):
+    sys.exit("without drafts the text is another")
+print("speed, always with the same text:")
+for name, what in (("alone", "one request"), ("together", f"{len(answers)} requests at once")):
+    print(f"  {what}\n    with drafts    {read(f'{name}.with.figures').strip()}\n"
+          f"    without        {read(f'{name}.without.figures').strip()}")
 PYTHON
 
 kill -TERM "$server"
