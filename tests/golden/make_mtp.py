@@ -36,9 +36,9 @@ def zero_centred_norm(x, weight, eps):
 class Equations:
     """One gated-attention decoder layer, and the head around it, in the dtype of its weights."""
 
-    def __init__(self, config, dtype, layer="mtp.layers.0."):
+    def __init__(self, config, dtype, layer="mtp.layers.0.", tensor=dummy.tensor):
         self.text, self.layer, self.dtype = dummy.text_config(config), layer, dtype
-        self.weights = {name: torch.from_numpy(dummy.tensor(name, shape)).to(dtype)
+        self.weights = {name: torch.from_numpy(tensor(name, shape)).to(dtype)
                         for name, shape in dummy.canonical_tensors(config).items()}
         self.eps, self.dim = self.text["rms_norm_eps"], self.text["head_dim"]
         self.margins = None  # of the last layer run, [rows], MoE only

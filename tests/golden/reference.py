@@ -83,14 +83,14 @@ def load_config(case):
     return json.loads((HERE / case / "config.json").read_text())
 
 
-def hf_weights(config):
-    """Canonical dummy weights under the names and in the row order of the transformers class."""
+def hf_weights(config, tensor=dummy.tensor):
+    """Canonical weights under the names and in the row order of the transformers class."""
     text = dummy.text_config(config)
     weights = {}
     for name, shape in dummy.canonical_tensors(config).items():
         if not name.startswith("mtp."):
             prefix = "" if name == "lm_head.weight" else "model."
-            weights[prefix + name] = torch.from_numpy(dummy.tensor(name, shape))
+            weights[prefix + name] = torch.from_numpy(tensor(name, shape))
     if text["tie_word_embeddings"]:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     if text["model_type"] == "qwen3_next":
@@ -128,14 +128,15 @@ class Reference:
     a list of [tokens, top-k] index tensors = those experts, weights from the float32 logits.
     """
 
-    def __init__(self, config, dtype):
+    def __init__(self, config, dtype, tensor=dummy.tensor):
         text = dummy.text_config(config)
         config_class, model_class = CLASSES[text["model_type"]]
         hf_config = config_class(**{k: v for k, v in text.items() if k != "architectures"})
         hf_config._attn_implementation = "eager"
         hf_config._experts_implementation = "eager"
         self.model = model_class(hf_config).eval()
-        missing, unexpected = self.model.load_state_dict(hf_weights(config), strict=False)
+        missing, unexpected = self.model.load_state_dict(hf_weights(config, tensor),
+                                                          strict=False)
         assert not missing and not unexpected, (missing, unexpected)
         self.model.to(dtype)
         self.dtype = dtype
