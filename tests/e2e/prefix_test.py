@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""prefix_test.py -- prefix reuse changes no token: conversations of many turns, several at a time,
-give the same ids from a server with and a server without it, while its pages and checkpoints run
-short; and the cases in which caches of recurrent states fail elsewhere. `--turns` and
-`--conversations` replay more of them than the test's sample."""
+"""prefix_test.py -- prefix reuse and drafts change no token: conversations of many turns, several
+at a time, give the same ids from a server with them and a server without, while its pages and
+checkpoints run short; and the cases in which caches of recurrent states fail elsewhere.
+
+The conversations are drawn by a seed that is another every day; a failure says it. `--seed`,
+`--conversations` and `--turns` replay any sample, of any size."""
 import json
+import os
 import random
 import sys
+import time
 import urllib.request
 
 import harness
@@ -15,7 +19,10 @@ QUESTIONS = ("What is 7 + 5?", "Tell me a story about a fox.", "And then?", "Why
              "Who lives in the forest?", "Say it in other words.", "What did the girl do next?",
              "Is it far to the sea?", "How many apples are there now?", "Thank you.")
 SYSTEM = "You tell stories to children. Be kind, be brief, and never frighten anybody. " * 4
-TURNS, CONVERSATIONS = 4, 5
+CONVERSATIONS, TURNS = 8, 0  # 0 turns: as many as each test says
+SEED = int(os.environ.get("DELTAMESH_SEED") or time.strftime("%Y%m%d", time.gmtime()))
+CONTEXT = 1024  # of the servers; what a turn may add to it:
+TURN_TOKENS = 40 + 64
 
 
 def argument(name, fallback):
@@ -30,7 +37,7 @@ def argument(name, fallback):
 
 def fields_of(dice):
     """Sampling of a turn: greedy or not, with and without penalties on the prompt's tokens."""
-    fields = {"max_tokens": dice.choice((1, 8, 24, 40)), "temperature": dice.choice((0, 0.8)),
+    fields = {"max_tokens": dice.choice((1, 8, 24, 64)), "temperature": dice.choice((0, 0.8)),
               "seed": dice.randrange(1 << 30)}
     if dice.random() < 0.4:
         fields["repetition_penalty"] = 1.3
@@ -42,9 +49,9 @@ def fields_of(dice):
 class Conversation:
     """Messages that depend on the seed and on the answers so far."""
 
-    def __init__(self, seed):
-        self.dice = random.Random(seed)
-        self.messages = [{"role": "system", "content": SYSTEM}] if seed % 3 else []
+    def __init__(self, number):
+        self.dice = random.Random(f"{SEED} {number}")
+        self.messages = [{"role": "system", "content": SYSTEM}] if number % 3 else []
         self.answers = []
 
     def ask(self, client):
@@ -55,11 +62,13 @@ class Conversation:
     def take(self, answer):
         self.answers.append((answer["ids"], answer["finish_reason"]))
         self.messages.append({"role": "assistant", "content": answer["text"]})
+        if answer["usage"]["prompt_tokens"] + 2 * TURN_TOKENS > CONTEXT:
+            self.messages = self.messages[:1]  # the next question begins anew
 
 
-def talk(client, turns, conversations):
+def talk(client, turns):
     """All conversations turn by turn, all at once; returns their answers and all usage."""
-    talks = [Conversation(seed) for seed in range(conversations)]
+    talks = [Conversation(number) for number in range(CONVERSATIONS)]
     usages = []
     for _ in range(turns):
         for conversation, request in [(one, one.ask(client)) for one in talks]:
@@ -70,46 +79,59 @@ def talk(client, turns, conversations):
 
 
 class Turns(harness.Case):
-    def answers_of(self, *options, ranks=1, turns=TURNS):
-        server = self.server(harness.DEMO, *options, ranks=ranks)
+    def answers_of(self, *options, ranks=1, turns=4):
+        begin = time.monotonic()
+        server = self.server(harness.DEMO, "--max-model-len", CONTEXT, *options, ranks=ranks)
         with server.client() as client:
-            answers, usages = talk(client, turns, CONVERSATIONS)
+            answers, usages = talk(client, TURNS or turns)
         server.wait_idle()
         self.assertEqual(server.drain(), 0, server.stderr)
-        return answers, [sum(usage[name] for usage in usages)
-                         for name in ("prompt_tokens", "cached_tokens", "drafted", "accepted")]
+        sums = {name: sum(usage[name] for usage in usages)
+                for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "drafted",
+                             "accepted")}
+        print(f"{' '.join(map(str, options))}: {len(usages)} turns in "
+              f"{time.monotonic() - begin:.0f} s, {sums}", file=sys.stderr, flush=True)
+        return answers, sums
+
+    def assert_same(self, answers, expected):
+        for number, pair in enumerate(zip(answers, expected)):
+            for turn, (one, other) in enumerate(zip(*pair)):
+                self.assertEqual(one, other, f"conversation {number}, turn {turn}, --seed {SEED} "
+                                             f"--conversations {CONVERSATIONS}")
 
     def test_no_token_changes(self):
-        fresh, (prompts, hits, *_) = self.answers_of("--no-prefix-cache", turns=TURNS)
-        self.assertEqual(hits, 0)
-        cached, (_, hits, *_) = self.answers_of(turns=TURNS)
-        self.assertEqual(cached, fresh)
-        self.assertGreater(hits, prompts // 3)
+        plain, sums = self.answers_of("--no-prefix-cache", "--speculative-tokens", 0)
+        self.assertEqual((sums["cached_tokens"], sums["drafted"]), (0, 0))
+        cached, sums = self.answers_of("--speculative-tokens", 0)
+        self.assert_same(cached, plain)
+        self.assertGreater(sums["cached_tokens"], sums["prompt_tokens"] // 4)
+        # Drafts as the server finds them worth it: another number in every run.
+        cached, sums = self.answers_of()
+        self.assert_same(cached, plain)
+        self.assertGreater(sums["cached_tokens"], sums["prompt_tokens"] // 4)
         # Few slots, and steps that cut prompts: checkpoints are evicted all the time.
-        cached, (_, hits, *_) = self.answers_of("--max-num-seqs", 2, "--max-num-batched-tokens", 64,
-                                            turns=TURNS)
-        self.assertEqual(cached, fresh)
-        self.assertGreater(hits, 0)
+        cached, sums = self.answers_of("--max-num-seqs", 2, "--max-num-batched-tokens", 64)
+        self.assert_same(cached, plain)
+        self.assertGreater(sums["cached_tokens"], 0)
 
     def test_no_token_changes_while_speculating(self):
         """Where others go wrong: drafts that were refused must leave nothing in what is cached."""
         plain, _ = self.answers_of("--no-prefix-cache", "--speculative-tokens", 0, turns=3)
-        fresh, (_, _, drafted, accepted) = self.answers_of("--no-prefix-cache",
-                                                           "--speculative-tokens", 3, turns=3)
-        cached, (_, hits, *again) = self.answers_of("--max-num-seqs", 3, "--speculative-tokens", 3,
-                                                    turns=3)
-        self.assertEqual(fresh, plain)
-        self.assertEqual(cached, plain)
-        self.assertGreater(hits, 0)
-        self.assertGreater(accepted, 0)
+        fresh, sums = self.answers_of("--no-prefix-cache", "--speculative-tokens", 3, turns=3)
+        cached, again = self.answers_of("--max-num-seqs", 3, "--speculative-tokens", 3, turns=3)
+        self.assert_same(fresh, plain)
+        self.assert_same(cached, plain)
+        self.assertGreater(again["cached_tokens"], 0)
+        self.assertGreater(again["accepted"], 0)
         # The head's own keys are right behind a hit: it guesses as well.
-        self.assertEqual(again, [drafted, accepted])
+        self.assertEqual([again["drafted"], again["accepted"]],
+                         [sums["drafted"], sums["accepted"]])
 
     def test_no_token_changes_over_two_ranks(self):
         fresh, _ = self.answers_of("--no-prefix-cache", ranks=2, turns=2)
-        cached, (_, hits, *_) = self.answers_of("--max-num-seqs", 3, ranks=2, turns=2)
-        self.assertEqual(cached, fresh)
-        self.assertGreater(hits, 0)
+        cached, sums = self.answers_of("--max-num-seqs", 3, ranks=2, turns=2)
+        self.assert_same(cached, fresh)
+        self.assertGreater(sums["cached_tokens"], 0)
 
 
 class Cases(harness.SharedCase):
@@ -257,4 +279,6 @@ class Answers(harness.Case):
 if __name__ == "__main__":
     TURNS = argument("--turns", TURNS)
     CONVERSATIONS = argument("--conversations", CONVERSATIONS)
+    SEED = argument("--seed", SEED)
+    print(f"--seed {SEED}", file=sys.stderr)
     harness.main()
