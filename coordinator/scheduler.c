@@ -145,10 +145,11 @@ void scheduler_finish(struct coord *coord, int32_t index, const char *reason,
 
 void scheduler_break(struct coord *coord, int32_t index, struct coord_actions *out)
 {
-    scheduler_tell_error(coord, index, E_FAILED,
-                         "no logit of the model was finite: its weights or its state hold NaN or "
-                         "infinity",
-                         out);
+    scheduler_tell_error(
+        coord, index, E_FAILED,
+        "no token could be drawn: no logit was finite. allowed_token_ids, bad_words "
+        "or logit_bias leave none, or the model's weights or state hold NaN",
+        out);
     close_running(coord, index);
 }
 

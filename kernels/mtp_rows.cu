@@ -52,10 +52,10 @@ static __global__ void keep_kernel(struct mtp_rows op, const struct row_result *
     pdl_wait();
     pdl_trigger();
     int r = static_cast<int>(blockIdx.x), active = op.tables.active_count[r];
-    if (active == 0)
-        return;
     const struct step_row row = op.tables.rows[r];
     int committed = row.kind == ROW_DECODE ? results[r].count : active;
+    if (active == 0 || committed == 0)
+        return;
     int64_t last = row.token_first + committed - 1;
     copy_row(op.slot_hidden + static_cast<int64_t>(row.slot) * op.hidden,
              op.hidden_rows + last * op.hidden, op.hidden);

@@ -43,7 +43,7 @@ struct mtp_rows {
 void mtp_rows_shift(struct stream *stream, const struct mtp_rows *op);
 
 // After slots_end: slot_hidden of every row that ran becomes the hidden row of its last committed
-// token.
+// token; a row that broke at its first draw has none and changes nothing.
 void mtp_rows_keep(struct stream *stream, const struct mtp_rows *op,
                    const struct row_result *results);
 

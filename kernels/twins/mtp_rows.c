@@ -52,12 +52,14 @@ static void run_keep(const void *data)
     size_t hidden = (size_t)op->hidden;
     for (int r = 0; r < op->tables.rows_count; r++) {
         const struct step_row *row = &op->tables.rows[r];
-        if (op->tables.active_count[r] == 0)
-            continue;
         // A decode row commits as many tokens as it draws, a prefill row all of its own.
         int committed =
             row->kind == ROW_DECODE ? arguments->results[r].count : op->tables.active_count[r];
-        ASSERT(committed >= 1);
+#ifdef PLANT_mtp_keep_nothing
+        ASSERT(op->tables.active_count[r] == 0 || committed >= 1);
+#endif
+        if (op->tables.active_count[r] == 0 || committed == 0)
+            continue;
         size_t last = (size_t)(row->token_first + committed - 1);
         memcpy(op->slot_hidden + (size_t)row->slot * hidden, op->hidden_rows + last * hidden,
                row_bytes(op));

@@ -164,8 +164,9 @@ static void set_target(const struct sample_cut *op, int row, enum sample_cut_kin
     state->above = 0;
     state->target =
         kind == SAMPLE_CUT_COUNT ? (double)sampling->top_k : (double)sampling->top_p * total;
-    if (state->target >= total)
-        state->active = 0; // everything is kept
+    // Everything is kept; or nothing weighs anything, where no logit is finite.
+    if (!(state->target < total))
+        state->active = 0;
 }
 
 static void narrow_row(const struct level_arguments *arguments, int row)

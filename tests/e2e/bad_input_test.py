@@ -120,6 +120,23 @@ class Models(harness.Case):
             self.assertIn("finite", caught.exception.text)
             self.assertEqual(client.status()["groups_ready"], 1)
 
+    def test_lists_that_leave_no_token(self):
+        server = self.server()  # with drafts: what follows a row that drew nothing is theirs
+        with server.client() as client:
+            for token in range(300, 2000):
+                text = client.tokenize(ids=[token])["text"]
+                if client.tokenize(text=text * 2)["ids"] == [token, token]:
+                    break
+            for fields in ({}, {"temperature": 0}, {"temperature": 1, "top_k": 0, "top_p": 0.5},
+                           {"min_p": 0.1}, {"logprobs": 3}, {"n": 2}, {"repetition_penalty": 1.5},
+                           {"speculative_tokens": 0}):
+                with self.assertRaises(harness.deltamesh.Error) as caught:
+                    client.generate(prompt="The king", max_tokens=8, allowed_token_ids=[token],
+                                    bad_words=[text * 2], **fields)
+                self.assertIn("no token could be drawn", caught.exception.text, fields)
+            answer = client.generate(prompt="The king", max_tokens=4, temperature=0)
+            self.assertGreater(answer["usage"]["completion_tokens"], 0)
+
     def test_port_in_use(self):
         server = self.server(harness.golden(TINY), "--load-format", "dummy")
         port = server.endpoint

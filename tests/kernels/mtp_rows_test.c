@@ -127,6 +127,33 @@ static void pairs_cross_rows_and_chunks(void **state)
     ops_close(&w.ops);
 }
 
+// A row of which nothing could be drawn commits nothing: what its slot keeps stays, and nothing
+// before the first hidden row is read.
+static void a_broken_row_keeps_what_there_was(void **state)
+{
+    struct world w;
+    (void)state;
+    open_world(&w);
+    struct slot *slots = w.steps.slots.slots;
+    slots[0].position = 10;
+    slots[0].token_next = 21;
+    slots[0].drafts[0] = 22;
+    steps_clear(&w.steps);
+    int verify = steps_add_decode(&w.steps, 0, 2);
+    steps_begin(&w.steps);
+    set_tables(&w);
+    bf16 *before = ops_copy(&w.ops, w.slot_hidden, SLOTS * HIDDEN * sizeof(bf16));
+    w.steps.sampled[verify] = -1;
+    w.steps.sampled[verify + 1] = -1;
+    steps_end(&w.steps);
+    assert_int_equal(w.steps.results[0].count, 0);
+    assert_int_equal(w.steps.results[0].end, SLOT_BROKEN);
+    mtp_rows_keep(w.ops.streams[0], &w.op, w.steps.results);
+    ops_wait(&w.ops);
+    assert_memory_equal(w.slot_hidden, before, SLOTS * HIDDEN * sizeof(bf16));
+    ops_close(&w.ops);
+}
+
 static void assert_draft(const struct world *w, int row, int32_t id, int32_t position)
 {
     const struct step_tables *drafts = &w->op.drafts;
@@ -226,6 +253,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pairs_cross_rows_and_chunks),
+        cmocka_unit_test(a_broken_row_keeps_what_there_was),
         cmocka_unit_test(drafts_end_where_nothing_could_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -187,6 +187,24 @@ static void check_rows(struct fixture *f)
     }
 }
 
+// Rows of which nothing is finite, whatever their cuts: nothing is drawn there, and the others draw.
+static void rows_without_a_finite_logit(void **state)
+{
+    (void)state;
+    for (int ranks = 1; ranks <= 2; ranks++) {
+        struct fixture f;
+        open_fixture(&f, 3, varied);
+        for (int i = 0; i < SAMPLES * VOCAB; i++) {
+            if (i / VOCAB % 2 == 0)
+                f.logits[i] = i / VOCAB % 4 == 0 ? -INFINITY : NAN;
+        }
+        run(&f, ranks);
+        for (int i = 0; i < SAMPLES; i++)
+            assert_int_equal(f.tokens[i] == -1, i % 2 == 0);
+        ops_close(&f.ops);
+    }
+}
+
 static void cuts_are_those_of_the_sorted_row(void **state)
 {
     (void)state;
@@ -270,6 +288,7 @@ static void inert_and_uncut_rows_are_left_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_without_a_finite_logit),
         cmocka_unit_test(cuts_are_those_of_the_sorted_row),
         cmocka_unit_test(draws_follow_the_filtered_softmax),
         cmocka_unit_test(inert_and_uncut_rows_are_left_alone),
