@@ -259,15 +259,20 @@ static int32_t grant(struct request *request, int32_t budget)
     return count;
 }
 
-// Tokens that a row of this step may have more.
 static int32_t prefill_left(const struct request *request)
 {
-    return row_end(request) - request->prefill_given - request->chunk;
+    return request->prefill_end - request->prefill_given - request->chunk;
 }
 
+// Whether its row of this step may have more.
 static bool goes_on(const struct request *request)
 {
-    return has_prefill(request) && prefill_left(request) > 0;
+    return has_prefill(request) && request->prefill_given + request->chunk < row_end(request);
+}
+
+static bool replays(const struct request *request)
+{
+    return request->prefill_given >= request->prompt_tokens;
 }
 
 // The prompt that may have more of this step: the most senior, or the one with the fewest tokens
@@ -311,8 +316,8 @@ static void share_rest(struct coord *coord, struct group_state *group, int32_t b
 }
 
 // Half of the budget belongs to the most senior prompt, or all of it every second time when half is
-// no chunk. While it cannot get on, nobody takes the room that it waits for. `room`: tokens of a
-// step beside those who decode, whatever the pace.
+// no chunk; a replay has its short row beside it. While it cannot get on, nobody takes the room
+// that it waits for. `room`: tokens of a step beside those who decode, whatever the pace.
 static void share_prefill(struct coord *coord, struct group_state *group, int32_t budget,
                           int32_t room)
 {
@@ -327,6 +332,10 @@ static void share_prefill(struct coord *coord, struct group_state *group, int32_
     int32_t count = grant(senior, small ? budget : budget / 2);
     if (count == 0)
         return;
+    if (replays(senior)) { // few tokens: they come on top, so that others get whole chunks
+        share_rest(coord, group, budget < room - count ? budget : room - count, passing);
+        return;
+    }
     group->senior_passed = small && passing > 0 && !group->senior_passed;
     if (group->senior_passed) {
         senior->chunk = 0;
