@@ -5,6 +5,13 @@
 if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 90a)
 endif()
+foreach(architecture ${CMAKE_CUDA_ARCHITECTURES})
+  if(NOT architecture MATCHES "^(90a(-real)?|[0-9]+[af]?-real)$" OR architecture MATCHES "^9[0-9]-")
+    message(FATAL_ERROR "CMAKE_CUDA_ARCHITECTURES: ${architecture}; 90a is served on Hopper, on "
+      "other GPUs code of their own, such as 80-real: code for 90, or made from PTX by the driver, "
+      "lacks the instructions that Hopper is chosen for")
+  endif()
+endforeach()
 find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
 if(NOT CMAKE_CUDA_COMPILER AND NVCC)
   set(CMAKE_CUDA_COMPILER ${NVCC})

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // sm90.cuh -- code for Hopper (sm_90a) in a build for several architectures. Kernels with such
 // instructions are compiled for all, without them they are worth nothing: a launcher asks
-// device_is_sm90 and has another way.
+// device_is_sm90 and has another way. kernels/cuda.cmake sees to it that what runs on Hopper is
+// code for 90a.
 #pragma once
 
 #include "kernels/device/launch.cuh"
