@@ -40,11 +40,12 @@ bool affinity_parse(cpu_set_t *out, const char *list)
     }
 }
 
-int affinity_near(const char *pci_id, const char *sysfs)
+int affinity_near(const char *pci_id, const char *sysfs, int processors_min)
 {
     char path[PATH_BYTES], list[LIST_BYTES];
     cpu_set_t near, allowed;
-    if (*pci_id == '\0')
+    const char *asked = getenv("DELTAMESH_AFFINITY");
+    if (*pci_id == '\0' || (asked != NULL && *asked == '0'))
         return 0;
     snprintf(path, sizeof path, "%s/bus/pci/devices/%s/local_cpulist", sysfs, pci_id);
     FILE *file = fopen(path, "re");
@@ -55,7 +56,7 @@ int affinity_near(const char *pci_id, const char *sysfs)
     if (!told || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
         return 0;
     CPU_AND(&near, &near, &allowed);
-    if (CPU_COUNT(&near) == 0 || CPU_EQUAL(&near, &allowed))
+    if (CPU_COUNT(&near) < processors_min || CPU_EQUAL(&near, &allowed))
         return 0;
     return sched_setaffinity(0, sizeof near, &near) == 0 ? CPU_COUNT(&near) : 0;
 }

@@ -62,7 +62,7 @@ static enum status serve(const struct arguments *a, struct error *error)
         .curve_dir = a->curve_dir,
     };
     TRY(runtime_open(a->device, error));
-    int processors = affinity_near(runtime_pci_id(), "/sys");
+    int processors = affinity_near(runtime_pci_id(), "/sys", AFFINITY_PROCESSORS_MIN);
     if (processors > 0)
         log_info("runs on the %d processors near the GPU", processors);
     enum status status = loop_run(&options, error);

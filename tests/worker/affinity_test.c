@@ -82,20 +82,21 @@ static void test_near(void **state)
     assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
     while (!CPU_ISSET(first, &before))
         first++;
-    assert_int_equal(affinity_near("", root), 0);             // the CPU backend
-    assert_int_equal(affinity_near("0000:3b:00.0", root), 0); // not told
+    assert_int_equal(affinity_near("", root, 1), 0);             // the CPU backend
+    assert_int_equal(affinity_near("0000:3b:00.0", root, 1), 0); // not told
     write_list(root, "nonsense\n");
-    assert_int_equal(affinity_near("0000:3b:00.0", root), 0);
+    assert_int_equal(affinity_near("0000:3b:00.0", root, 1), 0);
     write_list(root, "0-1023\n"); // all of ours: nothing to change
-    assert_int_equal(affinity_near("0000:3b:00.0", root), 0);
+    assert_int_equal(affinity_near("0000:3b:00.0", root, 1), 0);
     write_list(root, "1023\n"); // none of ours
-    assert_int_equal(affinity_near("0000:3b:00.0", root), 0);
+    assert_int_equal(affinity_near("0000:3b:00.0", root, 1), 0);
     assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
     assert_true(CPU_EQUAL(&now, &before));
     if (CPU_COUNT(&before) > 1) {
         snprintf(list, sizeof list, "%zu,1023\n", first);
         write_list(root, list);
-        assert_int_equal(affinity_near("0000:3b:00.0", root), 1);
+        assert_int_equal(affinity_near("0000:3b:00.0", root, 2), 0); // too few
+        assert_int_equal(affinity_near("0000:3b:00.0", root, 1), 1);
         assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
         assert_true(CPU_COUNT(&now) == 1 && CPU_ISSET(first, &now));
         assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
