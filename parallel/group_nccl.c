@@ -55,7 +55,8 @@ static void peers_close(struct peers *peers)
 enum {
     MEETING_BYTES = 256, // of a rank's word at the meeting
     WATCH_NS = 20 * CLOCK_NS_PER_MS,
-    NCCL_OLDEST = 22800, // symmetric windows as we use them
+    ABORT_WAIT_NS = 1000 * CLOCK_NS_PER_MS, // for a call that is under way
+    NCCL_OLDEST = 22800,                    // symmetric windows as we use them
 };
 
 // What is used of libnccl.so.2. A process of one GPU need not have it.
@@ -104,10 +105,15 @@ static bool given_up(const struct peers *peers)
     return __atomic_load_n(abort_word(peers), __ATOMIC_ACQUIRE) != 0;
 }
 
-// False once the communicator is gone; else the caller owns it until leave().
+// False once the communicator is gone or the group given up while another thread has it; else the
+// caller owns it until leave(). Calls of a communicator that does not block are short.
 static bool enter(struct peers *peers)
 {
-    pthread_mutex_lock(&peers->calls_mutex);
+    while (pthread_mutex_trylock(&peers->calls_mutex) != 0) {
+        if (given_up(peers))
+            return false;
+        clock_sleep_ns(10 * CLOCK_NS_PER_US);
+    }
     if (!peers->aborted)
         return true;
     pthread_mutex_unlock(&peers->calls_mutex);
@@ -122,11 +128,16 @@ static void leave(struct peers *peers)
 // Ends NCCL's kernels on the GPU and frees the communicator, if there is one.
 static void abort_once(struct peers *peers)
 {
-    if (!enter(peers))
-        return;
-    peers->aborted = true;
-    if (peers->communicator != NULL)
+    uint64_t start_ns = clock_now_ns();
+    while (pthread_mutex_trylock(&peers->calls_mutex) != 0) {
+        if (clock_now_ns() - start_ns > ABORT_WAIT_NS)
+            DIE("NCCL: a call has not come back within %d ms, the group is given up",
+                (int)(ABORT_WAIT_NS / CLOCK_NS_PER_MS));
+        clock_sleep_ns(100 * CLOCK_NS_PER_US);
+    }
+    if (!peers->aborted && peers->communicator != NULL)
         (void)peers->nccl.abort(peers->communicator);
+    peers->aborted = true;
     leave(peers);
 }
 
