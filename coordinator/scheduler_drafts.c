@@ -64,6 +64,8 @@ static void count_drafts(struct coord *coord, const struct flight *flight, int32
         drafted = left - 1;
     if (drafted > most)
         drafted = most;
+    if (drafted < 0)
+        drafted = 0;
     speculation_note_row(step, &request->acceptance, drafted, count - 1);
     request->drafted += drafted;
     request->accepted += count - 1;

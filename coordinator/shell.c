@@ -176,7 +176,13 @@ static void on_worker_frame(struct shell *shell, const struct socket_peer *peer,
         log_warning("worker %d: dropped %zu bytes: %s", event.worker, bytes, error.text);
 }
 
-// What the socket has dropped. Who sent it may be anybody that can connect.
+// Whether the n-th of something is worth a line: the 1st, 2nd, 4th, 8th, ..
+static bool is_told(uint64_t n)
+{
+    return (n & (n - 1)) == 0;
+}
+
+// What the socket has dropped. Who sent it may be anybody that can connect, as often as they like.
 static void on_dropped(struct shell *shell, const struct socket_peer *peer, enum status status)
 {
     struct socket_counts counts = socket_counts(shell->socket);
@@ -184,6 +190,8 @@ static void on_dropped(struct shell *shell, const struct socket_peer *peer, enum
     char who[32] = "a stranger";
     if (worker >= 0)
         snprintf(who, sizeof who, "worker %d", worker);
+    if (!is_told(status == E_LIMIT ? counts.frames_oversized : counts.frames_multipart))
+        return;
     if (status == E_LIMIT)
         log_warning("%s: dropped a message above the limit of %d bytes; %llu so far", who,
                     WIRE_WORKER_FRAME_BYTES_MAX, (unsigned long long)counts.frames_oversized);

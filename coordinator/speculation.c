@@ -274,8 +274,11 @@ int32_t speculation_choose(struct speculation *speculation, const struct specula
     speculation->usual += (cell->choice - speculation->usual) / USUAL_STEPS;
     if (batch->mixed)
         return cell->choice;
-    for (int32_t drafts = 0; drafts < SPECULATION_CHOICES; drafts++)
-        cell->since[drafts] = drafts == cell->choice ? 0 : cell->since[drafts] + 1;
+    for (int32_t drafts = 0; drafts <= speculation->drafts_max; drafts++) {
+        cell->since[drafts] += cell->since[drafts] < INT32_MAX;
+        if (drafts == cell->choice)
+            cell->since[drafts] = 0;
+    }
     int32_t trial = next_trial(speculation, cell, expected);
     if (trial < 0)
         return cell->choice;
@@ -296,7 +299,8 @@ static void see_time(struct speculation_cell *cell, int32_t drafts, double ns)
         cell->ns[drafts] += (ns - before) / window;
     }
     cell->steps[drafts] += steps < INT32_MAX;
-    bool settled = drafts == cell->choice && cell->settled++ >= TIME_WINDOW_STEPS;
+    bool settled = drafts == cell->choice && cell->settled >= TIME_WINDOW_STEPS;
+    cell->settled += drafts == cell->choice && !settled;
     for (int32_t other = 0; other < SPECULATION_CHOICES; other++) {
         if (other != drafts && (settled || cell->steps[other] == 0))
             cell->ns[other] *= cell->ns[drafts] / before;

@@ -11,7 +11,7 @@
 
 #include "parallel/base/utf8.h"
 
-enum { NAME_BYTES_MAX = 64, ID_BYTES_MAX = 80, JSON_BYTES_MAX = 2 * LOG_LINE_BYTES_MAX + 512 };
+enum { NAME_BYTES_MAX = 64, ID_BYTES_MAX = 160, JSON_BYTES_MAX = 2 * LOG_LINE_BYTES_MAX + 512 };
 
 static const char *const level_names[LOG_LEVELS] = {
     [LOG_DEBUG] = "debug",
