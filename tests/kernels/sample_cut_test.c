@@ -187,7 +187,7 @@ static void check_rows(struct fixture *f)
     }
 }
 
-// Rows of which nothing is finite, whatever their cuts: nothing is drawn there, and the others draw.
+// Rows of which nothing is finite, whatever their cuts: nothing is drawn there; the others draw.
 static void rows_without_a_finite_logit(void **state)
 {
     (void)state;
