@@ -238,9 +238,9 @@ static void check(const char *name, int ranks, int drafts)
 static void demo_drafts_as_the_reference(void **state)
 {
     (void)state;
-    check("demo", 1, 1);
     check("demo", 1, 3);
-#ifndef DELTAMESH_SANITIZED
+#ifndef DELTAMESH_SANITIZED // ten times slower there, for the same arithmetic
+    check("demo", 1, 1);
     check("demo", 2, 1);
     check("demo", 2, 3);
 #endif
@@ -250,12 +250,17 @@ static void dummy_weights_draft_as_the_reference(void **state)
 {
     static const char *const names[] = {"dense_untied_r2", "moe_e8_r2"};
     (void)state;
+#ifdef DELTAMESH_SANITIZED
+    check(names[0], 2, 3);
+    check(names[1], 1, 3);
+#else
     for (int i = 0; i < 2; i++) {
         for (int ranks = 1; ranks <= 2; ranks++) {
             check(names[i], ranks, 1);
             check(names[i], ranks, 3);
         }
     }
+#endif
 }
 
 int main(void)

@@ -35,8 +35,10 @@ enum {
     REAL_IDS = 1000,
 #ifdef DELTAMESH_SANITIZED
     STEPS = 40,
+    SEEDS = 1,
 #else
     STEPS = 130,
+    SEEDS = 2,
 #endif
 };
 
@@ -490,9 +492,9 @@ static void whatever_happens_to_drafts_the_output_is_plain(void **state)
 {
     struct counts sum = {0};
     (void)state;
-    for (uint64_t seed = 1; seed <= 2; seed++)
+    for (uint64_t seed = 1; seed <= SEEDS; seed++)
         run_seed(seed, (int)seed, &sum);
-    print_counts("seeds 1 and 2", &sum);
+    print_counts("the first seeds", &sum);
 #ifndef DELTAMESH_SANITIZED
     for (size_t i = 0; i < sizeof sum / sizeof(int); i++)
         assert_true(((const int *)&sum)[i] > 0);
