@@ -14,7 +14,7 @@
 
 _Static_assert((int)WIRE_ID_BYTES == (int)GROUP_ID_BYTES, "wire and group agree on the id");
 
-enum { MS_NS = CLOCK_NS_PER_MS };
+enum { MS_NS = CLOCK_NS_PER_MS, PROGRESS_MS = 5000 };
 
 struct loader {
     struct loader_options options;
@@ -61,6 +61,18 @@ static bool wants_graphs(void)
     return strcmp(runtime_backend(), "cuda") == 0 && (asked == NULL || *asked != '0');
 }
 
+// Called by the one loader of this process, on its thread: a line every few seconds.
+static void tell_progress(double share)
+{
+    static uint64_t told_ns;
+    uint64_t now_ns = clock_now_ns();
+    if (told_ns != 0 && now_ns - told_ns < (uint64_t)PROGRESS_MS * MS_NS)
+        return;
+    if (told_ns != 0)
+        log_info("weights: %.0f %%", 100 * share);
+    told_ns = now_ns;
+}
+
 static enum status open_all(struct loader *loader, struct error *error)
 {
     const struct place_message *place = &loader->options.place;
@@ -69,7 +81,8 @@ static enum status open_all(struct loader *loader, struct error *error)
     struct weights_request request = {.model_dir = loader->options.model_dir,
                                       .format = loader->options.load_format,
                                       .config = &model->config,
-                                      .shard = &model->shard};
+                                      .shard = &model->shard,
+                                      .progress = tell_progress};
     uint64_t start_ns = clock_now_ns();
     TRY(weights_open(&loader->weights, &request, error));
     loader->weights_opened = true;
