@@ -11,6 +11,8 @@
 #             the same models served by all GPUs and by one
 #   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit,
 #             and for loading weights from files
+#   serve     a server with dummy weights of 35B-A3B under load: a JSON line for every case, with
+#             the fraction of the limit; its README is tests/bench/README.md
 # BIN=DIR: programs that are built already. OPS="gdn embed": only these kernels. OUT=DIR: results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,9 +21,9 @@ bin="${BIN:-build/cuda/bin}"
 out="${OUT:-/tmp}"
 read -r -a ops <<<"${OPS:-}"
 case "$mode" in
-check | sanitize | bench | multi) ;;
+check | sanitize | bench | multi | serve) ;;
 *)
-    echo "usage: tests/gpu.sh check|sanitize|bench|multi" >&2
+    echo "usage: tests/gpu.sh check|sanitize|bench|multi|serve" >&2
     exit 1
     ;;
 esac
@@ -54,6 +56,9 @@ sanitize)
 bench)
     "$bin/kernel_check" bench "${ops[@]}" | tee "$out/kernels-bench.jsonl"
     TMPDIR=/dev/shm "$bin/load_bench_cuda" tests/models/qwen3.5-0.8b 2 | tee "$out/load.jsonl"
+    ;;
+serve)
+    exec python3 tests/gpu/serve_bench.py --bin "$bin" --out "$out"
     ;;
 multi)
     gpus=$(nvidia-smi --list-gpus | wc -l)
