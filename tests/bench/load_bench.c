@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // load_bench.c -- how fast weights get from files to the device, beside how fast this machine
-// copies memory. load_bench CONFIG_DIR [SHARDS]: writes the dummy weights of CONFIG_DIR/config.json
-// as a checkpoint under TMPDIR (which should be a tmpfs), and loads it; or MODEL_DIR: loads what is
-// there. Prints a JSON line.
+// copies memory. load_bench CONFIG_DIR [SHARDS [keep]]: writes the dummy weights of
+// CONFIG_DIR/config.json as a checkpoint under TMPDIR (which should be a tmpfs), loads it, and
+// removes it or prints where it is; or MODEL_DIR: loads what is there. Prints a JSON line.
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -89,8 +89,9 @@ int main(int argc, char **argv)
 {
     char path[PATH_BYTES], made[CHECKPOINT_FIXTURE_DIR_BYTES];
     struct error error = {0};
-    if (argc < 2 || argc > 3) {
-        fprintf(stderr, "usage: load_bench CONFIG_DIR [SHARDS] | MODEL_DIR\n");
+    bool keep = argc == 4 && strcmp(argv[3], "keep") == 0;
+    if (argc < 2 || argc > 4 || (argc == 4 && !keep)) {
+        fprintf(stderr, "usage: load_bench CONFIG_DIR [SHARDS [keep]] | MODEL_DIR\n");
         return 1;
     }
     snprintf(path, sizeof path, "%s/model.safetensors", argv[1]);
@@ -103,11 +104,13 @@ int main(int argc, char **argv)
     }
     snprintf(path, sizeof path, "%s/config.json", argv[1]);
     struct checkpoint_fixture fixture = {.config_path = path,
-                                         .shards = argc == 3 ? atoi(argv[2]) : 0};
+                                         .shards = argc >= 3 ? atoi(argv[2]) : 0};
     if (!stored)
         checkpoint_fixture_write(made, &fixture);
     enum status status = measure(stored ? argv[1] : made, &error);
-    if (!stored)
+    if (!stored && keep)
+        printf("{\"checkpoint\": \"%s\"}\n", made);
+    else if (!stored)
         checkpoint_fixture_remove(made);
     if (status != OK)
         fprintf(stderr, "%s\n", error.text);
