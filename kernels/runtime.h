@@ -76,6 +76,16 @@ void graph_launch(struct graph *graph, struct stream *stream);
 // After its launches have run. NULL is allowed.
 void graph_close(struct graph *graph);
 
+// Products of many tokens are chosen for a few counts only, the least of 4, 5, 6 and 7 times a
+// power of two that holds `tokens`: what they need can be loaded before anything is served.
+static inline int runtime_tokens_bucket(int tokens)
+{
+    int unit = 1;
+    while (tokens > 7 * unit)
+        unit *= 2;
+    return tokens < 4 ? tokens : (tokens + unit - 1) / unit * unit;
+}
+
 // ---- events ----
 
 // Work queued on stream later waits until the recorded point was passed.

@@ -138,15 +138,20 @@ static void run_staged(struct step_engine *engine, int rows, enum step_class kin
     stream_synchronize(stream); // the staged rows are written again
 }
 
-static void warm_decode(struct step_engine *engine, int rows, enum step_class kind, int drafts)
+static void stage_decode(struct step_engine *engine, int rows, int drafts)
 {
     engine->tables_dev.rows_count = 0;
     fill_up(engine, &engine->staging[0].upload, rows, 1 + drafts);
     set_counts(&engine->tables_dev, rows, 1 + drafts);
+}
+
+static void warm_decode(struct step_engine *engine, int rows, enum step_class kind, int drafts)
+{
+    stage_decode(engine, rows, drafts);
     run_staged(engine, rows, kind, drafts);
 }
 
-static void warm_prompt(struct step_engine *engine, int tokens)
+static void stage_prompt(struct step_engine *engine, int tokens)
 {
     engine->staging[0].upload.rows[0] =
         (struct step_row){.slot = engine->options.model->state->slots.slots_count - 1,
@@ -158,12 +163,53 @@ static void warm_prompt(struct step_engine *engine, int tokens)
     engine->tables_dev.tokens_count = tokens;
     engine->tables_dev.samples_count = 0;
     engine->tables_dev.decode_rows = engine->tables_dev.verify = 0;
+}
+
+static void warm_prompt(struct step_engine *engine, int tokens)
+{
+    stage_prompt(engine, tokens);
     run_staged(engine, 1, STEP_CLASS_PLAIN, 0);
+}
+
+// Records what is staged and throws it away: the code that it needs is on the device then, without
+// the time to run it.
+static enum status load_staged(struct step_engine *engine, struct error *error)
+{
+    struct stream *stream = engine->options.model->stream;
+    struct prefix_moves none = {.loads = 0};
+    struct sampling_plan plain = plan_of(STEP_CLASS_PLAIN, engine->tables_dev.samples_count);
+    struct graph *graph;
+    stream_capture_begin(stream);
+    step_queue_rows(engine, &plain, &none, 0);
+    TRY(stream_capture_end(stream, &graph, error));
+    stream_synchronize(stream);
+    graph_close(graph);
+    return OK;
+}
+
+// Steps that are not recorded have any count of tokens: what the buckets of counts need. A group
+// of ranks sums large steps by calls that are not to be recorded, so it runs them.
+static enum status load_buckets(struct step_engine *engine, struct error *error)
+{
+    int rows_max = most_rows(engine, 0), tokens_max = engine->options.memory.step_tokens;
+    for (int rows = 8; rows < rows_max; rows = runtime_tokens_bucket(rows + 1)) {
+        stage_decode(engine, rows, 0);
+        TRY(load_staged(engine, error));
+    }
+    for (int tokens = 8; tokens < tokens_max; tokens = runtime_tokens_bucket(tokens + 1)) {
+        if (engine->options.model->shard.ranks > 1) {
+            warm_prompt(engine, tokens);
+            continue;
+        }
+        stage_prompt(engine, tokens);
+        TRY(load_staged(engine, error));
+    }
+    return OK;
 }
 
 // What a backend loads or makes at first use, it does here and not in a request: steps of the
 // smallest and largest counts and of a prompt run once, with rows of no sequence.
-static void warm_up(struct step_engine *engine)
+static enum status warm_up(struct step_engine *engine, struct error *error)
 {
     int drafts_max = engine->options.drafts_max, tokens = engine->options.memory.step_tokens;
     for (int tokens_few = 1; tokens_few < tokens; tokens_few *= 8)
@@ -177,13 +223,14 @@ static void warm_up(struct step_engine *engine)
         warm_decode(engine, 1, STEP_CLASS_FULL, drafts);
         warm_decode(engine, most_rows(engine, drafts), STEP_CLASS_PLAIN, drafts);
     }
+    return load_buckets(engine, error);
 }
 
 enum status step_graphs_open(struct step_engine *engine, struct error *error)
 {
     TRY(fill_every_row(engine, error));
     if (engine->options.warm)
-        warm_up(engine);
+        TRY(warm_up(engine, error));
     stream_zero(engine->options.model->stream, engine->upload_dev.step, sizeof(uint64_t));
     for (int drafts = 0; drafts <= engine->options.drafts_max; drafts++)
         TRY(record_all(engine, drafts, error));

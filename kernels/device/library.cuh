@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // library.cuh -- products by cuBLASLt, for many tokens. It gets no workspace, so that it cannot
-// allocate and its sums are not split; the algorithm of a shape is chosen once, the first time the
-// shape comes, by the library's own ranking: the same in every run on one kind of device.
+// allocate and its sums are not split; the algorithm of a shape is chosen once, the first time that
+// a count of tokens of its bucket comes (runtime_tokens_bucket), by the library's own ranking for
+// the bucket's count: the same in every run on one kind of device.
 #pragma once
 
 #include "kernels/device/linear.cuh"

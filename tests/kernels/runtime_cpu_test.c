@@ -441,6 +441,24 @@ static void device_is_known(void **state)
     runtime_close();
 }
 
+static void buckets_hold_their_tokens(void **state)
+{
+    (void)state;
+    const int buckets[] = {1,  2,  3,  4,  5,  6,  7,  8,  10, 12, 14,  16,
+                           20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128};
+    int at = 0;
+    for (int tokens = 1; tokens <= 128; tokens++) {
+        while (buckets[at] < tokens)
+            at++;
+        assert_int_equal(runtime_tokens_bucket(tokens), buckets[at]);
+    }
+    for (int tokens = 129; tokens <= 70000; tokens++) { // never a quarter too many
+        int bucket = runtime_tokens_bucket(tokens);
+        assert_true(bucket >= tokens && 4 * bucket < 5 * tokens);
+        assert_int_equal(runtime_tokens_bucket(bucket), bucket);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,6 +478,7 @@ int main(void)
         cmocka_unit_test(stream_waits_for_another),
         cmocka_unit_test(memory_is_aligned),
         cmocka_unit_test(device_is_known),
+        cmocka_unit_test(buckets_hold_their_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
