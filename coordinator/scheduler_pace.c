@@ -19,6 +19,10 @@ void scheduler_pace_note(struct scheduler_pace *pace, int32_t decode_rows, int32
             pace->base_ns == 0 ? ns : pace->base_ns + (ns - pace->base_ns) / BASE_WEIGHT;
         return;
     }
+    if (decode_rows > 0) {
+        pace->last_tokens = prefill_tokens;
+        pace->last_ns = ns;
+    }
     if (prefill_tokens > pace->tokens_tried)
         pace->tokens_tried = prefill_tokens;
     if (pace->tokens >= TOKENS_REMEMBERED) {
@@ -37,6 +41,10 @@ int32_t scheduler_pace_tokens(const struct scheduler_pace *pace, uint64_t gap_ns
         int64_t fits =
             (int64_t)((double)(gap - pace->base_ns) / (double)pace->ns * (double)pace->tokens);
         most = fits < most ? fits : most;
+    }
+    if (pace->last_ns > gap) {
+        int64_t fewer = (int64_t)((double)pace->last_tokens * (double)gap / (double)pace->last_ns);
+        most = fewer < most ? fewer : most;
     }
     most = most < STEP_TOKENS_MAX ? most / TOKENS_PER_PAGE * TOKENS_PER_PAGE : STEP_TOKENS_MAX;
     return most > TOKENS_PER_PAGE ? (int32_t)most : TOKENS_PER_PAGE;

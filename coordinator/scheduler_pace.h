@@ -9,6 +9,8 @@ struct scheduler_pace {
     int64_t base_ns;      // of a step without prefill, running average; 0 = none seen
     int64_t tokens, ns;   // prefilled in the steps of late, and what that took beside their base
     int32_t tokens_tried; // most of one step so far
+    int32_t last_tokens;  // prefilled in the last step that had running streams, too
+    int64_t last_ns;      // what that took
 };
 
 // A step with so many decode rows and prompt tokens took step_ns.
@@ -17,5 +19,6 @@ void scheduler_pace_note(struct scheduler_pace *pace, int32_t decode_rows, int32
 
 // Prompt tokens of a step that is to take gap_ns at most: a multiple of 64, at least 64 (prompts
 // get on, however slow the machine), and at most twice of what was tried before, so that a step is
-// never much longer than those that the estimate rests on.
+// never much longer than those that the estimate rests on. After a step that took longer it is less
+// in proportion, whatever the estimate: streams may have become more than the average knows.
 int32_t scheduler_pace_tokens(const struct scheduler_pace *pace, uint64_t gap_ns);
