@@ -10,27 +10,40 @@ enum {
     SMALL_GRID = 132, // blocks of the decode kernel that fill the GPU once
 };
 
+// The thread's channel of the three columns before the row's token `tokens` goes to `to`; the old
+// ones, which may be the same memory, are read before any is written.
+static __device__ __forceinline__ void keep_columns(bf16 *to, const struct gdn &op,
+                                                    const gdn_row &row, int tokens, int channel)
+{
+    const bf16 *history = gdn_history(op, row) + channel;
+    bf16 kept[GDN_HISTORY];
+    for (int i = 0; i < GDN_HISTORY; i++) {
+        int token = tokens - GDN_HISTORY + i;
+        int64_t at = static_cast<int64_t>(row.token_first + token) * op.projected_stride + channel;
+        kept[i] = token < 0 ? history[static_cast<int64_t>(GDN_HISTORY + token) * row.channels]
+                            : op.projected[at];
+    }
+    for (int i = 0; i < GDN_HISTORY; i++)
+        to[static_cast<int64_t>(i) * row.channels + channel] = kept[i];
+}
+
 // grid (channels / DIM, rows): the columns that prefill rows leave, after every block has read
-// those before. A thread reads its channel's three new columns before it writes any.
+// those before.
 static __global__ void gdn_columns_kernel(struct gdn op)
 {
     int channel = static_cast<int>(blockIdx.x) * DIM + static_cast<int>(threadIdx.x);
     pdl_wait();
     pdl_trigger();
-    const gdn_row row = gdn_load_row(op, op.tables.decode_rows + static_cast<int>(blockIdx.y));
+    const int index = op.tables.decode_rows + static_cast<int>(blockIdx.y);
+    const gdn_row row = gdn_load_row(op, index);
     if (row.tokens == 0 || row.decode)
         return;
-    const bf16 *history = gdn_history(op, row) + channel;
-    bf16 kept[GDN_HISTORY];
-    for (int i = 0; i < GDN_HISTORY; i++) {
-        int token = row.tokens - GDN_HISTORY + i;
-        int64_t at = static_cast<int64_t>(row.token_first + token) * op.projected_stride + channel;
-        kept[i] = token < 0 ? history[static_cast<int64_t>(GDN_HISTORY + token) * row.channels]
-                            : op.projected[at];
-    }
-    bf16 *to = op.state.conv + row.slot * GDN_HISTORY * row.channels + channel;
-    for (int i = 0; i < GDN_HISTORY; i++)
-        to[static_cast<int64_t>(i) * row.channels] = kept[i];
+    for (gdn_save save = gdn_first_save(op.tables, index); save.tokens > 0;
+         save = gdn_next_save(op.tables, save))
+        keep_columns(op.checkpoints.conv + save.checkpoint * GDN_HISTORY * row.channels, op, row,
+                     save.tokens, channel);
+    keep_columns(op.state.conv + row.slot * GDN_HISTORY * row.channels, op, row, row.tokens,
+                 channel);
 }
 
 // Blocks of few value dimensions while those do not fill the GPU.

@@ -167,12 +167,14 @@ static void carve_prefix(struct rank_state *state, struct carver *carver,
     for (int i = 0; i < config->layers; i++) {
         if (config->layer_is_attention[i])
             continue;
+        struct gdn_checkpoints *checkpoints = &prefix->checkpoints[i];
+        checkpoints->state = (float *)carve(carver, count * states, sizeof(float));
+        checkpoints->conv = (bf16 *)carve(carver, count * columns, sizeof(bf16));
         prefix->layers[prefix->layers_count++] = (struct state_checkpoint_layer){
             .state = state->gdn[i].state,
             .conv = state->gdn[i].conv,
             .pending_conv = state->gdn[i].pending_conv,
-            .checkpoint_state = (float *)carve(carver, count * states, sizeof(float)),
-            .checkpoint_conv = (bf16 *)carve(carver, count * columns, sizeof(bf16)),
+            .checkpoints = *checkpoints,
         };
     }
     prefix->layers_dev = (struct state_checkpoint_layer *)carve(

@@ -48,8 +48,9 @@ struct prefix_state {
     struct state_checkpoint_layer layers[LAYERS_MAX]; // of GDN layers
     struct state_checkpoint_layer *layers_dev;        // the same on the device
     int layers_count;
-    bf16 *checkpoint_hidden; // [checkpoints, hidden]
-    int32_t *page_tokens;    // [pages, 64], kernels/sample_penalty.h
+    struct gdn_checkpoints checkpoints[LAYERS_MAX]; // GDN layers only
+    bf16 *checkpoint_hidden;                        // [checkpoints, hidden]
+    int32_t *page_tokens;                           // [pages, 64], kernels/sample_penalty.h
 };
 
 struct rank_state {

@@ -326,6 +326,36 @@ static void follows_the_formulas(void **state)
 
 // ---------------------------------------------------------------- bits
 
+// What a row leaves on its way is what a row leaves that ends there, a neighbour's saves beside it.
+static void checkpoints_are_what_cuts_leave(void **state)
+{
+    enum { SAVES = 4 };
+    static const struct row_save saves[SAVES] = {
+        {1, 0, 64, 63}, {3, 0, 128, 127}, {0, 0, POSITIONS, 0}, {2, 1, 5, 0}};
+    struct world whole, cut;
+    (void)state;
+    open_world(&whole, 2, 4, 5);
+    open_world(&cut, 2, 4, 5);
+    size_t states = state_values(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
+    whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * states * sizeof(float));
+    whole.op.checkpoints.conv = ops_alloc(&whole.ops, SAVES * columns * sizeof(bf16));
+    whole.steps.tables.saves = saves;
+    whole.steps.tables.saves_count = SAVES;
+    run_step(&whole, (const struct piece[SLOTS]){{POSITIONS, 0}, {7, 0}, {9, 0}});
+    for (int i = 0; i < SAVES; i++) {
+        int slot = saves[i].row;
+        size_t at = (size_t)slot, to = (size_t)saves[i].checkpoint;
+        run_alone(&cut, slot, (struct piece){saves[i].tokens - position_of(&cut, slot), 0});
+        assert_memory_equal(whole.op.checkpoints.state + to * states,
+                            cut.op.state.state + at * states, states * sizeof(float));
+        assert_memory_equal(whole.op.checkpoints.conv + to * columns,
+                            cut.op.state.conv + at * columns, columns * sizeof(bf16));
+    }
+    assert_same_slot(&whole, &cut, 0);
+    close_world(&whole);
+    close_world(&cut);
+}
+
 static void prefill_cut_anywhere_is_whole(void **state)
 {
     (void)state;
@@ -514,6 +544,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_formulas),
+        cmocka_unit_test(checkpoints_are_what_cuts_leave),
         cmocka_unit_test(prefill_cut_anywhere_is_whole),
         cmocka_unit_test(every_accepted_count_folds_to_the_same_bits),
         cmocka_unit_test(any_mix_of_rows_is_whole),
