@@ -113,7 +113,13 @@ struct gdn {
 // Queues the op. tables.decode_rows and verify are true of the rows.
 void gdn(struct stream *stream, const struct gdn *op);
 
+struct gdn_open {
+    const struct gdn_state *layers; // [layers_count] all of this rank, on the device
+    int layers_count, key_heads, value_heads;
+    const struct slot_opening *openings; // as in slots_open
+    int openings_count;
+};
+
 // Zeroes state and conv columns of slots opened at position 0; one that opens later has its
-// checkpoint copied in before. openings as in slots_open.
-void gdn_open(struct stream *stream, const struct gdn_state *state, int key_heads, int value_heads,
-              const struct slot_opening *openings, int openings_count);
+// checkpoint copied in before.
+void gdn_open(struct stream *stream, const struct gdn_open *op);

@@ -276,12 +276,12 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
                             dev->openings, plan->opens_count);
         struct sample_lists lists = step_lists_op(engine, 0);
         sample_lists_open(model->stream, &lists, dev->lists, dev->openings, plan->opens_count);
-        for (int i = 0; i < model->config.layers; i++) {
-            if (!model->config.layer_is_attention[i]) {
-                gdn_open(model->stream, &model->state->gdn[i], model->shard.key_heads.count,
-                         model->shard.value_heads.count, dev->openings, plan->opens_count);
-            }
-        }
+        gdn_open(model->stream, &(struct gdn_open){.layers = model->state->gdn_dev,
+                                                   .layers_count = model->state->gdn_count,
+                                                   .key_heads = model->shard.key_heads.count,
+                                                   .value_heads = model->shard.value_heads.count,
+                                                   .openings = dev->openings,
+                                                   .openings_count = plan->opens_count});
     }
     if (plan->pages_count > 0) {
         slots_set_pages(model->stream, &model->state->slots, dev->pages, plan->pages_count,

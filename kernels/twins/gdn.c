@@ -417,34 +417,27 @@ void gdn(struct stream *stream, const struct gdn *op)
     stream_run(stream, run, op, sizeof *op);
 }
 
-struct gdn_open_arguments {
-    struct gdn_state state;
-    int key_heads, value_heads;
-    const struct slot_opening *openings;
-    int openings_count;
-};
-
 static void run_open(const void *arguments)
 {
-    const struct gdn_open_arguments *op = arguments;
+    const struct gdn_open *op = arguments;
     size_t state_values = (size_t)op->value_heads * DIM * DIM;
     size_t conv_values = (size_t)(2 * op->key_heads + op->value_heads) * DIM * HISTORY;
     for (int i = 0; i < op->openings_count; i++) {
         size_t slot = (size_t)op->openings[i].slot;
         // A later position comes from a checkpoint, whose copy has already filled the slot.
-        if (op->openings[i].position > 0)
-            continue;
-        memset(op->state.state + slot * state_values, 0, state_values * sizeof(float));
-        memset(op->state.conv + slot * conv_values, 0, conv_values * sizeof(bf16));
+        for (int k = 0; k < op->layers_count && op->openings[i].position == 0; k++) {
+            const struct gdn_state *layer = &op->layers[k];
+            memset(layer->state + slot * state_values, 0, state_values * sizeof(float));
+            memset(layer->conv + slot * conv_values, 0, conv_values * sizeof(bf16));
+        }
     }
 }
 
-void gdn_open(struct stream *stream, const struct gdn_state *state, int key_heads, int value_heads,
-              const struct slot_opening *openings, int openings_count)
+void gdn_open(struct stream *stream, const struct gdn_open *op)
 {
-    ASSERT(state->state != NULL && state->conv != NULL && openings_count >= 0);
-    ASSERT(key_heads > 0 && value_heads > 0 && (openings != NULL || openings_count == 0));
-    struct gdn_open_arguments arguments = {*state, key_heads, value_heads, openings,
-                                           openings_count};
-    stream_run(stream, run_open, &arguments, sizeof arguments);
+    ASSERT(op->layers != NULL || op->layers_count == 0);
+    ASSERT(op->layers_count >= 0 && op->key_heads > 0 && op->value_heads > 0);
+    ASSERT(op->openings_count >= 0 && (op->openings != NULL || op->openings_count == 0));
+    if (op->layers_count > 0 && op->openings_count > 0)
+        stream_run(stream, run_open, op, sizeof *op);
 }

@@ -69,7 +69,12 @@ static void open_slot(struct world *w, int slot)
     struct slot_sampling sampling = steps_endless();
     struct slot_opening opening = {.slot = slot};
     steps_open_slot(&w->steps, slot, 0, &sampling);
-    gdn_open(w->ops.streams[0], &w->op.state, w->op.key_heads, w->op.value_heads, &opening, 1);
+    gdn_open(w->ops.streams[0], &(struct gdn_open){.layers = &w->op.state,
+                                                   .layers_count = 1,
+                                                   .key_heads = w->op.key_heads,
+                                                   .value_heads = w->op.value_heads,
+                                                   .openings = &opening,
+                                                   .openings_count = 1});
     ops_wait(&w->ops);
 }
 
@@ -505,15 +510,26 @@ static void opening_zeroes_fresh_slots_only(void **state)
     memset(w.op.state.state, 0x41, SLOTS * values * sizeof(float));
     memset(w.op.state.conv, 0x41, SLOTS * columns * sizeof(bf16));
     struct slot_opening openings[2] = {{.slot = 2, .position = 0}, {.slot = 0, .position = 64}};
-    gdn_open(w.ops.streams[0], &w.op.state, 1, 2, openings, 2);
+    const struct gdn_state layers[2] = {
+        w.op.state,
+        {.state = ops_copy(&w.ops, w.op.state.state, SLOTS * values * sizeof(float)),
+         .conv = ops_copy(&w.ops, w.op.state.conv, SLOTS * columns * sizeof(bf16))}};
+    gdn_open(w.ops.streams[0], &(struct gdn_open){.layers = layers,
+                                                  .layers_count = 2,
+                                                  .key_heads = 1,
+                                                  .value_heads = 2,
+                                                  .openings = openings,
+                                                  .openings_count = 2});
     ops_wait(&w.ops);
-    for (size_t i = 0; i < SLOTS * values * sizeof(float); i++) {
-        int expected = i / (values * sizeof(float)) == 2 ? 0 : 0x41;
-        assert_int_equal(((const uint8_t *)w.op.state.state)[i], expected);
-    }
-    for (size_t i = 0; i < SLOTS * columns * sizeof(bf16); i++) {
-        int expected = i / (columns * sizeof(bf16)) == 2 ? 0 : 0x41;
-        assert_int_equal(((const uint8_t *)w.op.state.conv)[i], expected);
+    for (int layer = 0; layer < 2; layer++) {
+        for (size_t i = 0; i < SLOTS * values * sizeof(float); i++) {
+            int expected = i / (values * sizeof(float)) == 2 ? 0 : 0x41;
+            assert_int_equal(((const uint8_t *)layers[layer].state)[i], expected);
+        }
+        for (size_t i = 0; i < SLOTS * columns * sizeof(bf16); i++) {
+            int expected = i / (columns * sizeof(bf16)) == 2 ? 0 : 0x41;
+            assert_int_equal(((const uint8_t *)layers[layer].conv)[i], expected);
+        }
     }
     close_world(&w);
 }

@@ -195,7 +195,12 @@ static void open_sequence(struct sequence *q)
     for (int slot = 0; slot < 2; slot++) {
         struct slot_opening opening = {.slot = slot};
         steps_open_slot(&q->steps, slot, 0, &sampling);
-        gdn_open(ops->streams[0], &q->gdn.state, KEY_HEADS, VALUE_HEADS, &opening, 1);
+        gdn_open(ops->streams[0], &(struct gdn_open){.layers = &q->gdn.state,
+                                                     .layers_count = 1,
+                                                     .key_heads = KEY_HEADS,
+                                                     .value_heads = VALUE_HEADS,
+                                                     .openings = &opening,
+                                                     .openings_count = 1});
         ops_wait(ops);
     }
 }
