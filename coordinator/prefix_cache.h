@@ -122,7 +122,7 @@ struct prefix_save {
     int32_t node;            // whose path the request holds
     int32_t position;        // a multiple of 64 beyond node's end
     const int32_t *page_ids; // of the request, from position 0
-    uint64_t step;           // whose prefill row ends at position, or whose decode row began there
+    uint64_t step;           // whose prefill row reaches position, or whose decode row began there
     uint64_t step_done;      // only prefix_cache_save reads it
 };
 

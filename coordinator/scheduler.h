@@ -68,13 +68,10 @@ void scheduler_leave_prefix(struct group_state *group, struct request *request);
 // Adds the copy of the request's checkpoint, when it has one, to the plan that opens its slot.
 void scheduler_copy_prefix(struct group_state *group, struct request *request);
 
-// Where, on its way to `end`, the request's next chunk should stop for a checkpoint; 0 = nowhere.
-int32_t scheduler_checkpoint_place(const struct coord *coord, const struct group_state *group,
-                                   const struct request *request, int32_t end);
-
-// The checkpoint that a chunk which ends at `position` saves, PREFIX_NONE when there is none.
-int32_t scheduler_save_prefix(struct coord *coord, struct group_state *group,
-                              struct request *request, int32_t position);
+// Adds to the row the checkpoints that the request's chunk is to leave on its way. Returns where
+// the row ends: with the chunk, or before it where a row can leave no more.
+int32_t scheduler_save_prefixes(struct coord *coord, struct group_state *group,
+                                struct request *request, struct step_plan_row *row);
 
 // Tokens between two checkpoints of a text of this length.
 int32_t scheduler_interval(const struct coord *coord, const struct group_state *group,

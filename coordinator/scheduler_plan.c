@@ -352,24 +352,20 @@ static void plan_chunk(struct coord *coord, struct group_state *group, struct fl
     request->chunk = scheduler_logprobs_chunk(request, plan, request->chunk);
     if (request->chunk == 0 || !tell_slot(coord, group, request))
         return;
-    int32_t end = request->prefill_given + request->chunk;
-    int32_t place = scheduler_checkpoint_place(coord, group, request, end);
-    if (place != 0) {
-        end = place;
-        request->chunk = end - request->prefill_given;
-    }
-    bool last = end == request->prefill_end;
     struct step_plan_row *row = &plan->rows[plan->rows_count++];
     *row = (struct step_plan_row){
         .slot = request->slot,
         .kind = STEP_ROW_PREFILL,
         .tokens_first = plan->tokens_count,
-        .tokens_count = request->chunk,
         .token_next = -1,
-        .sample = last,
         .prompt_logprobs = scheduler_logprobs_wanted(request),
-        .checkpoint = place != 0 ? scheduler_save_prefix(coord, group, request, place) : -1,
+        .checkpoint = -1,
     };
+    int32_t end = scheduler_save_prefixes(coord, group, request, row);
+    bool last = end == request->prefill_end;
+    request->chunk = end - request->prefill_given;
+    row->tokens_count = request->chunk;
+    row->sample = last;
     flight->positions[flight->rows_count] = request->prefill_given;
     token_pool_read(&coord->pool, &request->tokens, request->prefill_given, request->chunk,
                     plan->tokens + plan->tokens_count);

@@ -13,8 +13,8 @@ enum {
     // as many tokens again. The operator's interval is doubled until one text takes no more than a
     // quarter of all checkpoints; so the places of a longer text are places of a shorter one, too.
     INTERVAL_SHARE = 4,
-    // The end of an early turn is worth a checkpoint, and a step that ends there, when it spares as
-    // much; a step of fewer tokens costs no less on a GPU, which reads the weights all the same.
+    // The end of an early turn is worth a checkpoint when it spares as much: a step of fewer tokens
+    // costs no less on a GPU, which reads the weights all the same.
     TURN_TOKENS_MIN = 256,
 };
 
@@ -138,10 +138,11 @@ static int32_t next_place(const struct coord *coord, const struct group_state *g
     return nearest;
 }
 
-int32_t scheduler_checkpoint_place(const struct coord *coord, const struct group_state *group,
-                                   const struct request *request, int32_t end)
+// The nearest place in (after, end] that has no checkpoint yet, 0 = none or none can be had.
+static int32_t place_to_save(const struct coord *coord, const struct group_state *group,
+                             const struct request *request, int32_t after, int32_t end)
 {
-    int32_t place = next_place(coord, group, request, request->prefill_given);
+    int32_t place = next_place(coord, group, request, after);
     if (!prefix_cache_can_save(&group->prefix, group->step_done))
         return 0;
     while (place != 0 && place <= end) {
@@ -152,8 +153,8 @@ int32_t scheduler_checkpoint_place(const struct coord *coord, const struct group
     return 0;
 }
 
-int32_t scheduler_save_prefix(struct coord *coord, struct group_state *group,
-                              struct request *request, int32_t position)
+static int32_t save_prefix(struct coord *coord, struct group_state *group, struct request *request,
+                           int32_t position)
 {
     const struct prefix_save save = {.text = text_of(coord, request),
                                      .node = request->prefix.node,
@@ -162,4 +163,21 @@ int32_t scheduler_save_prefix(struct coord *coord, struct group_state *group,
                                      .step = group->step_sent + 1,
                                      .step_done = group->step_done};
     return prefix_cache_save(&group->prefix, &group->pages, &save, &request->prefix.node);
+}
+
+int32_t scheduler_save_prefixes(struct coord *coord, struct group_state *group,
+                                struct request *request, struct step_plan_row *row)
+{
+    int32_t given = request->prefill_given, end = given + request->chunk;
+    int32_t place = place_to_save(coord, group, request, given, end);
+    while (place != 0) {
+        if (row->saves_count == STEP_SAVES_MAX)
+            return given + row->saves[STEP_SAVES_MAX - 1].tokens; // the next step's row goes on
+        int32_t checkpoint = save_prefix(coord, group, request, place);
+        if (checkpoint != PREFIX_NONE)
+            row->saves[row->saves_count++] =
+                (struct step_save){.checkpoint = checkpoint, .tokens = place - given};
+        place = place_to_save(coord, group, request, place, end);
+    }
+    return end;
 }

@@ -8,29 +8,44 @@
 enum {
     DIM = GDN_HEAD_DIM,
     SMALL_GRID = 132, // blocks of the decode kernel that fill the GPU once
+    OPEN_BLOCKS = 16, // of a slot and layer
+    OPEN_THREADS = 256,
 };
 
+// The thread's channel of the three columns before the row's token `tokens` goes to `to`; the old
+// ones, which may be the same memory, are read before any is written.
+static __device__ __forceinline__ void keep_columns(bf16 *to, const struct gdn &op,
+                                                    const gdn_row &row, int tokens, int channel)
+{
+    const bf16 *history = gdn_history(op, row) + channel;
+    bf16 kept[GDN_HISTORY];
+    for (int i = 0; i < GDN_HISTORY; i++) {
+        int token = tokens - GDN_HISTORY + i;
+        int64_t at = static_cast<int64_t>(row.token_first + token) * op.projected_stride + channel;
+        kept[i] = token < 0 ? history[static_cast<int64_t>(GDN_HISTORY + token) * row.channels]
+                            : op.projected[at];
+    }
+    for (int i = 0; i < GDN_HISTORY; i++)
+        to[static_cast<int64_t>(i) * row.channels + channel] = kept[i];
+}
+
 // grid (channels / DIM, rows): the columns that prefill rows leave, after every block has read
-// those before. A thread reads its channel's three new columns before it writes any.
+// those before.
 static __global__ void gdn_columns_kernel(struct gdn op)
 {
     int channel = static_cast<int>(blockIdx.x) * DIM + static_cast<int>(threadIdx.x);
     pdl_wait();
     pdl_trigger();
-    const gdn_row row = gdn_load_row(op, op.tables.decode_rows + static_cast<int>(blockIdx.y));
+    const int index = op.tables.decode_rows + static_cast<int>(blockIdx.y);
+    const gdn_row row = gdn_load_row(op, index);
     if (row.tokens == 0 || row.decode)
         return;
-    const bf16 *history = gdn_history(op, row) + channel;
-    bf16 kept[GDN_HISTORY];
-    for (int i = 0; i < GDN_HISTORY; i++) {
-        int token = row.tokens - GDN_HISTORY + i;
-        int64_t at = static_cast<int64_t>(row.token_first + token) * op.projected_stride + channel;
-        kept[i] = token < 0 ? history[static_cast<int64_t>(GDN_HISTORY + token) * row.channels]
-                            : op.projected[at];
-    }
-    bf16 *to = op.state.conv + row.slot * GDN_HISTORY * row.channels + channel;
-    for (int i = 0; i < GDN_HISTORY; i++)
-        to[static_cast<int64_t>(i) * row.channels] = kept[i];
+    for (gdn_save save = gdn_first_save(op.tables, index); save.tokens > 0;
+         save = gdn_next_save(op.tables, save))
+        keep_columns(op.checkpoints.conv + save.checkpoint * GDN_HISTORY * row.channels, op, row,
+                     save.tokens, channel);
+    keep_columns(op.state.conv + row.slot * GDN_HISTORY * row.channels, op, row, row.tokens,
+                 channel);
 }
 
 // Blocks of few value dimensions while those do not fill the GPU.
@@ -73,29 +88,35 @@ extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
     launch_chained(gdn_columns_kernel, grid, dim3(DIM), 0, stream->handle, op);
 }
 
-// grid (blocks over the slot, openings).
-static __global__ void gdn_open_kernel(struct gdn_state state, int key_heads, int value_heads,
-                                       const struct slot_opening *openings)
+static __device__ void zero(void *memory, int64_t bytes)
 {
-    const struct slot_opening opening = openings[blockIdx.y];
-    int64_t states = static_cast<int64_t>(value_heads) * DIM * DIM;
-    int64_t columns = static_cast<int64_t>(2 * key_heads + value_heads) * DIM * GDN_HISTORY;
-    int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    uint4 *to = static_cast<uint4 *>(memory);
     int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    if (opening.position > 0)
-        return; // a checkpoint's copy has filled the slot
-    for (int64_t i = first; i < states; i += step)
-        state.state[opening.slot * states + i] = 0;
-    for (int64_t i = first; i < columns; i += step)
-        state.conv[opening.slot * columns + i].bits = 0;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < bytes / 16;
+         i += step)
+        to[i] = make_uint4(0, 0, 0, 0);
 }
 
-extern "C" void gdn_open(struct stream *stream, const struct gdn_state *state, int key_heads,
-                         int value_heads, const struct slot_opening *openings, int openings_count)
+// grid (blocks over the slot, layers, openings).
+static __global__ void gdn_open_kernel(struct gdn_open op)
 {
-    if (openings_count == 0)
+    const struct slot_opening &opening = op.openings[blockIdx.z];
+    const struct gdn_state &layer = op.layers[blockIdx.y];
+    const int64_t states = static_cast<int64_t>(op.value_heads) * DIM * DIM;
+    const int64_t columns =
+        static_cast<int64_t>(2 * op.key_heads + op.value_heads) * DIM * GDN_HISTORY;
+    if (opening.position > 0)
+        return; // a checkpoint's copy has filled the slot
+    zero(layer.state + opening.slot * states, states * 4);
+    zero(layer.conv + opening.slot * columns, columns * 2);
+}
+
+extern "C" void gdn_open(struct stream *stream, const struct gdn_open *op)
+{
+    if (op->layers_count == 0 || op->openings_count == 0)
         return;
-    gdn_open_kernel<<<dim3(64, static_cast<unsigned>(openings_count)), 256, 0, stream->handle>>>(
-        *state, key_heads, value_heads, openings);
+    dim3 grid(OPEN_BLOCKS, static_cast<unsigned>(op->layers_count),
+              static_cast<unsigned>(op->openings_count));
+    gdn_open_kernel<<<grid, OPEN_THREADS, 0, stream->handle>>>(*op);
     LAUNCH_CHECK();
 }

@@ -33,10 +33,12 @@
 // A row reads pending rows from parity `parity` of its slot. A decode row writes its tokens' (k, u,
 // g) and raw columns, behind the three columns before them, to the other parity, and back to memory
 // only what it folded: the state without its own tokens. A prefill row writes state and conv with
-// its tokens and leaves nothing pending. slots_end then changes parity and pending. So no decode
-// row overwrites what another block of the same row still reads. Tokens that do not run leave
-// zeros in o. State, conv and pending rows are read before this op's predecessor on the stream has
-// ended (kernels/device/launch.cuh): whatever wrote them lies further back than that.
+// its tokens and leaves nothing pending; tables.saves says after how many of its tokens it also
+// writes them to checkpoints: the bits that a row would leave that ended there. slots_end then
+// changes parity and pending. So no decode row overwrites what another block of the same row still
+// reads. Tokens that do not run leave zeros in o. State, conv and pending rows are read before this
+// op's predecessor on the stream has ended (kernels/device/launch.cuh): whatever wrote them lies
+// further back than that.
 #pragma once
 
 #include "kernels/runtime.h"
@@ -69,6 +71,12 @@ struct gdn_state {
         *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]: 3 columns before, then the rows
 };
 
+// Where this layer's part of checkpoints goes, those of tables.saves; without any, NULL.
+struct gdn_checkpoints {
+    float *state; // [checkpoints, value_heads, value_dim, key_dim]
+    bf16 *conv;   // [checkpoints, 3, channels]
+};
+
 // What the kernels of chunked prefill hand over within one op: per chunk and key head tiles of k
 // and q, per chunk and value head tiles of v and two squares of tokens, and factors. Its contents
 // matter to nobody outside. A row that finds no room runs token by token, every row when chunks is
@@ -91,6 +99,7 @@ struct gdn {
     struct step_tables tables;
     struct slots slots;
     struct gdn_state state;
+    struct gdn_checkpoints checkpoints;
     struct gdn_workspace workspace;
     const bf16 *projected;
     int projected_stride;
@@ -104,7 +113,13 @@ struct gdn {
 // Queues the op. tables.decode_rows and verify are true of the rows.
 void gdn(struct stream *stream, const struct gdn *op);
 
+struct gdn_open {
+    const struct gdn_state *layers; // [layers_count] all of this rank, on the device
+    int layers_count, key_heads, value_heads;
+    const struct slot_opening *openings; // as in slots_open
+    int openings_count;
+};
+
 // Zeroes state and conv columns of slots opened at position 0; one that opens later has its
-// checkpoint copied in before. openings as in slots_open.
-void gdn_open(struct stream *stream, const struct gdn_state *state, int key_heads, int value_heads,
-              const struct slot_opening *openings, int openings_count);
+// checkpoint copied in before.
+void gdn_open(struct stream *stream, const struct gdn_open *op);

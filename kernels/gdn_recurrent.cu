@@ -37,6 +37,7 @@ struct gdn_place {
 struct gdn_walk {
     gdn_row row;
     gdn_place place;
+    gdn_save save; // of a prefill row
 };
 
 template <int ROWS> static __device__ gdn_place place_of(const struct gdn &op)
@@ -57,6 +58,13 @@ template <int ROWS> static __device__ gdn_place place_of(const struct gdn &op)
         place.v_at = (2 * op.key_heads + place.head) * DIM + place.row_first + thread;
     place.leads = block % TILES == 0 && place.head % place.group_heads == 0;
     return place;
+}
+
+// The block's first row of the state at place `at`, of a slot or a checkpoint, of `states`.
+static __device__ __forceinline__ float *state_of(float *states, int64_t at, const struct gdn &op,
+                                                  const gdn_place &place)
+{
+    return states + ((at * op.value_heads + place.head) * DIM + place.row_first) * DIM;
 }
 
 static __device__ __forceinline__ float sum_of_lanes(float value)
@@ -301,13 +309,14 @@ static __device__ __forceinline__ void zero_rest(const struct gdn &op, const gdn
 }
 
 // The tokens of a row through the state s, of which `stored` is the place in memory.
-template <int ROWS, int TOKENS>
+template <int ROWS, int TOKENS, bool SAVES>
 static __device__ __forceinline__ void run_row(float s[ROWS][OWN], gdn_channel channels[2],
                                                const struct gdn &op, const gdn_walk &walk,
                                                float *stored)
 {
     __shared__ gdn_tile<TOKENS> tile;
     const gdn_row &row = walk.row;
+    gdn_save save = walk.save;
     for (int first = 0; first < row.tokens; first += TOKENS) {
         const int count = min(TOKENS, row.tokens - first);
         const bf16 *token =
@@ -332,26 +341,34 @@ static __device__ __forceinline__ void run_row(float s[ROWS][OWN], gdn_channel c
         if (row.decode && row.pending > 0)
             store_state<ROWS>(stored, s, walk.place);
         __syncthreads();
-        for (int t = 0; t < count; t++)
+        for (int t = 0; t < count; t++) {
             run_token<ROWS, TOKENS>(s, tile, op, walk, first + t, t + 1 < count || !row.decode);
+            if (SAVES && save.tokens == first + t + 1) {
+                store_state<ROWS>(state_of(op.checkpoints.state, save.checkpoint, op, walk.place),
+                                  s, walk.place);
+                save = gdn_next_save(op.tables, save);
+            }
+        }
     }
     if (!row.decode)
         store_state<ROWS>(stored, s, walk.place);
 }
 
-// grid (value heads * tiles of the state, rows). A decode row has at most TOKENS tokens.
-template <int ROWS, int TOKENS>
+// grid (value heads * tiles of the state, rows). A decode row has at most TOKENS tokens; without
+// SAVES no row leaves checkpoints.
+template <int ROWS, int TOKENS, bool SAVES>
 static __global__ void __launch_bounds__(THREADS, 2) gdn_recurrent_kernel(struct gdn op)
 {
     float s[ROWS][OWN];
     gdn_channel channels[2];
     const int index = static_cast<int>(blockIdx.y);
-    const gdn_walk walk = {gdn_load_row(op, index), place_of<ROWS>(op)};
+    gdn_walk walk = {gdn_load_row(op, index), place_of<ROWS>(op)};
+    if constexpr (SAVES)
+        walk.save = gdn_first_save(op.tables, index);
     const gdn_row &row = walk.row;
     const gdn_place &place = walk.place;
     const bool runs = row.tokens > 0 && (row.decode || gdn_first_chunk(op, index) < 0);
-    float *stored =
-        op.state.state + ((row.slot * op.value_heads + place.head) * DIM + place.row_first) * DIM;
+    float *stored = state_of(op.state.state, row.slot, op, place);
     if (runs) {
         const bf16 *history = gdn_history(op, row);
         load_state<ROWS>(s, stored, place);
@@ -363,24 +380,28 @@ static __global__ void __launch_bounds__(THREADS, 2) gdn_recurrent_kernel(struct
     pdl_wait();
     pdl_trigger();
     if (runs)
-        run_row<ROWS, TOKENS>(s, channels, op, walk, stored);
+        run_row<ROWS, TOKENS, SAVES>(s, channels, op, walk, stored);
     zero_rest(op, place, index, row.tokens);
 }
 
-template <int ROWS, int TOKENS> static void launch(struct stream *stream, const struct gdn *op)
+template <int ROWS, int TOKENS, bool SAVES>
+static void launch(struct stream *stream, const struct gdn *op)
 {
     dim3 grid(static_cast<unsigned>(op->value_heads * DIM / (GROUPS * ROWS)),
               static_cast<unsigned>(op->tables.rows_count));
-    launch_chained(gdn_recurrent_kernel<ROWS, TOKENS>, grid, dim3(THREADS), 0, stream->handle, *op);
+    launch_chained(gdn_recurrent_kernel<ROWS, TOKENS, SAVES>, grid, dim3(THREADS), 0,
+                   stream->handle, *op);
 }
 
 template <int ROWS> static void launch_rows(struct stream *stream, const struct gdn *op)
 {
     bool prefills = op->tables.decode_rows < op->tables.rows_count;
     if (op->tables.verify <= 1 && !prefills)
-        launch<ROWS, 1>(stream, op);
+        launch<ROWS, 1, false>(stream, op);
+    else if (op->tables.saves_count == 0)
+        launch<ROWS, ROW_VERIFY_MAX, false>(stream, op);
     else
-        launch<ROWS, ROW_VERIFY_MAX>(stream, op);
+        launch<ROWS, ROW_VERIFY_MAX, true>(stream, op);
 }
 
 void gdn_launch_recurrent(struct stream *stream, const struct gdn *op, int rows)

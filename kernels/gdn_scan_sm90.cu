@@ -277,12 +277,13 @@ static __device__ __forceinline__ void load_state(float s[KEY_TILES][4], const s
     }
 }
 
-static __device__ __forceinline__ void store_state(const float s[KEY_TILES][4],
-                                                   const struct gdn &op, const gdn_row &row,
-                                                   int head, int value)
+// To place `at`, of a slot or a checkpoint, of `states`.
+static __device__ __forceinline__ void store_state(const float s[KEY_TILES][4], float *states,
+                                                   int64_t at, const struct gdn &op, int head,
+                                                   int value)
 {
     int t = static_cast<int>(threadIdx.x) % 4;
-    float *to = op.state.state + ((row.slot * op.value_heads + head) * DIM + value) * DIM;
+    float *to = states + ((at * op.value_heads + head) * DIM + value) * DIM;
 #pragma unroll
     for (int n = 0; n < KEY_TILES; n++) {
         *reinterpret_cast<float2 *>(to + 8 * n + 2 * t) = make_float2(s[n][0], s[n][1]);
@@ -293,6 +294,7 @@ static __device__ __forceinline__ void store_state(const float s[KEY_TILES][4],
 // Where a block stands.
 struct scan_place {
     gdn_row row;
+    gdn_save save;
     int head, key_head, slice;
     int first, chunks; // of the row
 };
@@ -305,6 +307,7 @@ static __device__ __forceinline__ scan_place place_of(const struct gdn &op)
     place.key_head = place.head / (op.value_heads / op.key_heads);
     place.slice = static_cast<int>(blockIdx.x) % BLOCKS * SLICES_OWN;
     place.row = gdn_load_row(op, index);
+    place.save = gdn_first_save(op.tables, index);
     place.first = gdn_first_chunk(op, index);
     place.chunks = place.first < 0 ? 0 : (place.row.tokens + CHUNK - 1) / CHUNK;
     return place;
@@ -346,6 +349,32 @@ static __device__ __forceinline__ void read_chunks(scan_shared *shared, const st
     }
 }
 
+// A warp that carries state through the row's chunks, and leaves it on its way where a checkpoint
+// is due.
+static __device__ __forceinline__ void carry_chunks(float s[KEY_TILES][4], scan_shared *shared,
+                                                    const struct gdn &op, const scan_place &place,
+                                                    int pair, int value)
+{
+    const int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    gdn_save save = place.save;
+    for (int i = 0; i < place.chunks; i++) {
+        int stage = i % STAGES, handoff = i % HANDOFFS;
+        barrier_wait(&shared->full[stage], static_cast<uint32_t>(i / STAGES) & 1u);
+        carry_state(s, scan_view{&shared->stages[stage], &shared->handoffs[pair][handoff],
+                                 &shared->given[pair][handoff], &shared->taken[pair][handoff],
+                                 static_cast<uint32_t>(i / HANDOFFS), pair});
+        __syncwarp();
+        if (lane == 0)
+            barrier_arrive(&shared->empty[stage]);
+        if (save.tokens == min((i + 1) * CHUNK, place.row.tokens)) {
+            store_state(s, op.checkpoints.state, save.checkpoint, op, place.head, value);
+            save = gdn_next_save(op.tables, save);
+        }
+    }
+    if (place.chunks > 0)
+        store_state(s, op.state.state, place.row.slot, op, place.head, value);
+}
+
 // grid (value heads * BLOCKS, prefill rows).
 static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
 {
@@ -374,22 +403,10 @@ static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
     __syncthreads();
     pdl_wait();
     pdl_trigger();
-    if (!carries) {
+    if (carries)
+        carry_chunks(s, shared, op, place, pair, value);
+    else
         read_chunks(shared, op, place, pair);
-        return;
-    }
-    for (int i = 0; i < place.chunks; i++) {
-        int stage = i % STAGES, handoff = i % HANDOFFS;
-        barrier_wait(&shared->full[stage], static_cast<uint32_t>(i / STAGES) & 1u);
-        carry_state(s, scan_view{&shared->stages[stage], &shared->handoffs[pair][handoff],
-                                 &shared->given[pair][handoff], &shared->taken[pair][handoff],
-                                 static_cast<uint32_t>(i / HANDOFFS), pair});
-        __syncwarp();
-        if (lane == 0)
-            barrier_arrive(&shared->empty[stage]);
-    }
-    if (place.chunks > 0)
-        store_state(s, op, place.row, place.head, value);
 }
 
 void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows)

@@ -100,19 +100,28 @@ struct step_row {
     int32_t pause_at;     // decode: a position that its tokens do not cross, 0 = none
 };
 
+// A checkpoint of what a prefill row's sequence carries after the row's first `tokens` tokens: a
+// multiple of 64 or all of them.
+struct row_save {
+    int32_t checkpoint;
+    int32_t row, tokens;
+    int32_t token_last; // index of the last of them in the step's token list
+};
+
 // What the ops of a step read: filled by slots_begin on the device. An inert row has count 0 in
 // active_count: no op may touch state for it. Tokens that do not run (of an inert row, past the
 // active count of a decode row, of no row) have id and position -1, their samples position -1.
 struct step_tables {
-    const struct step_row *rows; // [rows_count]
-    int32_t *active_count;       // [rows_count] tokens of the row that run, 0 when inert
-    int32_t *token_ids;          // [tokens_count] prefill ids from the plan, decode ids filled in
-    int32_t *token_positions;    // [tokens_count]
-    int32_t *token_rows;         // [tokens_count] index of the row, -1 of no row
-    int32_t *sample_tokens;      // [samples_count] index of the token whose hidden row is sampled
-    int32_t *sample_positions;   // [samples_count] position of the token to be drawn, -1 inert
-    int32_t *sample_slots;       // [samples_count] -1 of no row or of kind none
-    int rows_count, tokens_count, samples_count;
+    const struct step_row *rows;  // [rows_count]
+    int32_t *active_count;        // [rows_count] tokens of the row that run, 0 when inert
+    int32_t *token_ids;           // [tokens_count] prefill ids from the plan, decode ids filled in
+    int32_t *token_positions;     // [tokens_count]
+    int32_t *token_rows;          // [tokens_count] index of the row, -1 of no row
+    int32_t *sample_tokens;       // [samples_count] index of the token whose hidden row is sampled
+    int32_t *sample_positions;    // [samples_count] position of the token to be drawn, -1 inert
+    int32_t *sample_slots;        // [samples_count] -1 of no row or of kind none
+    const struct row_save *saves; // [saves_count] by row, then by tokens
+    int rows_count, tokens_count, samples_count, saves_count;
     // Known to the host: rows [0, decode_rows) are of kind decode or none, of up to
     // `verify` tokens each.
     int decode_rows, verify;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_checkpoint.cu -- plain copies: blocks over (piece, layer, move); the first layer's blocks
-// move the hidden row, too.
+// state_checkpoint.cu -- plain copies: blocks over (piece, layer, move); a load's hidden rows are
+// moved by the first layer's blocks.
 #include "kernels/device/launch.cuh"
 
 extern "C" {
@@ -22,31 +22,29 @@ static __device__ void copy(void *base_to, int32_t to, const void *base_from, in
         out[i] = in[i];
 }
 
-// hidden_rows NULL: load. A grid of one layer without layers moves only the hidden rows.
-static __global__ void state_checkpoint_kernel(struct state_checkpoint op, const bf16 *hidden_rows)
+// A block a save.
+static __global__ void save_kernel(struct state_checkpoint op, const bf16 *hidden_rows)
+{
+    const struct row_save save = op.saves[blockIdx.z];
+    copy(op.checkpoint_hidden, save.checkpoint, hidden_rows, save.token_last,
+         static_cast<int64_t>(op.hidden) * 2);
+}
+
+// A grid of one layer without layers moves only the hidden rows.
+static __global__ void load_kernel(struct state_checkpoint op)
 {
     const struct state_checkpoint_move move = op.moves[blockIdx.z];
     int64_t states = static_cast<int64_t>(op.value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM * 4;
     int64_t columns = static_cast<int64_t>(2 * op.key_heads + op.value_heads) * GDN_HEAD_DIM *
                       (GDN_CONV_WIDTH - 1) * 2;
-    int64_t row = static_cast<int64_t>(op.hidden) * 2;
-    bool save = hidden_rows != NULL;
     if (op.layers_count > 0) {
         const struct state_checkpoint_layer layer = op.layers[blockIdx.y];
-        if (save) {
-            copy(layer.checkpoint_state, move.checkpoint, layer.state, move.slot, states);
-            copy(layer.checkpoint_conv, move.checkpoint, layer.conv, move.slot, columns);
-        } else {
-            copy(layer.state, move.slot, layer.checkpoint_state, move.checkpoint, states);
-            copy(layer.conv, move.slot, layer.checkpoint_conv, move.checkpoint, columns);
-        }
+        copy(layer.state, move.slot, layer.checkpoints.state, move.checkpoint, states);
+        copy(layer.conv, move.slot, layer.checkpoints.conv, move.checkpoint, columns);
     }
-    if (blockIdx.y > 0)
-        return;
-    if (save)
-        copy(op.checkpoint_hidden, move.checkpoint, hidden_rows, move.token, row);
-    else
-        copy(op.slot_hidden, move.slot, op.checkpoint_hidden, move.checkpoint, row);
+    if (blockIdx.y == 0)
+        copy(op.slot_hidden, move.slot, op.checkpoint_hidden, move.checkpoint,
+             static_cast<int64_t>(op.hidden) * 2);
 }
 
 // A block a move.
@@ -69,34 +67,32 @@ static __global__ void fold_end_kernel(struct state_checkpoint op)
     if (op.token_positions[move.token] != move.position)
         return;
     int64_t buffer = static_cast<int64_t>(move.slot) * 2 + op.slots.slots[move.slot].parity;
-    copy(layer.checkpoint_state, move.checkpoint, layer.state, move.slot, states);
-    copy(layer.checkpoint_conv, move.checkpoint,
+    copy(layer.checkpoints.state, move.checkpoint, layer.state, move.slot, states);
+    copy(layer.checkpoints.conv, move.checkpoint,
          layer.pending_conv + buffer * GDN_PENDING_COLUMNS * channels, 0,
          channels * (GDN_CONV_WIDTH - 1) * 2);
-}
-
-static void launch(struct stream *stream, const struct state_checkpoint *op,
-                   const bf16 *hidden_rows)
-{
-    unsigned layers = static_cast<unsigned>(op->layers_count > 0 ? op->layers_count : 1);
-    ASSERT(op->hidden % 8 == 0);
-    if (op->moves_count == 0)
-        return;
-    state_checkpoint_kernel<<<dim3(COPY_BLOCKS, layers, static_cast<unsigned>(op->moves_count)),
-                              COPY_THREADS, 0, stream->handle>>>(*op, hidden_rows);
-    LAUNCH_CHECK();
 }
 
 extern "C" void state_checkpoint_save(struct stream *stream, const struct state_checkpoint *op,
                                       const bf16 *hidden_rows)
 {
-    ASSERT(hidden_rows != NULL);
-    launch(stream, op, hidden_rows);
+    ASSERT(hidden_rows != NULL && op->hidden % 8 == 0);
+    if (op->saves_count == 0)
+        return;
+    save_kernel<<<dim3(1, 1, static_cast<unsigned>(op->saves_count)), COPY_THREADS, 0,
+                  stream->handle>>>(*op, hidden_rows);
+    LAUNCH_CHECK();
 }
 
 extern "C" void state_checkpoint_load(struct stream *stream, const struct state_checkpoint *op)
 {
-    launch(stream, op, NULL);
+    unsigned layers = static_cast<unsigned>(op->layers_count > 0 ? op->layers_count : 1);
+    ASSERT(op->hidden % 8 == 0);
+    if (op->moves_count == 0)
+        return;
+    load_kernel<<<dim3(COPY_BLOCKS, layers, static_cast<unsigned>(op->moves_count)), COPY_THREADS,
+                  0, stream->handle>>>(*op);
+    LAUNCH_CHECK();
 }
 
 extern "C" void state_checkpoint_fold_begin(struct stream *stream,

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // state_checkpoint.h -- op: copies what a sequence carries besides its KV pages between a slot and
 // a checkpoint: of every GDN layer the recurrent state and the conv columns, and the last hidden
-// row h_{P-1}, which the multi-token-prediction head needs for its pair (h_{P-1}, t_P)
+// row h_{P-1}, which the multi-token-prediction head needs for its pair (h_{P-1}, t_P). What a
+// prefill row leaves on its way is saved by the layers themselves (kernels/gdn.h), but for h_{P-1}
 //
-//   shape   layers [layers_count]; moves [moves_count]; hidden_rows [tokens, hidden] bf16;
-//           checkpoint_hidden [checkpoints, hidden], slot_hidden [slots, hidden] bf16
+//   shape   layers [layers_count]; moves [moves_count]; saves [saves_count]; hidden_rows [tokens,
+//           hidden] bf16; checkpoint_hidden [checkpoints, hidden], slot_hidden [slots, hidden] bf16
 //   needs   no checkpoint twice in a save or fold, no slot twice in a load; hidden a multiple of 8.
-//           save: right after the forward pass of the step whose prefill row of the slot ends at P
-//           (such a row leaves nothing pending). load: before the slot is opened at P > 0. fold:
-//           around a whole step, see below
-//   launch  grid (16, layers, moves), of fold_begin (1, 1, moves); block 256; 16 bytes a thread and
-//           turn; never chained (kernels/device/launch.cuh)
+//           save: right after the forward pass of the step whose prefill row reaches P. load:
+//           before the slot is opened at P > 0. fold: around a whole step, see below
+//   launch  grid (16, layers, moves), of save (saves), of fold_begin (1, 1, moves); block 256; 16
+//           bytes a thread and turn; never chained (kernels/device/launch.cuh)
 //   moves   2 * moves * (layers * (value_heads * 128 * 128 * 4 + 3 * channels * 2) + hidden * 2)
-//           bytes
+//           bytes; save 4 * saves * hidden
 //   limit   HBM: 61.4 MiB of Qwen3.5-35B-A3B, read and written, are 28 us at 4.6 TB/s
 //   error   copies: exact
 //   source  none
@@ -28,15 +28,13 @@ struct state_checkpoint_layer {
     float *state;             // [slots, value_heads, value_dim, key_dim]
     bf16 *conv;               // [slots, 3, channels]
     const bf16 *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]; only fold reads it
-    float *checkpoint_state;  // [checkpoints, value_heads, value_dim, key_dim]
-    bf16 *checkpoint_conv;    // [checkpoints, 3, channels]
+    struct gdn_checkpoints checkpoints;
 };
 
 struct state_checkpoint_move {
     int32_t checkpoint, slot;
-    int32_t token; // save: index of the row's last token in hidden_rows; fold: of its first token
-                   // in the step's tokens; load: not read
-    int32_t position; // fold: P; others do not read it
+    // Only fold reads these: index of the row's first token in the step's tokens, and P.
+    int32_t token, position;
 };
 
 struct state_checkpoint {
@@ -47,12 +45,15 @@ struct state_checkpoint {
     int hidden;
     const struct state_checkpoint_move *moves; // on the device
     int moves_count;
+    // Only save reads these.
+    const struct row_save *saves; // on the device
+    int saves_count;
     // Only fold reads these.
     struct slots slots;
     const int32_t *token_positions; // [tokens] of the step
 };
 
-// Slots into checkpoints; hidden_rows: the step's, after the final norm.
+// h_{P-1} of what prefill rows leave; hidden_rows: the step's, after the final norm.
 void state_checkpoint_save(struct stream *stream, const struct state_checkpoint *op,
                            const bf16 *hidden_rows);
 

@@ -43,7 +43,6 @@ COVERED_BY = {
     "worker/loop.c": "tests/e2e/serve_test.py",
     "coordinator/scheduler_admit.c": "tests/coordinator/scheduler_test.c",
     "coordinator/scheduler_apply.c": "tests/coordinator/scheduler_test.c",
-    "worker/step_check.c": "tests/worker/step_test.c",
     "worker/step_stage.c": "tests/worker/step_test.c",
     "worker/step_sampling.c": "tests/worker/step_test.c",
     "worker/step_graphs.c": "tests/worker/step_test.c",

@@ -167,12 +167,14 @@ static void carve_prefix(struct rank_state *state, struct carver *carver,
     for (int i = 0; i < config->layers; i++) {
         if (config->layer_is_attention[i])
             continue;
+        struct gdn_checkpoints *checkpoints = &prefix->checkpoints[i];
+        checkpoints->state = (float *)carve(carver, count * states, sizeof(float));
+        checkpoints->conv = (bf16 *)carve(carver, count * columns, sizeof(bf16));
         prefix->layers[prefix->layers_count++] = (struct state_checkpoint_layer){
             .state = state->gdn[i].state,
             .conv = state->gdn[i].conv,
             .pending_conv = state->gdn[i].pending_conv,
-            .checkpoint_state = (float *)carve(carver, count * states, sizeof(float)),
-            .checkpoint_conv = (bf16 *)carve(carver, count * columns, sizeof(bf16)),
+            .checkpoints = *checkpoints,
         };
     }
     prefix->layers_dev = (struct state_checkpoint_layer *)carve(
@@ -193,12 +195,17 @@ static void carve_all(struct rank_state *state, struct carver *carver,
     state->slots.block_table = (int32_t *)carve(
         carver, ((uint64_t)plan->sequences + 1) * (uint64_t)plan->pages_per_sequence,
         sizeof(int32_t));
+    state->gdn_count = 0;
     for (int layer = 0; layer < config->layers; layer++) {
-        if (config->layer_is_attention[layer])
+        if (config->layer_is_attention[layer]) {
             carve_kv(&state->kv[layer], carver, config, shard, plan->pages);
-        else
+        } else {
             carve_gdn(&state->gdn[layer], carver, config, shard, plan->sequences);
+            state->gdn_count++;
+        }
     }
+    state->gdn_dev =
+        (struct gdn_state *)carve(carver, (uint64_t)state->gdn_count, sizeof *state->gdn_dev);
     if (mtp)
         carve_kv(&state->mtp_kv, carver, config, shard, plan->pages);
     state->slot_hidden =
@@ -215,6 +222,17 @@ static void carve_all(struct rank_state *state, struct carver *carver,
     carve_workspace(&state->workspace, carver, config, shard, plan);
 }
 
+static void copy_gdn(struct rank_state *state, const struct model_config *config,
+                     struct stream *stream)
+{
+    int count = 0;
+    for (int layer = 0; layer < config->layers; layer++) {
+        if (!config->layer_is_attention[layer])
+            stream_copy_to_device(stream, state->gdn_dev + count++, &state->gdn[layer],
+                                  sizeof *state->gdn_dev);
+    }
+}
+
 // Fills what must have a value before the first step: the rotary table and ended slots.
 static enum status fill(struct rank_state *state, const struct model_config *config,
                         struct error *error)
@@ -227,6 +245,7 @@ static enum status fill(struct rank_state *state, const struct model_config *con
                           (size_t)config->rope.rotary_dim / 2 * sizeof(float));
     stream_copy_to_device(stream, state->prefix.layers_dev, state->prefix.layers,
                           (size_t)state->prefix.layers_count * sizeof *state->prefix.layers_dev);
+    copy_gdn(state, config, stream);
     stream_zero(stream, state->slots.slots, (size_t)state->slots.slots_count * sizeof(struct slot));
     stream_synchronize(stream);
     stream_close(stream);

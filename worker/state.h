@@ -48,14 +48,17 @@ struct prefix_state {
     struct state_checkpoint_layer layers[LAYERS_MAX]; // of GDN layers
     struct state_checkpoint_layer *layers_dev;        // the same on the device
     int layers_count;
-    bf16 *checkpoint_hidden; // [checkpoints, hidden]
-    int32_t *page_tokens;    // [pages, 64], kernels/sample_penalty.h
+    struct gdn_checkpoints checkpoints[LAYERS_MAX]; // GDN layers only
+    bf16 *checkpoint_hidden;                        // [checkpoints, hidden]
+    int32_t *page_tokens;                           // [pages, 64], kernels/sample_penalty.h
 };
 
 struct rank_state {
     struct slots slots;
     struct kv_layer kv[LAYERS_MAX];   // attention layers only
     struct gdn_state gdn[LAYERS_MAX]; // GDN layers only
+    struct gdn_state *gdn_dev;        // [gdn_count] the same on the device, without gaps
+    int gdn_count;
     struct kv_layer mtp_kv;
     struct prefix_state prefix;
     bf16 *slot_hidden; // [sequences, hidden] h of each slot's last committed token, for the head

@@ -47,7 +47,8 @@ static void carve_transfer(struct upload *up, struct download *down, struct carv
     up->cut_rows = (int32_t *)carve(carver, samples, sizeof *up->cut_rows);
     up->penalty_rows = (int32_t *)carve(carver, samples, sizeof *up->penalty_rows);
     up->loads = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->loads);
-    up->saves = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->saves);
+    up->saves =
+        (struct row_save *)carve(carver, (size_t)STEP_ROWS_MAX * STEP_SAVES_MAX, sizeof *up->saves);
     up->folds = (struct state_checkpoint_move *)carve(carver, STEP_ROWS_MAX, sizeof *up->folds);
     up->openings = (struct slot_opening *)carve(carver, STEP_ROWS_MAX, sizeof *up->openings);
     up->pages = (struct slot_pages *)carve(carver, STEP_ROWS_MAX, sizeof *up->pages);
@@ -95,6 +96,7 @@ static void carve_device(struct step_engine *engine, struct carver *carver)
     size_t ranks = (size_t)engine->options.model->shard.ranks;
     carve_transfer(&engine->upload_dev, &engine->download_dev, carver, &engine->options.memory);
     t->rows = engine->upload_dev.rows;
+    t->saves = engine->upload_dev.saves;
     t->token_ids = engine->upload_dev.token_ids;
     t->active_count = (int32_t *)carve(carver, STEP_ROWS_MAX, sizeof(int32_t));
     t->token_positions = (int32_t *)carve(carver, tokens, sizeof(int32_t));
@@ -274,12 +276,12 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
                             dev->openings, plan->opens_count);
         struct sample_lists lists = step_lists_op(engine, 0);
         sample_lists_open(model->stream, &lists, dev->lists, dev->openings, plan->opens_count);
-        for (int i = 0; i < model->config.layers; i++) {
-            if (!model->config.layer_is_attention[i]) {
-                gdn_open(model->stream, &model->state->gdn[i], model->shard.key_heads.count,
-                         model->shard.value_heads.count, dev->openings, plan->opens_count);
-            }
-        }
+        gdn_open(model->stream, &(struct gdn_open){.layers = model->state->gdn_dev,
+                                                   .layers_count = model->state->gdn_count,
+                                                   .key_heads = model->shard.key_heads.count,
+                                                   .value_heads = model->shard.value_heads.count,
+                                                   .openings = dev->openings,
+                                                   .openings_count = plan->opens_count});
     }
     if (plan->pages_count > 0) {
         slots_set_pages(model->stream, &model->state->slots, dev->pages, plan->pages_count,
@@ -289,7 +291,7 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
 }
 
 void step_queue_rows(const struct step_engine *engine, const struct sampling_plan *sampling,
-                     const struct prefix_moves *moves, int drafts)
+                     int drafts)
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
@@ -303,7 +305,7 @@ void step_queue_rows(const struct step_engine *engine, const struct sampling_pla
         if (sampling->recent)
             sample_lists_prompt(model->stream, &lists);
         model_forward(model, tables);
-        step_queue_saves(engine, moves);
+        step_queue_saves(engine);
         if (engine->options.drafts_max > 0)
             step_queue_known_pairs(engine);
     }
@@ -340,7 +342,7 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
             sizeof(int32_t));
     copy_up(stream, engine->upload_dev.loads, staging->upload.loads, moves->loads,
             sizeof *staging->upload.loads);
-    copy_up(stream, engine->upload_dev.saves, staging->upload.saves, moves->saves,
+    copy_up(stream, engine->upload_dev.saves, staging->upload.saves, engine->tables_dev.saves_count,
             sizeof *staging->upload.saves);
     copy_up(stream, engine->upload_dev.folds, staging->upload.folds, moves->folds,
             sizeof *staging->upload.folds);
@@ -350,7 +352,7 @@ static void queue_step(struct step_engine *engine, struct staging *staging,
     if (graph != NULL) {
         graph_launch(graph, stream);
     } else {
-        step_queue_rows(engine, sampling, moves, plan->draft);
+        step_queue_rows(engine, sampling, plan->draft);
         queue_download(engine, staging);
     }
     step_queue_fold_end(engine, moves);

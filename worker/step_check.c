@@ -24,6 +24,24 @@ static enum status check_place(const struct step_check *check, const struct step
                        row->checkpoint_at % TOKENS_PER_PAGE, 0, 0);
 }
 
+// Where a prefill row is to leave checkpoints: at the ends of its chunks of 64, or at its own.
+static enum status check_saves(const struct step_check *check, const struct step_plan_row *row,
+                               struct error *error)
+{
+    TRY(check_range(error, "rows.saves", row->saves_count, 0, STEP_SAVES_MAX));
+    for (int i = 0; i < row->saves_count; i++) {
+        const struct step_save *save = &row->saves[i];
+        TRY(check_range(error, "rows.saves.checkpoint", save->checkpoint, 0,
+                        check->memory->checkpoints - 1));
+        TRY(check_range(error, "rows.saves.tokens", save->tokens,
+                        i > 0 ? row->saves[i - 1].tokens + 1 : 1, row->tokens_count));
+        if (save->tokens < row->tokens_count)
+            TRY(check_range(error, "rows.saves.tokens past a chunk's end",
+                            save->tokens % TOKENS_PER_PAGE, 0, 0));
+    }
+    return OK;
+}
+
 static enum status check_row(const struct step_check *check, const struct step_plan *plan, int i,
                              struct error *error)
 {
@@ -40,7 +58,7 @@ static enum status check_row(const struct step_check *check, const struct step_p
                     plan->tokens_count - row->tokens_count));
     TRY(check_range(error, "rows.prompt_logprobs", row->prompt_logprobs, 0,
                     1 + STEP_LOGPROBS_TOP_MAX));
-    TRY(check_range(error, "rows.checkpoint", row->checkpoint, -1, check->memory->checkpoints - 1));
+    TRY(check_saves(check, row, error));
     for (int t = 0; t < row->tokens_count; t++) {
         TRY(check_range(error, "rows.tokens", plan->tokens[row->tokens_first + t], 0,
                         check->vocab - 1));
@@ -65,8 +83,31 @@ static enum status check_pages(const struct step_check *check, const struct step
     return OK;
 }
 
+// How often a row names a checkpoint that it is to write.
+static int count_saves(const struct step_plan_row *row, int32_t checkpoint)
+{
+    int count = 0;
+    if (row->kind == STEP_ROW_DECODE)
+        return row->checkpoint == checkpoint;
+    for (int i = 0; i < row->saves_count; i++)
+        count += row->saves[i].checkpoint == checkpoint;
+    return count;
+}
+
+static enum status check_written_once(const struct step_plan *plan, int row, int32_t checkpoint,
+                                      struct error *error)
+{
+    for (int k = 0; k <= row; k++) {
+        if (count_saves(&plan->rows[k], checkpoint) > (k == row))
+            return error_set(error, E_MALFORMED,
+                             "step plan: checkpoint %d is written by rows %d and %d", checkpoint, k,
+                             row);
+    }
+    return OK;
+}
+
 // A checkpoint goes into a slot that opens behind it; a slot gets one at most, and a checkpoint is
-// written by one row at most.
+// written once at most.
 static enum status check_checkpoints(const struct step_check *check, const struct step_plan *plan,
                                      struct error *error)
 {
@@ -83,12 +124,11 @@ static enum status check_checkpoints(const struct step_check *check, const struc
         TRY(check_range(error, "openings of a copy's slot", opened, 1, 1));
     }
     for (int i = 0; i < plan->rows_count; i++) {
-        for (int k = 0; k < i && plan->rows[i].checkpoint >= 0; k++) {
-            if (plan->rows[k].checkpoint == plan->rows[i].checkpoint)
-                return error_set(error, E_MALFORMED,
-                                 "step plan: rows.checkpoint %d is written by rows %d and %d",
-                                 plan->rows[i].checkpoint, k, i);
-        }
+        const struct step_plan_row *row = &plan->rows[i];
+        if (row->kind == STEP_ROW_DECODE && row->checkpoint >= 0)
+            TRY(check_written_once(plan, i, row->checkpoint, error));
+        for (int k = 0; k < row->saves_count && row->kind == STEP_ROW_PREFILL; k++)
+            TRY(check_written_once(plan, i, row->saves[k].checkpoint, error));
     }
     return OK;
 }

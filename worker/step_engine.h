@@ -20,7 +20,7 @@ struct upload {
     struct step_row *rows;               // [STEP_ROWS_MAX]
     int32_t *token_ids;                  // [step_tokens]
     struct state_checkpoint_move *loads; // [STEP_ROWS_MAX]
-    struct state_checkpoint_move *saves; // [STEP_ROWS_MAX] of prefill rows
+    struct row_save *saves;              // [STEP_ROWS_MAX * STEP_SAVES_MAX] of prefill rows
     struct state_checkpoint_move *folds; // [STEP_ROWS_MAX] of decode rows
     struct slot_opening *openings;       // [STEP_ROWS_MAX]
     struct slot_pages *pages;            // [STEP_ROWS_MAX]
@@ -132,9 +132,9 @@ struct sampling_plan {
 
 // What prefix reuse does in a step.
 struct prefix_moves {
-    int loads, saves; // checkpoints copied to slots, prefill rows that end at one
-    int folds;        // decode rows that may begin at one
-    bool recalls;     // a slot with penalties opens behind tokens that it does not run
+    int loads;    // checkpoints copied to slots
+    int folds;    // decode rows that may begin at one
+    bool recalls; // a slot with penalties opens behind tokens that it does not run
 };
 
 // ---- step_stage.c: a step plan laid out in a staging buffer ----
@@ -142,8 +142,8 @@ struct prefix_moves {
 // Copies the plan's openings and pages, and keeps the sampling of the slots that open.
 void step_stage_openings(struct step_engine *engine, struct upload *up,
                          const struct step_plan *plan);
-// Lays the rows' tokens one after another and sets the counts of tables; decode tokens are filled
-// in on the device.
+// Lays the rows' tokens one after another, lists the checkpoints that prefill rows leave and sets
+// the counts of tables; decode tokens are filled in on the device.
 void step_stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan);
 // Lists the rows that need a cut or penalties; tables must have been staged.
 struct sampling_plan step_stage_sampling(const struct step_engine *engine, struct upload *up);
@@ -166,7 +166,8 @@ void step_report_logprobs(struct report *report, struct step_result *result,
 
 // ---- step_prefix.c: checkpoints, and tokens beside their pages ----
 
-// Lists the checkpoints to load and save; openings, rows and tables must have been staged.
+// Lists the checkpoints to load, and those of decode rows; openings, rows and tables must have been
+// staged.
 struct prefix_moves step_stage_prefix(struct upload *up, const struct step_tables *tables,
                                       const struct step_plan *plan);
 // Queue, in a step's order: before slots open; after their pages are set; before slots_begin; after
@@ -177,7 +178,7 @@ void step_queue_recalls(const struct step_engine *engine, const struct prefix_mo
                         int openings_count);
 void step_queue_fold_begin(const struct step_engine *engine, const struct prefix_moves *moves);
 void step_queue_notes(const struct step_engine *engine);
-void step_queue_saves(const struct step_engine *engine, const struct prefix_moves *moves);
+void step_queue_saves(const struct step_engine *engine);
 void step_queue_fold_end(const struct step_engine *engine, const struct prefix_moves *moves);
 
 // ---- step_sampling.c: from hidden rows to sampled ids ----
@@ -195,7 +196,7 @@ void step_queue_sampling(const struct step_engine *engine, const struct sampling
 // Queues the step that lies in the device's upload area, from slots_begin to slots_end and the
 // drafts for the next, with the counts of tables_dev.
 void step_queue_rows(const struct step_engine *engine, const struct sampling_plan *sampling,
-                     const struct prefix_moves *moves, int drafts);
+                     int drafts);
 
 // ---- step_graphs.c: decode steps recorded at start and launched ----
 

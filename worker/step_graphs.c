@@ -18,6 +18,7 @@ static void set_counts(struct step_tables *tables, int rows, int verify)
     tables->rows_count = rows;
     tables->tokens_count = rows * verify;
     tables->samples_count = rows * verify;
+    tables->saves_count = 0;
     tables->decode_rows = rows;
     tables->verify = verify;
 }
@@ -76,7 +77,6 @@ static enum status record(struct step_engine *engine, int rows, int drafts, stru
     struct step_graphs *graphs = &engine->graphs;
     struct stream *stream = engine->options.model->stream;
     struct step_frame frame = frame_of(engine, rows);
-    struct prefix_moves none = {.loads = 0};
     int index = graphs->counts[drafts]++;
     graphs->rows[drafts][index] = rows;
     set_counts(&engine->tables_dev, rows, 1 + drafts);
@@ -85,7 +85,7 @@ static enum status record(struct step_engine *engine, int rows, int drafts, stru
             plan_of((enum step_class)kind, engine->tables_dev.samples_count);
         stream_capture_begin(stream);
         step_frame_fetch(stream, &frame);
-        step_queue_rows(engine, &sampling, &none, drafts);
+        step_queue_rows(engine, &sampling, drafts);
         step_frame_report(stream, &frame);
         TRY(stream_capture_end(stream, &graphs->decode[kind][drafts][index], error));
     }
@@ -130,11 +130,10 @@ static enum status record_all(struct step_engine *engine, int drafts, struct err
 static void run_staged(struct step_engine *engine, int rows, enum step_class kind, int drafts)
 {
     struct stream *stream = engine->options.model->stream;
-    struct prefix_moves none = {.loads = 0};
     struct sampling_plan sampling = plan_of(kind, engine->tables_dev.samples_count);
     stream_copy_to_device(stream, engine->upload_dev.rows, engine->staging[0].upload.rows,
                           (size_t)rows * sizeof(struct step_row));
-    step_queue_rows(engine, &sampling, &none, drafts);
+    step_queue_rows(engine, &sampling, drafts);
     stream_synchronize(stream); // the staged rows are written again
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_prefix.c -- what a step does for prefix reuse: checkpoints become slots before these are
-// opened; slots become checkpoints after the forward pass where a prompt's chunk ends, around the
-// whole step where a decode row begins; and token ids are noted beside their pages so that
+// opened; prompts leave checkpoints within the forward pass, and what it does not know of them
+// after it; decode rows around the whole step; and token ids are noted beside their pages so that
 // penalties find what a slot that opened later has not run.
 #include "worker/step_engine.h"
 
@@ -23,14 +23,8 @@ struct prefix_moves step_stage_prefix(struct upload *up, const struct step_table
                                              .slot = row->slot,
                                              .token = row->token_first,
                                              .position = row->pause_at};
-        if (move.checkpoint < 0)
-            continue;
-        if (row->kind == ROW_DECODE) {
+        if (row->kind == ROW_DECODE && move.checkpoint >= 0)
             up->folds[moves.folds++] = move;
-            continue;
-        }
-        move.token += row->token_count - 1;
-        up->saves[moves.saves++] = move;
     }
     return moves;
 }
@@ -51,6 +45,8 @@ static struct state_checkpoint checkpoint_op(const struct step_engine *engine,
         .hidden = model->config.hidden,
         .moves = moves_dev,
         .moves_count = count,
+        .saves = engine->tables_dev.saves,
+        .saves_count = engine->tables_dev.saves_count,
         .slots = model->state->slots,
         .token_positions = engine->tables_dev.token_positions,
     };
@@ -83,11 +79,11 @@ void step_queue_notes(const struct step_engine *engine)
         sample_penalty_note(model->stream, &penalty, model->state->prefix.page_tokens);
 }
 
-void step_queue_saves(const struct step_engine *engine, const struct prefix_moves *moves)
+void step_queue_saves(const struct step_engine *engine)
 {
     const struct model *model = engine->options.model;
-    struct state_checkpoint op = checkpoint_op(engine, engine->upload_dev.saves, moves->saves);
-    if (moves->saves > 0)
+    struct state_checkpoint op = checkpoint_op(engine, NULL, 0);
+    if (op.saves_count > 0)
         state_checkpoint_save(model->stream, &op, model->state->workspace.hidden);
 }
 

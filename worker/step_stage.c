@@ -48,9 +48,22 @@ void step_stage_openings(struct step_engine *engine, struct upload *up,
     memcpy(up->page_ids, plan->page_ids, (size_t)plan->page_ids_count * sizeof(int32_t));
 }
 
+static void stage_saves(struct upload *up, struct step_tables *tables,
+                        const struct step_plan_row *row, int index)
+{
+    for (int i = 0; i < row->saves_count; i++) {
+        up->saves[tables->saves_count++] =
+            (struct row_save){.checkpoint = row->saves[i].checkpoint,
+                              .row = index,
+                              .tokens = row->saves[i].tokens,
+                              .token_last = up->rows[index].token_first + row->saves[i].tokens - 1};
+    }
+}
+
 void step_stage_rows(struct upload *up, struct step_tables *tables, const struct step_plan *plan)
 {
     int tokens = 0, samples = 0, decode_rows = 0;
+    tables->saves_count = 0;
     for (int i = 0; i < plan->rows_count; i++) {
         const struct step_plan_row *row = &plan->rows[i];
         bool decode = row->kind == STEP_ROW_DECODE;
@@ -68,6 +81,8 @@ void step_stage_rows(struct upload *up, struct step_tables *tables, const struct
         };
         for (int t = 0; t < count; t++)
             up->token_ids[tokens + t] = decode ? -1 : plan->tokens[row->tokens_first + t];
+        if (!decode)
+            stage_saves(up, tables, row, i);
         tokens += count;
         samples += sampled;
         decode_rows += decode;

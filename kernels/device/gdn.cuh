@@ -46,6 +46,39 @@ static __device__ __forceinline__ const bf16 *gdn_history(const struct gdn &op, 
     return op.state.conv + row.slot * GDN_HISTORY * row.channels;
 }
 
+// Where a prefill row's next checkpoint goes.
+struct gdn_save {
+    int index;  // in tables.saves
+    int tokens; // of the row, then it is due; 0: there is none
+    int64_t checkpoint;
+};
+
+// The first of row `index`. Called by whole warps.
+static __device__ __forceinline__ gdn_save gdn_first_save(const struct step_tables &tables,
+                                                          int index)
+{
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int first = 0; first < tables.saves_count; first += 32) {
+        bool own = first + lane < tables.saves_count && tables.saves[first + lane].row == index;
+        unsigned found = __ballot_sync(0xffffffffu, own);
+        if (found != 0) {
+            int at = first + __ffs(static_cast<int>(found)) - 1;
+            return {at, tables.saves[at].tokens, tables.saves[at].checkpoint};
+        }
+    }
+    return {0, 0, 0};
+}
+
+// The one behind, of the same row.
+static __device__ __forceinline__ gdn_save gdn_next_save(const struct step_tables &tables,
+                                                         const gdn_save &save)
+{
+    int at = save.index + 1;
+    if (at == tables.saves_count || tables.saves[at].row != tables.saves[save.index].row)
+        return {at, 0, 0};
+    return {at, tables.saves[at].tokens, tables.saves[at].checkpoint};
+}
+
 // x sigmoid(x), a few units of 2^-24 off; an overflowing exponential gives 0.
 static __device__ __forceinline__ float gdn_silu(float x)
 {

@@ -26,6 +26,8 @@ struct walk {
     size_t slot, pending_from, pending_to; // index of slot * 2 + parity, read and written
     int token_first, tokens, pending;
     bool decode;
+    const struct row_save *saves; // checkpoints that a prefill row leaves
+    int saves_count;
 };
 
 // Up to 16 tokens of a key head and one of its value heads, in double, all values f32.
@@ -77,10 +79,18 @@ static const bf16 *column(const struct walk *walk, int token)
     return history + (size_t)(HISTORY + token) * walk->channels;
 }
 
-// A prefill row's last columns become the slot's. A decode row leaves its history and its own in
-// the other parity.
+// A prefill row's last columns become the slot's, and those at its checkpoints theirs. A decode row
+// leaves its history and its own in the other parity.
 static void keep_conv(const struct walk *walk)
 {
+    for (int i = 0; i < walk->saves_count; i++) {
+        bf16 *to = walk->op->checkpoints.conv +
+                   (size_t)walk->saves[i].checkpoint * HISTORY * walk->channels;
+        for (int k = 0; k < HISTORY; k++)
+            memcpy(to + (size_t)k * walk->channels,
+                   column(walk, walk->saves[i].tokens - HISTORY + k),
+                   walk->channels * sizeof(bf16));
+    }
     int first = walk->decode ? -HISTORY : walk->tokens - HISTORY;
     bf16 *to = walk->decode ? pending_columns(walk, walk->pending_to) : conv_columns(walk);
     // Ascending order: a column is read before it is overwritten.
@@ -270,6 +280,17 @@ VECTOR_INLINE void store_state(float *memory, double state[STATE_ROWS][DIM])
     }
 }
 
+// Where a value head's state goes at the chunk's end besides the slot, NULL: no checkpoint is due.
+static float *saved_state(const struct walk *walk, const struct chunk *chunk, int value_head)
+{
+    for (int i = 0; i < walk->saves_count; i++) {
+        size_t at = (size_t)walk->saves[i].checkpoint * (size_t)walk->op->value_heads;
+        if (walk->saves[i].tokens == chunk->first + chunk->tokens)
+            return walk->op->checkpoints.state + (at + (size_t)value_head) * DIM * DIM;
+    }
+    return NULL;
+}
+
 // Folds (first chunk only), runs and stores one value head. Decode stores the state as folded,
 // without its own tokens, and leaves u; prefill stores it with them.
 VECTOR_CLONES
@@ -277,6 +298,7 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
 {
     double state[STATE_ROWS][DIM], o[CHUNK_TOKENS][STATE_ROWS], u[CHUNK_TOKENS][STATE_ROWS];
     bool folds = chunk->first == 0 && walk->pending > 0;
+    float *saved = saved_state(walk, chunk, value_head);
     for (int row = 0; row < DIM; row += STATE_ROWS) {
         size_t at = (walk->slot * (size_t)walk->op->value_heads + (size_t)value_head) * DIM;
         float *memory = walk->op->state.state + (at + (size_t)row) * DIM;
@@ -289,6 +311,8 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
         store_outputs(walk, chunk, o, value_head, row);
         if (!walk->decode) {
             store_state(memory, state);
+            if (saved != NULL)
+                store_state(saved + row * DIM, state);
             continue;
         }
         for (int i = 0; i < chunk->tokens; i++) {
@@ -299,13 +323,23 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
     }
 }
 
+// Tokens of the chunk that begins at `first`: it ends where a checkpoint is due.
+static int chunk_tokens(const struct walk *walk, int first)
+{
+    int end = first + CHUNK_TOKENS < walk->tokens ? first + CHUNK_TOKENS : walk->tokens;
+    for (int i = 0; i < walk->saves_count; i++) {
+        if (walk->saves[i].tokens > first && walk->saves[i].tokens < end)
+            end = walk->saves[i].tokens;
+    }
+    return end - first;
+}
+
 static void run_row(const struct walk *walk)
 {
     int group = walk->op->value_heads / walk->op->key_heads;
     struct chunk chunk;
-    for (chunk.first = 0; chunk.first < walk->tokens; chunk.first += CHUNK_TOKENS) {
-        int left = walk->tokens - chunk.first;
-        chunk.tokens = left < CHUNK_TOKENS ? left : CHUNK_TOKENS;
+    for (chunk.first = 0; chunk.first < walk->tokens; chunk.first += chunk.tokens) {
+        chunk.tokens = chunk_tokens(walk, chunk.first);
         for (int key_head = 0; key_head < walk->op->key_heads; key_head++) {
             load_queries_keys(&chunk, walk, key_head);
             for (int i = 0; i < group; i++) {
@@ -315,6 +349,17 @@ static void run_row(const struct walk *walk)
         }
     }
     keep_conv(walk);
+}
+
+static void find_saves(struct walk *walk, const struct step_tables *tables, int row)
+{
+    walk->saves_count = 0;
+    for (int i = 0; i < tables->saves_count; i++) {
+        if (tables->saves[i].row == row && walk->saves_count++ == 0)
+            walk->saves = &tables->saves[i];
+    }
+    ASSERT(walk->saves_count == 0 || (!walk->decode && walk->op->checkpoints.state != NULL &&
+                                      walk->op->checkpoints.conv != NULL));
 }
 
 void gdn_twin(double *o, const struct gdn *op)
@@ -347,6 +392,7 @@ void gdn_twin(double *o, const struct gdn *op)
             .pending = slot->pending,
             .decode = row->kind == ROW_DECODE,
         };
+        find_saves(&walk, tables, i);
         ASSERT(walk.pending >= 0 && walk.pending <= ROW_VERIFY_MAX);
         ASSERT(!walk.decode || walk.tokens <= ROW_VERIFY_MAX);
         run_row(&walk);
@@ -371,34 +417,27 @@ void gdn(struct stream *stream, const struct gdn *op)
     stream_run(stream, run, op, sizeof *op);
 }
 
-struct gdn_open_arguments {
-    struct gdn_state state;
-    int key_heads, value_heads;
-    const struct slot_opening *openings;
-    int openings_count;
-};
-
 static void run_open(const void *arguments)
 {
-    const struct gdn_open_arguments *op = arguments;
+    const struct gdn_open *op = arguments;
     size_t state_values = (size_t)op->value_heads * DIM * DIM;
     size_t conv_values = (size_t)(2 * op->key_heads + op->value_heads) * DIM * HISTORY;
     for (int i = 0; i < op->openings_count; i++) {
         size_t slot = (size_t)op->openings[i].slot;
         // A later position comes from a checkpoint, whose copy has already filled the slot.
-        if (op->openings[i].position > 0)
-            continue;
-        memset(op->state.state + slot * state_values, 0, state_values * sizeof(float));
-        memset(op->state.conv + slot * conv_values, 0, conv_values * sizeof(bf16));
+        for (int k = 0; k < op->layers_count && op->openings[i].position == 0; k++) {
+            const struct gdn_state *layer = &op->layers[k];
+            memset(layer->state + slot * state_values, 0, state_values * sizeof(float));
+            memset(layer->conv + slot * conv_values, 0, conv_values * sizeof(bf16));
+        }
     }
 }
 
-void gdn_open(struct stream *stream, const struct gdn_state *state, int key_heads, int value_heads,
-              const struct slot_opening *openings, int openings_count)
+void gdn_open(struct stream *stream, const struct gdn_open *op)
 {
-    ASSERT(state->state != NULL && state->conv != NULL && openings_count >= 0);
-    ASSERT(key_heads > 0 && value_heads > 0 && (openings != NULL || openings_count == 0));
-    struct gdn_open_arguments arguments = {*state, key_heads, value_heads, openings,
-                                           openings_count};
-    stream_run(stream, run_open, &arguments, sizeof arguments);
+    ASSERT(op->layers != NULL || op->layers_count == 0);
+    ASSERT(op->layers_count >= 0 && op->key_heads > 0 && op->value_heads > 0);
+    ASSERT(op->openings_count >= 0 && (op->openings != NULL || op->openings_count == 0));
+    if (op->layers_count > 0 && op->openings_count > 0)
+        stream_run(stream, run_open, op, sizeof *op);
 }

@@ -8,7 +8,7 @@
 
 struct arguments {
     struct state_checkpoint op;
-    const bf16 *hidden_rows; // NULL: load
+    const bf16 *hidden_rows;
 };
 
 static void copy(void *base_to, int32_t to, const void *base_from, int32_t from, size_t bytes)
@@ -17,10 +17,20 @@ static void copy(void *base_to, int32_t to, const void *base_from, int32_t from,
            (const uint8_t *)base_from + (size_t)from * bytes, bytes);
 }
 
-static void run(const void *data)
+static void run_save(const void *data)
 {
     const struct arguments *arguments = data;
     const struct state_checkpoint *op = &arguments->op;
+    for (int i = 0; i < op->saves_count; i++) {
+        const struct row_save *save = &op->saves[i];
+        copy(op->checkpoint_hidden, save->checkpoint, arguments->hidden_rows, save->token_last,
+             (size_t)op->hidden * sizeof(bf16));
+    }
+}
+
+static void run_load(const void *data)
+{
+    const struct state_checkpoint *op = data;
     size_t states = (size_t)op->value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM * sizeof(float);
     size_t columns = (size_t)(2 * op->key_heads + op->value_heads) * GDN_HEAD_DIM *
                      (GDN_CONV_WIDTH - 1) * sizeof(bf16);
@@ -31,41 +41,30 @@ static void run(const void *data)
         ASSERT(slot >= 0 && checkpoint >= 0);
         for (int k = 0; k < op->layers_count; k++) {
             const struct state_checkpoint_layer *layer = &op->layers[k];
-            if (arguments->hidden_rows != NULL) {
-                copy(layer->checkpoint_state, checkpoint, layer->state, slot, states);
-                copy(layer->checkpoint_conv, checkpoint, layer->conv, slot, columns);
-            } else {
-                copy(layer->state, slot, layer->checkpoint_state, checkpoint, states);
-                copy(layer->conv, slot, layer->checkpoint_conv, checkpoint, columns);
-            }
+            copy(layer->state, slot, layer->checkpoints.state, checkpoint, states);
+            copy(layer->conv, slot, layer->checkpoints.conv, checkpoint, columns);
         }
-        if (arguments->hidden_rows != NULL)
-            copy(op->checkpoint_hidden, checkpoint, arguments->hidden_rows, move->token, row);
-        else
-            copy(op->slot_hidden, slot, op->checkpoint_hidden, checkpoint, row);
+        copy(op->slot_hidden, slot, op->checkpoint_hidden, checkpoint, row);
     }
-}
-
-static void queue(struct stream *stream, const struct state_checkpoint *op, const bf16 *hidden_rows)
-{
-    ASSERT(op->moves_count >= 0 && op->hidden > 0 && op->hidden % 8 == 0);
-    ASSERT(op->layers != NULL || op->layers_count == 0);
-    struct arguments arguments = {*op, hidden_rows};
-    if (op->moves_count > 0)
-        stream_run(stream, run, &arguments, sizeof arguments);
 }
 
 void state_checkpoint_save(struct stream *stream, const struct state_checkpoint *op,
                            const bf16 *hidden_rows)
 {
+    ASSERT(op->saves_count >= 0 && op->hidden > 0 && op->hidden % 8 == 0);
     ASSERT(hidden_rows != NULL && op->checkpoint_hidden != NULL);
-    queue(stream, op, hidden_rows);
+    struct arguments arguments = {*op, hidden_rows};
+    if (op->saves_count > 0)
+        stream_run(stream, run_save, &arguments, sizeof arguments);
 }
 
 void state_checkpoint_load(struct stream *stream, const struct state_checkpoint *op)
 {
+    ASSERT(op->moves_count >= 0 && op->hidden > 0 && op->hidden % 8 == 0);
+    ASSERT(op->layers != NULL || op->layers_count == 0);
     ASSERT(op->slot_hidden != NULL && op->checkpoint_hidden != NULL);
-    queue(stream, op, NULL);
+    if (op->moves_count > 0)
+        stream_run(stream, run_load, op, sizeof *op);
 }
 
 static void run_fold_begin(const void *data)
@@ -93,8 +92,8 @@ static void run_fold_end(const void *data)
         size_t buffer = (size_t)move->slot * 2 + (size_t)op->slots.slots[move->slot].parity;
         for (int k = 0; k < op->layers_count; k++) {
             const struct state_checkpoint_layer *layer = &op->layers[k];
-            copy(layer->checkpoint_state, move->checkpoint, layer->state, move->slot, states);
-            copy(layer->checkpoint_conv, move->checkpoint,
+            copy(layer->checkpoints.state, move->checkpoint, layer->state, move->slot, states);
+            copy(layer->checkpoints.conv, move->checkpoint,
                  layer->pending_conv + buffer * GDN_PENDING_COLUMNS * channels, 0,
                  channels * (GDN_CONV_WIDTH - 1) * sizeof(bf16));
         }

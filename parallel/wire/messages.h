@@ -119,30 +119,26 @@ struct step_copy { // a prefix checkpoint becomes the state of a slot
 
 struct step_open {
     int32_t slot;
-    int32_t position;      // "pos" 0, or the checkpoint's
-    int32_t prompt_tokens; // "prompt" the original prompt's length (penalties count from here)
-    int32_t tokens_end;    // "end" longest length of the sequence: prompt + max_tokens
-    int32_t page_limit;    // "limit" pages it may ever hold
-    uint64_t seed;         // "seed"
-    float temperature;     // "temp" 0 = greedy
-    int32_t top_k;         // "top_k" 0 = off
-    float top_p;           // "top_p" 0 or 1 = off
-    float min_p;           // "min_p" 0 = off
-    float repetition;      // "rep" 0 or 1 = off
-    float frequency;       // "freq" 0 = off
-    float presence;        // "pres" 0 = off
-    int32_t stops_from;    // "from" position from which stop ids may be drawn, 0 = any
-    int32_t logprobs;      // "logp" of drawn tokens: 0 = none, else 1 + alternatives
-    int32_t drafts;        // "drafts" 0 = as many as a step says, else 1 + the most
-    int32_t stop_count;    // "stop" array of ids
+    int32_t position;          // "pos" 0, or the checkpoint's
+    int32_t prompt_tokens;     // "prompt" the original prompt's length (penalties count from here)
+    int32_t tokens_end;        // "end" longest length of the sequence: prompt + max_tokens
+    int32_t page_limit;        // "limit" pages it may ever hold
+    uint64_t seed;             // "seed"
+    float temperature;         // "temp" 0 = greedy
+    int32_t top_k;             // "top_k" 0 = off
+    float top_p, min_p;        // "top_p" 0 or 1 = off, "min_p" 0 = off
+    float repetition;          // "rep" 0 or 1 = off
+    float frequency, presence; // "freq" "pres" 0 = off
+    int32_t stops_from;        // "from" position from which stop ids may be drawn, 0 = any
+    int32_t logprobs;          // "logp" of drawn tokens: 0 = none, else 1 + alternatives
+    int32_t drafts;            // "drafts" 0 = as many as a step says, else 1 + the most
+    int32_t stop_count;        // "stop" array of ids
     int32_t stop_ids[STEP_STOP_IDS_MAX];
     // Lists in plan->lists, one behind the other: "bias" ids, then the bits of as many f32; "allow"
     // the only ids that may be drawn, none = all; "words" that must not be completed.
-    int32_t lists_first;
-    int32_t bias_count, allowed_count, words_count;
+    int32_t lists_first, bias_count, allowed_count, words_count;
     // "recent" what was drawn before `position`, newest first, where there are words.
-    int32_t recent_count;
-    int32_t recent[STEP_RECENT_MAX];
+    int32_t recent_count, recent[STEP_RECENT_MAX];
 };
 
 // Numbers of an opening's lists.
@@ -163,8 +159,12 @@ struct step_plan_row {
     int32_t token_next;      // the prompt's next token, -1 when this chunk ends the prompt
     int32_t sample;          // 1 = draw a token after the last one
     int32_t prompt_logprobs; // of the tokens after the chunk's: 0 = none, else 1 + alternatives
-    // Where to store the state, -1 = nowhere: of a prefill row after its chunk; of a decode row
-    // when it begins at position checkpoint_at (else 0), which its tokens do not cross.
+    int32_t saves_count;     // checkpoints after so many tokens: ascending, each a multiple of 64
+    struct step_save {       // or all of the row's
+        int32_t checkpoint, tokens;
+    } saves[STEP_SAVES_MAX];
+    // Decode only: where to store the state when the row begins at position checkpoint_at (else 0),
+    // which its tokens do not cross; -1 = nowhere.
     int32_t checkpoint, checkpoint_at;
 };
 

@@ -7,6 +7,7 @@ enum {
     STEP_ROWS_MAX = 1024,
     STEP_VERIFY_MAX = 6,
     STEP_STOP_IDS_MAX = 16,
+    STEP_SAVES_MAX = 4, // checkpoints that a prefill row leaves
     STEP_PREFILL_TOKENS_MAX = 65536,
     // Of a prefill row behind the prompt: tokens drawn before a preemption. Divides 64.
     STEP_REPLAY_TOKENS_MAX = 16,

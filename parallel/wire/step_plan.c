@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_plan.c -- the storage of a step plan and its compact map. A decode row is its bare slot, or
 // [slot, checkpoint, checkpoint_at]; a prefill row [slot, tokens, next, sample, prompt_logprobs,
-// checkpoint]; tokens, page ids and lists travel as binaries of little-endian int32; a copy is
-// [checkpoint, slot], pages are [slot, first, ids].
+// saves], saves being [checkpoint, tokens, checkpoint, tokens, ..]; tokens, page ids and lists
+// travel as binaries of little-endian int32; a copy is [checkpoint, slot], pages are [slot, first,
+// ids].
 #include "parallel/wire/messages.h"
 
 #include <float.h>
@@ -189,7 +190,11 @@ static void write_row(struct writer *writer, const struct step_plan *plan,
     writer_int(writer, row->token_next);
     writer_int(writer, row->sample);
     writer_int(writer, row->prompt_logprobs);
-    writer_int(writer, row->checkpoint);
+    writer_array(writer, 2 * (size_t)row->saves_count);
+    for (int32_t i = 0; i < row->saves_count; i++) {
+        writer_int(writer, row->saves[i].checkpoint);
+        writer_int(writer, row->saves[i].tokens);
+    }
 }
 
 static void write_tables(struct writer *writer, const struct step_plan *plan)
@@ -385,6 +390,18 @@ static void read_pages(struct reader *reader, struct step_plan *plan)
     }
 }
 
+static void read_saves(struct reader *reader, struct step_plan_row *row)
+{
+    int32_t elements = reader_array(reader, 2 * STEP_SAVES_MAX);
+    if (elements % 2 != 0)
+        reader_fail(reader, E_MALFORMED, "a checkpoint without a place");
+    row->saves_count = elements / 2;
+    for (int32_t i = 0; i < row->saves_count; i++) {
+        row->saves[i].checkpoint = reader_int32(reader, 0, INT32_MAX);
+        row->saves[i].tokens = reader_int32(reader, 1, row->tokens_count);
+    }
+}
+
 static void read_prefill(struct reader *reader, struct step_plan *plan, struct step_plan_row *row)
 {
     row->kind = STEP_ROW_PREFILL;
@@ -398,7 +415,7 @@ static void read_prefill(struct reader *reader, struct step_plan *plan, struct s
     row->token_next = reader_int32(reader, -1, INT32_MAX);
     row->sample = reader_int32(reader, 0, 1);
     row->prompt_logprobs = reader_int32(reader, 0, 1 + STEP_LOGPROBS_TOP_MAX);
-    row->checkpoint = reader_int32(reader, -1, INT32_MAX);
+    read_saves(reader, row);
 }
 
 static void read_row(struct reader *reader, struct step_plan *plan, struct step_plan_row *row)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// scheduler_prefix_test.c -- what plans say of prefix reuse: where chunks end at checkpoints, which
+// scheduler_prefix_test.c -- what plans say of prefix reuse: where rows leave checkpoints, which
 // slots open behind one, with whose pages; what is given back; that short prompts and prompts cut
 // short profit, too.
 #include "coordinator/core.h"
@@ -79,9 +79,9 @@ static int run(struct world *w, int32_t prompt_tokens, int32_t *places, int32_t 
         }
         assert_memory_equal(plan->tokens, w->text + at,
                             (size_t)plan->tokens_count * sizeof(int32_t));
+        for (int i = 0; i < plan->rows[0].saves_count; i++)
+            places[count++] = at + plan->rows[0].saves[i].tokens;
         at += plan->tokens_count;
-        if (plan->rows[0].checkpoint >= 0)
-            places[count++] = at;
         coord_rig_report(&w->rig, 0, done);
     }
     assert_int_equal(at, prompt_tokens);
@@ -177,6 +177,30 @@ static void checkpoints_at_turns_and_intervals(void **state)
     free(w);
 }
 
+// A prompt takes the steps that it would take without checkpoints, unless a row would leave more of
+// them than one can.
+static void checkpoints_cost_no_step(void **state)
+{
+    struct world *w = malloc(sizeof *w);
+    (void)state;
+    open_world(w, 400, 4096);
+    expect(w, 2000, 0, 1, 1984);
+    assert_int_equal(w->rig.steps_sent[0], 1);
+    w->text[0] = 90;
+    w->text[300] = w->text[1200] = w->text[1500] = TURN;
+    expect(w, 2000, 0, 4, 256, 1152, 1472, 1984);
+    assert_int_equal(w->rig.steps_sent[0], 2);
+    w->text[0] = 91;
+    w->text[1800] = TURN;
+    expect(w, 2000, 0, 5, 256, 1152, 1472, 1792, 1984);
+    assert_int_equal(w->rig.steps_sent[0], 4);
+    assert_int_equal(plan_of(w, 3)->tokens_count, 1792);
+    expect(w, 4000, 1984, 1, 3968);
+    assert_int_equal(w->rig.steps_sent[0], 5);
+    coord_rig_close(&w->rig);
+    free(w);
+}
+
 // Two at once: both run all of it, neither reads what the other writes in the same step; pages are
 // shared from the next step on.
 static void what_a_step_writes_it_does_not_read(void **state)
@@ -257,6 +281,7 @@ int main(void)
         cmocka_unit_test(prompts_start_where_others_ended),
         cmocka_unit_test(a_checkpoint_where_prompts_part),
         cmocka_unit_test(checkpoints_at_turns_and_intervals),
+        cmocka_unit_test(checkpoints_cost_no_step),
         cmocka_unit_test(what_a_step_writes_it_does_not_read),
         cmocka_unit_test(an_aborted_prompt_leaves_what_it_ran),
         cmocka_unit_test(the_cache_gives_way_to_requests),

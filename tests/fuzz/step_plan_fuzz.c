@@ -84,6 +84,10 @@ static void check_bounds(const struct step_plan *plan)
                (row->tokens_count >= 1 &&
                 row->tokens_first + row->tokens_count <= plan->tokens_count));
         ASSERT(row->token_next >= -1 && row->checkpoint >= -1);
+        ASSERT(is_within(row->saves_count, 0, row->kind == STEP_ROW_DECODE ? 0 : STEP_SAVES_MAX));
+        for (int32_t k = 0; k < row->saves_count; k++)
+            ASSERT(row->saves[k].checkpoint >= 0 &&
+                   is_within(row->saves[k].tokens, 1, row->tokens_count));
         ASSERT(row->sample == 0 || row->sample == 1);
         ASSERT(is_within(row->prompt_logprobs, 0, 1 + STEP_LOGPROBS_TOP_MAX));
     }

@@ -19,7 +19,7 @@ enum { DIM = GDN_HEAD_DIM, ROWS_MAX = 8, STEPS_MAX = 24 };
 // A layer with `slots` slots, on the host; steps are run on it one after the other.
 struct layer {
     struct gdn op; // tables and projected as of the last step made
-    int slots, channels, stride;
+    int slots, channels, stride, checkpoints;
     size_t state_values, conv_values, k_values, u_values, g_values, pending_values;
     double decay; // of a_log: how fast the heads forget
 };
@@ -90,6 +90,36 @@ static struct layer open_layer(int key_heads, int value_heads, int slots, double
     return layer;
 }
 
+static size_t checkpoint_states(const struct layer *layer)
+{
+    return layer->state_values / static_cast<size_t>(layer->slots) *
+           static_cast<size_t>(layer->checkpoints);
+}
+
+static size_t checkpoint_columns(const struct layer *layer)
+{
+    return layer->conv_values / static_cast<size_t>(layer->slots) *
+           static_cast<size_t>(layer->checkpoints);
+}
+
+static void open_checkpoints(struct layer *layer, int count)
+{
+    layer->checkpoints = count;
+    layer->op.checkpoints.state = floats(ARRAY_STATE, checkpoint_states(layer), 1);
+    layer->op.checkpoints.conv = halves(ARRAY_STATE, checkpoint_columns(layer), 1);
+}
+
+// The row, one behind those before, leaves its next checkpoint.
+static void add_save(struct gdn *op, int checkpoint, int row, int tokens)
+{
+    enum { MOST = 16 };
+    struct step_tables *tables = &op->tables;
+    if (tables->saves == NULL)
+        tables->saves = array<struct row_save>(ARRAY_INPUT, MOST);
+    const_cast<struct row_save *>(tables->saves)[tables->saves_count++] = {
+        checkpoint, row, tokens, tables->rows[row].token_first + tokens - 1};
+}
+
 static void open_workspace(struct layer *layer, int chunks)
 {
     struct gdn_workspace *workspace = &layer->op.workspace;
@@ -149,7 +179,8 @@ static struct gdn on_device(const struct gdn *host)
     check_to_dev(op.tables.rows, op.tables.active_count, op.tables.token_rows, op.slots.slots,
                  op.state.state, op.state.conv, op.state.pending_k, op.state.pending_u,
                  op.state.pending_g, op.state.pending_conv, op.workspace.tiles,
-                 op.workspace.factors, op.projected, op.conv_weight, op.a_log, op.dt_bias, op.o);
+                 op.workspace.factors, op.projected, op.conv_weight, op.a_log, op.dt_bias, op.o,
+                 op.tables.saves, op.checkpoints.state, op.checkpoints.conv);
     return op;
 }
 
@@ -238,6 +269,11 @@ static void check_step(const struct layer *layer, struct gdn *host, bool chunked
     check_equal("conv", state->conv, state->conv, layer->conv_values, sizeof(bf16));
     check_equal("pending conv", state->pending_conv, state->pending_conv, layer->pending_values,
                 sizeof(bf16));
+    if (layer->checkpoints > 0) {
+        check_floats("checkpoints", host->checkpoints.state, checkpoint_states(layer), of_state);
+        check_equal("columns of checkpoints", host->checkpoints.conv, host->checkpoints.conv,
+                    checkpoint_columns(layer), sizeof(bf16));
+    }
     check_end();
     free(o);
 }
@@ -268,7 +304,14 @@ static void check_prefill(int key_heads, int value_heads, int tokens, int chunks
                           {2, ROW_PREFILL, 65, tokens % 2 == 0 ? 65 : 0, 0, 0}};
     if (chunks > 0)
         open_workspace(&layer, chunks);
+    open_checkpoints(&layer, 5);
     struct gdn op = make_step(&layer, rows, 3, 1);
+    if (tokens > 128)
+        add_save(&op, 3, 1, 64);
+    if (tokens > 64)
+        add_save(&op, 0, 1, (tokens - 1) / 64 * 64);
+    add_save(&op, 4, 1, tokens);
+    add_save(&op, 1, 2, 64);
     check_step(&layer, &op, chunks > 0);
 }
 
@@ -278,10 +321,13 @@ struct piece {
     int tokens, accepted; // accepted 0: a prefill row
 };
 
+enum { PLACES = 4 };
+
 // Runs a sequence of slot 0 in pieces, ending with a prefill row, from the inputs `raw`
-// [positions, stride]; o [positions, value_heads, 128] of committed tokens and the state come out.
-static void run_pieces(struct layer *layer, const struct piece *pieces, int count, const bf16 *raw,
-                       bf16 *o)
+// [positions, stride]; o [positions, value_heads, 128] of committed tokens and the state come out,
+// and checkpoints at the places that prefill rows reach.
+static void run_pieces(struct layer *layer, const struct piece *pieces, int count,
+                       const int places[PLACES], const bf16 *raw, bf16 *o)
 {
     struct steps steps = {};
     const bf16 *outputs[STEPS_MAX];
@@ -298,6 +344,10 @@ static void run_pieces(struct layer *layer, const struct piece *pieces, int coun
         memcpy(const_cast<bf16 *>(op.projected), raw + static_cast<size_t>(position) * stride,
                kept * stride * sizeof(bf16));
         outputs[i] = op.o;
+        for (int k = 0; k < PLACES && !decode; k++) {
+            if (places[k] > position && places[k] <= position + piece.tokens)
+                add_save(&op, k, 0, places[k] - position);
+        }
         steps.ops[steps.count++] = on_device(&op);
         pending = decode ? piece.accepted : 0;
         parity = decode ? 1 - parity : parity;
@@ -316,40 +366,48 @@ static void run_pieces(struct layer *layer, const struct piece *pieces, int coun
 // The same positions cut in several ways; the first way says what the others have to give. What a
 // layer starts from is the same because a check's name seeds it.
 static void check_cuts(const char *name, const struct piece (*ways)[STEPS_MAX], int ways_count,
-                       int positions, int chunks)
+                       const int places[PLACES], int chunks)
 {
+    const int positions = places[PLACES - 1];
     enum { KEYS = 2, VALUES = 4 };
     const size_t o_count = static_cast<size_t>(positions) * VALUES * DIM;
     bf16 *first_o = NULL;
-    float *first_state = NULL;
+    float *first_state = NULL, *first_saves = NULL;
     for (int way = 0; way < ways_count; way++) {
         check_begin("gdn cuts %s", name);
         struct layer layer = open_layer(KEYS, VALUES, 1, -1);
         if (chunks > 0)
             open_workspace(&layer, chunks);
+        open_checkpoints(&layer, PLACES);
         const bf16 *raw = halves(
             ARRAY_INPUT, static_cast<size_t>(positions) * static_cast<size_t>(layer.stride), 1);
         bf16 *o = static_cast<bf16 *>(malloc(o_count * sizeof(bf16)));
         int count = 0;
         while (count < STEPS_MAX && ways[way][count].tokens > 0)
             count++;
-        run_pieces(&layer, ways[way], count, raw, o);
+        run_pieces(&layer, ways[way], count, places, raw, o);
         size_t state_bytes = layer.state_values * sizeof(float);
+        size_t saves_bytes = checkpoint_states(&layer) * sizeof(float);
         if (way == 0) {
             first_o = o;
             first_state = static_cast<float *>(malloc(state_bytes));
             memcpy(first_state, check_result(layer.op.state.state), state_bytes);
+            first_saves = static_cast<float *>(malloc(saves_bytes));
+            memcpy(first_saves, check_result(layer.op.checkpoints.state), saves_bytes);
         } else {
             if (memcmp(o, first_o, o_count * sizeof(bf16)) != 0)
                 check_fail("way %d: o has other bytes than the first way's", way);
             check_equal("state", layer.op.state.state, first_state, layer.state_values,
                         sizeof(float));
+            check_equal("checkpoints", layer.op.checkpoints.state, first_saves,
+                        checkpoint_states(&layer), sizeof(float));
             free(o);
         }
         check_end();
     }
     free(first_o);
     free(first_state);
+    free(first_saves);
 }
 
 static void check_bits()
@@ -366,8 +424,10 @@ static void check_bits()
         {{64, 0}, {436, 0}},
         {{128, 0}, {64, 0}, {192, 0}, {116, 0}},
     };
-    check_cuts("token by token", by_token, 5, 20, 0);
-    check_cuts("by chunks", by_chunk, 3, 500, 32);
+    static const int token_places[PLACES] = {16, 17, 19, 20};
+    static const int chunk_places[PLACES] = {64, 192, 384, 500};
+    check_cuts("token by token", by_token, 5, token_places, 0);
+    check_cuts("by chunks", by_chunk, 3, chunk_places, 32);
 }
 
 CHECK(gdn)

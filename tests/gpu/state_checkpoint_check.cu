@@ -89,15 +89,21 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
         static_cast<struct state_checkpoint_layer *>(check_array(ARRAY_INPUT, sizeof layers));
     struct state_checkpoint_move *moves = static_cast<struct state_checkpoint_move *>(
         check_array(ARRAY_INPUT, MOVES * sizeof *moves));
+    struct row_save *saves =
+        static_cast<struct row_save *>(check_array(ARRAY_INPUT, MOVES * sizeof *saves));
+    for (int i = 0; i < MOVES; i++)
+        saves[i] = {(i * 2 + 1) % CHECKPOINTS, i, 64, 5 - i};
     for (int i = 0; i < LAYERS; i++) {
         layers[i] = {filled<float>(ARRAY_STATE, SLOTS * states),
                      filled<bf16>(ARRAY_STATE, SLOTS * columns),
                      filled<bf16>(ARRAY_INPUT, SLOTS * 2 * GDN_PENDING_COLUMNS * channels),
-                     filled<float>(ARRAY_STATE, CHECKPOINTS * states),
-                     filled<bf16>(ARRAY_STATE, CHECKPOINTS * columns)};
-        layers_dev[i] = {check_dev(layers[i].state), check_dev(layers[i].conv),
-                         check_dev(layers[i].pending_conv), check_dev(layers[i].checkpoint_state),
-                         check_dev(layers[i].checkpoint_conv)};
+                     {filled<float>(ARRAY_STATE, CHECKPOINTS * states),
+                      filled<bf16>(ARRAY_STATE, CHECKPOINTS * columns)}};
+        layers_dev[i] = {
+            check_dev(layers[i].state),
+            check_dev(layers[i].conv),
+            check_dev(layers[i].pending_conv),
+            {check_dev(layers[i].checkpoints.state), check_dev(layers[i].checkpoints.conv)}};
     }
     fill_slots(op, moves);
     op->layers = layers;
@@ -109,6 +115,8 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
     op->slot_hidden = filled<bf16>(ARRAY_STATE, SLOTS * width);
     op->moves = moves;
     op->moves_count = MOVES;
+    op->saves = saves;
+    op->saves_count = MOVES;
     host.what = what;
     host.hidden_rows = filled<bf16>(ARRAY_INPUT, TOKENS * width);
     struct checkpoint_op dev = host;
@@ -116,6 +124,7 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
     dev.op.checkpoint_hidden = check_dev(op->checkpoint_hidden);
     dev.op.slot_hidden = check_dev(op->slot_hidden);
     dev.op.moves = check_dev(moves);
+    dev.op.saves = check_dev(op->saves);
     dev.op.slots.slots = check_dev(op->slots.slots);
     dev.op.token_positions = check_dev(op->token_positions);
     dev.hidden_rows = check_dev(host.hidden_rows);
@@ -125,9 +134,9 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
         const struct state_checkpoint_layer *layer = &layers[i];
         check_equal("state", layer->state, layer->state, SLOTS * states, 4);
         check_equal("conv", layer->conv, layer->conv, SLOTS * columns, 2);
-        check_equal("checkpoint_state", layer->checkpoint_state, layer->checkpoint_state,
+        check_equal("checkpoint_state", layer->checkpoints.state, layer->checkpoints.state,
                     CHECKPOINTS * states, 4);
-        check_equal("checkpoint_conv", layer->checkpoint_conv, layer->checkpoint_conv,
+        check_equal("checkpoint_conv", layer->checkpoints.conv, layer->checkpoints.conv,
                     CHECKPOINTS * columns, 2);
     }
     check_equal("checkpoint_hidden", op->checkpoint_hidden, op->checkpoint_hidden,
@@ -173,10 +182,11 @@ BENCH(state_checkpoint)
     int32_t position = PLACE;
     for (int i = 0; i < ALL_LAYERS; i++) {
         layers[i] = {
-            static_cast<float *>(bench_memory(TURNS * states, 1)), NULL,
-            static_cast<bf16 *>(bench_memory(TURNS * 2 * GDN_PENDING_COLUMNS * channels * 2, 1)),
             static_cast<float *>(bench_memory(TURNS * states, 1)),
-            static_cast<bf16 *>(bench_memory(TURNS * columns, 1))};
+            NULL,
+            static_cast<bf16 *>(bench_memory(TURNS * 2 * GDN_PENDING_COLUMNS * channels * 2, 1)),
+            {static_cast<float *>(bench_memory(TURNS * states, 1)),
+             static_cast<bf16 *>(bench_memory(TURNS * columns, 1))}};
     }
     for (int i = 0; i < TURNS; i++)
         moves[i] = {i, i, 0, PLACE};

@@ -69,7 +69,12 @@ static void open_slot(struct world *w, int slot)
     struct slot_sampling sampling = steps_endless();
     struct slot_opening opening = {.slot = slot};
     steps_open_slot(&w->steps, slot, 0, &sampling);
-    gdn_open(w->ops.streams[0], &w->op.state, w->op.key_heads, w->op.value_heads, &opening, 1);
+    gdn_open(w->ops.streams[0], &(struct gdn_open){.layers = &w->op.state,
+                                                   .layers_count = 1,
+                                                   .key_heads = w->op.key_heads,
+                                                   .value_heads = w->op.value_heads,
+                                                   .openings = &opening,
+                                                   .openings_count = 1});
     ops_wait(&w->ops);
 }
 
@@ -326,6 +331,36 @@ static void follows_the_formulas(void **state)
 
 // ---------------------------------------------------------------- bits
 
+// What a row leaves on its way is what a row leaves that ends there, a neighbour's saves beside it.
+static void checkpoints_are_what_cuts_leave(void **state)
+{
+    enum { SAVES = 4 };
+    static const struct row_save saves[SAVES] = {
+        {1, 0, 64, 63}, {3, 0, 128, 127}, {0, 0, POSITIONS, 0}, {2, 1, 5, 0}};
+    struct world whole, cut;
+    (void)state;
+    open_world(&whole, 2, 4, 5);
+    open_world(&cut, 2, 4, 5);
+    size_t states = state_values(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
+    whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * states * sizeof(float));
+    whole.op.checkpoints.conv = ops_alloc(&whole.ops, SAVES * columns * sizeof(bf16));
+    whole.steps.tables.saves = saves;
+    whole.steps.tables.saves_count = SAVES;
+    run_step(&whole, (const struct piece[SLOTS]){{POSITIONS, 0}, {7, 0}, {9, 0}});
+    for (int i = 0; i < SAVES; i++) {
+        int slot = saves[i].row;
+        size_t at = (size_t)slot, to = (size_t)saves[i].checkpoint;
+        run_alone(&cut, slot, (struct piece){saves[i].tokens - position_of(&cut, slot), 0});
+        assert_memory_equal(whole.op.checkpoints.state + to * states,
+                            cut.op.state.state + at * states, states * sizeof(float));
+        assert_memory_equal(whole.op.checkpoints.conv + to * columns,
+                            cut.op.state.conv + at * columns, columns * sizeof(bf16));
+    }
+    assert_same_slot(&whole, &cut, 0);
+    close_world(&whole);
+    close_world(&cut);
+}
+
 static void prefill_cut_anywhere_is_whole(void **state)
 {
     (void)state;
@@ -475,15 +510,26 @@ static void opening_zeroes_fresh_slots_only(void **state)
     memset(w.op.state.state, 0x41, SLOTS * values * sizeof(float));
     memset(w.op.state.conv, 0x41, SLOTS * columns * sizeof(bf16));
     struct slot_opening openings[2] = {{.slot = 2, .position = 0}, {.slot = 0, .position = 64}};
-    gdn_open(w.ops.streams[0], &w.op.state, 1, 2, openings, 2);
+    const struct gdn_state layers[2] = {
+        w.op.state,
+        {.state = ops_copy(&w.ops, w.op.state.state, SLOTS * values * sizeof(float)),
+         .conv = ops_copy(&w.ops, w.op.state.conv, SLOTS * columns * sizeof(bf16))}};
+    gdn_open(w.ops.streams[0], &(struct gdn_open){.layers = layers,
+                                                  .layers_count = 2,
+                                                  .key_heads = 1,
+                                                  .value_heads = 2,
+                                                  .openings = openings,
+                                                  .openings_count = 2});
     ops_wait(&w.ops);
-    for (size_t i = 0; i < SLOTS * values * sizeof(float); i++) {
-        int expected = i / (values * sizeof(float)) == 2 ? 0 : 0x41;
-        assert_int_equal(((const uint8_t *)w.op.state.state)[i], expected);
-    }
-    for (size_t i = 0; i < SLOTS * columns * sizeof(bf16); i++) {
-        int expected = i / (columns * sizeof(bf16)) == 2 ? 0 : 0x41;
-        assert_int_equal(((const uint8_t *)w.op.state.conv)[i], expected);
+    for (int layer = 0; layer < 2; layer++) {
+        for (size_t i = 0; i < SLOTS * values * sizeof(float); i++) {
+            int expected = i / (values * sizeof(float)) == 2 ? 0 : 0x41;
+            assert_int_equal(((const uint8_t *)layers[layer].state)[i], expected);
+        }
+        for (size_t i = 0; i < SLOTS * columns * sizeof(bf16); i++) {
+            int expected = i / (columns * sizeof(bf16)) == 2 ? 0 : 0x41;
+            assert_int_equal(((const uint8_t *)layers[layer].conv)[i], expected);
+        }
     }
     close_world(&w);
 }
@@ -514,6 +560,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_formulas),
+        cmocka_unit_test(checkpoints_are_what_cuts_leave),
         cmocka_unit_test(prefill_cut_anywhere_is_whole),
         cmocka_unit_test(every_accepted_count_folds_to_the_same_bits),
         cmocka_unit_test(any_mix_of_rows_is_whole),

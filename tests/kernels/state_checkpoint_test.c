@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_checkpoint_test.c -- what is saved comes back bit for bit, into another slot, after the
-// first slot has gone on; neighbours of slot and checkpoint keep every byte. What decode rows leave
-// at a position is what running to it leaves, however many drafts each of them accepted.
+// state_checkpoint_test.c -- a checkpoint comes back bit for bit, into any slot; neighbours of slot
+// and checkpoint keep every byte. What decode rows leave at a position is what a prompt that runs
+// past it leaves, however many drafts each of them accepted.
 #include "kernels/state_checkpoint.h"
 
 #include <setjmp.h>
@@ -40,8 +40,8 @@ static void open_world(struct world *w)
         w->layers[i] = (struct state_checkpoint_layer){
             .state = ops_float(&w->ops, SLOTS * STATES, 1),
             .conv = ops_bf16(&w->ops, SLOTS * COLUMNS, 1),
-            .checkpoint_state = ops_float(&w->ops, CHECKPOINTS * STATES, 1),
-            .checkpoint_conv = ops_bf16(&w->ops, CHECKPOINTS * COLUMNS, 1)};
+            .checkpoints = {.state = ops_float(&w->ops, CHECKPOINTS * STATES, 1),
+                            .conv = ops_bf16(&w->ops, CHECKPOINTS * COLUMNS, 1)}};
     }
     w->hidden_rows = ops_bf16(&w->ops, TOKENS * HIDDEN, 1);
     w->op = (struct state_checkpoint){
@@ -66,74 +66,60 @@ static void check_items(const void *after, const void *before, size_t item_bytes
     }
 }
 
-static void saves_named_slots_only(void **state)
+// States and columns were left by the layers themselves.
+static void saves_hidden_rows_only(void **state)
 {
     struct world w;
     (void)state;
     open_world(&w);
-    const struct state_checkpoint_move moves[] = {{2, 1, 4, 0}, {0, 3, 0, 0}};
+    const struct row_save saves[] = {{2, 1, 64, 4}, {0, 3, 64, 0}};
     float *states[LAYERS];
-    bf16 *columns[LAYERS];
-    for (int i = 0; i < LAYERS; i++) {
+    for (int i = 0; i < LAYERS; i++)
         states[i] =
-            ops_copy(&w.ops, w.layers[i].checkpoint_state, CHECKPOINTS * STATES * sizeof(float));
-        columns[i] =
-            ops_copy(&w.ops, w.layers[i].checkpoint_conv, CHECKPOINTS * COLUMNS * sizeof(bf16));
-    }
+            ops_copy(&w.ops, w.layers[i].checkpoints.state, CHECKPOINTS * STATES * sizeof(float));
     bf16 *rows = ops_copy(&w.ops, w.op.checkpoint_hidden, CHECKPOINTS * HIDDEN * sizeof(bf16));
-    w.op.moves = moves;
-    w.op.moves_count = 2;
+    w.op.saves = saves;
+    w.op.saves_count = 2;
     state_checkpoint_save(w.ops.streams[0], &w.op, w.hidden_rows);
     ops_wait(&w.ops);
-    for (int i = 0; i < LAYERS; i++) {
-        const struct state_checkpoint_layer *layer = &w.layers[i];
-        const void *now_states[] = {layer->state + 3 * STATES, NULL, layer->state + 1 * STATES};
-        const void *now_columns[] = {layer->conv + 3 * COLUMNS, NULL, layer->conv + 1 * COLUMNS};
-        check_items(layer->checkpoint_state, states[i], STATES * sizeof(float), CHECKPOINTS,
-                    now_states);
-        check_items(layer->checkpoint_conv, columns[i], COLUMNS * sizeof(bf16), CHECKPOINTS,
-                    now_columns);
-    }
+    for (int i = 0; i < LAYERS; i++)
+        assert_memory_equal(w.layers[i].checkpoints.state, states[i],
+                            CHECKPOINTS * STATES * sizeof(float));
     const void *now_rows[] = {w.hidden_rows, NULL, w.hidden_rows + 4 * HIDDEN};
     check_items(w.op.checkpoint_hidden, rows, HIDDEN * sizeof(bf16), CHECKPOINTS, now_rows);
     ops_close(&w.ops);
 }
 
-// One checkpoint becomes the state of two slots; the third stays as it was.
-static void loads_what_was_saved(void **state)
+// One checkpoint becomes the state of two slots; the others stay as they were.
+static void loads_named_slots_only(void **state)
 {
     struct world w;
     (void)state;
     open_world(&w);
-    const struct state_checkpoint_move save = {.checkpoint = 1, .slot = 0, .token = 2};
-    const struct state_checkpoint_move loads[] = {{1, 2, -1, 0}, {1, 3, -1, 0}};
-    float *saved[LAYERS], *other[LAYERS];
+    const struct state_checkpoint_move loads[] = {{1, 2, 0, 0}, {1, 3, 0, 0}};
+    float *states[LAYERS];
+    bf16 *columns[LAYERS];
     for (int i = 0; i < LAYERS; i++) {
-        saved[i] = ops_copy(&w.ops, w.layers[i].state, STATES * sizeof(float));
-        other[i] = ops_copy(&w.ops, w.layers[i].state + STATES, STATES * sizeof(float));
+        states[i] = ops_copy(&w.ops, w.layers[i].state, SLOTS * STATES * sizeof(float));
+        columns[i] = ops_copy(&w.ops, w.layers[i].conv, SLOTS * COLUMNS * sizeof(bf16));
     }
-    w.op.moves = &save;
-    w.op.moves_count = 1;
-    state_checkpoint_save(w.ops.streams[0], &w.op, w.hidden_rows);
-    ops_wait(&w.ops);
-    for (int i = 0; i < LAYERS; i++)
-        memset(w.layers[i].state, 0, STATES * sizeof(float)); // the slot goes on
+    bf16 *rows = ops_copy(&w.ops, w.op.slot_hidden, SLOTS * HIDDEN * sizeof(bf16));
     w.op.moves = loads;
     w.op.moves_count = 2;
     state_checkpoint_load(w.ops.streams[0], &w.op);
     ops_wait(&w.ops);
     for (int i = 0; i < LAYERS; i++) {
-        assert_memory_equal(w.layers[i].state + STATES, other[i], STATES * sizeof(float));
-        for (int slot = 2; slot <= 3; slot++) {
-            assert_memory_equal(w.layers[i].state + slot * STATES, saved[i],
-                                STATES * sizeof(float));
-            assert_memory_equal(w.layers[i].conv + slot * COLUMNS, w.layers[i].conv,
-                                COLUMNS * sizeof(bf16));
-        }
+        const struct state_checkpoint_layer *layer = &w.layers[i];
+        const float *state_now = layer->checkpoints.state + STATES;
+        const bf16 *columns_now = layer->checkpoints.conv + COLUMNS;
+        check_items(layer->state, states[i], STATES * sizeof(float), SLOTS,
+                    (const void *[]){NULL, NULL, state_now, state_now});
+        check_items(layer->conv, columns[i], COLUMNS * sizeof(bf16), SLOTS,
+                    (const void *[]){NULL, NULL, columns_now, columns_now});
     }
-    for (int slot = 2; slot <= 3; slot++)
-        assert_memory_equal(w.op.slot_hidden + slot * HIDDEN, w.hidden_rows + 2 * HIDDEN,
-                            HIDDEN * sizeof(bf16));
+    const bf16 *row = w.op.checkpoint_hidden + HIDDEN;
+    check_items(w.op.slot_hidden, rows, HIDDEN * sizeof(bf16), SLOTS,
+                (const void *[]){NULL, NULL, row, row});
     ops_close(&w.ops);
 }
 
@@ -143,15 +129,15 @@ static void nothing_to_move_is_fine(void **state)
     struct world w;
     (void)state;
     open_world(&w);
-    const struct state_checkpoint_move save = {.checkpoint = 2, .slot = 0, .token = 1};
+    const struct state_checkpoint_move load = {.checkpoint = 2, .slot = 1};
     w.op.layers_count = 0;
     state_checkpoint_save(w.ops.streams[0], &w.op, w.hidden_rows);
     state_checkpoint_load(w.ops.streams[0], &w.op);
-    w.op.moves = &save;
+    w.op.moves = &load;
     w.op.moves_count = 1;
-    state_checkpoint_save(w.ops.streams[0], &w.op, w.hidden_rows);
+    state_checkpoint_load(w.ops.streams[0], &w.op);
     ops_wait(&w.ops);
-    assert_memory_equal(w.op.checkpoint_hidden + 2 * HIDDEN, w.hidden_rows + HIDDEN,
+    assert_memory_equal(w.op.slot_hidden + HIDDEN, w.op.checkpoint_hidden + 2 * HIDDEN,
                         HIDDEN * sizeof(bf16));
     ops_close(&w.ops);
 }
@@ -199,6 +185,7 @@ static void open_sequence(struct sequence *q)
         .value_heads = VALUE_HEADS,
         .o = ops_alloc(ops, POSITIONS * VALUE_HEADS * DIM * sizeof(bf16)),
     };
+    q->gdn.checkpoints = layer->checkpoints;
     layer->pending_conv = q->gdn.state.pending_conv;
     q->w.op.layers = ops_copy(ops, layer, sizeof *layer);
     q->w.op.layers_count = 1;
@@ -208,7 +195,12 @@ static void open_sequence(struct sequence *q)
     for (int slot = 0; slot < 2; slot++) {
         struct slot_opening opening = {.slot = slot};
         steps_open_slot(&q->steps, slot, 0, &sampling);
-        gdn_open(ops->streams[0], &q->gdn.state, KEY_HEADS, VALUE_HEADS, &opening, 1);
+        gdn_open(ops->streams[0], &(struct gdn_open){.layers = &q->gdn.state,
+                                                     .layers_count = 1,
+                                                     .key_heads = KEY_HEADS,
+                                                     .value_heads = VALUE_HEADS,
+                                                     .openings = &opening,
+                                                     .openings_count = 1});
         ops_wait(ops);
     }
 }
@@ -268,24 +260,28 @@ static void run_decode(struct sequence *q, int slot, int verify, int accepted,
 static void same_checkpoints(const struct sequence *q, int a, int b)
 {
     const struct state_checkpoint_layer *layer = q->w.layers;
-    assert_memory_equal(layer->checkpoint_state + (size_t)a * STATES,
-                        layer->checkpoint_state + (size_t)b * STATES, STATES * sizeof(float));
-    assert_memory_equal(layer->checkpoint_conv + (size_t)a * COLUMNS,
-                        layer->checkpoint_conv + (size_t)b * COLUMNS, COLUMNS * sizeof(bf16));
+    assert_memory_equal(layer->checkpoints.state + (size_t)a * STATES,
+                        layer->checkpoints.state + (size_t)b * STATES, STATES * sizeof(float));
+    assert_memory_equal(layer->checkpoints.conv + (size_t)a * COLUMNS,
+                        layer->checkpoints.conv + (size_t)b * COLUMNS, COLUMNS * sizeof(bf16));
     assert_memory_equal(q->w.op.checkpoint_hidden + (size_t)a * HIDDEN,
                         q->w.op.checkpoint_hidden + (size_t)b * HIDDEN, HIDDEN * sizeof(bf16));
 }
 
-// Slot 0 runs to the place as a prompt and is saved as checkpoint 0.
+// Slot 0 runs past the place as a prompt, which leaves checkpoint 0 on its way.
 static void save_plainly(struct sequence *q)
 {
-    const struct state_checkpoint_move save = {.checkpoint = 0, .slot = 0, .token = 0};
-    bf16 rows[HIDDEN];
-    run_prompt(q, 0, PLACE);
-    memcpy(rows, q->w.op.slot_hidden, sizeof rows);
-    q->w.op.moves = &save;
-    q->w.op.moves_count = 1;
-    state_checkpoint_save(q->w.ops.streams[0], &q->w.op, rows);
+    const struct row_save save = {.checkpoint = 0, .row = 0, .tokens = PLACE, .token_last = 0};
+    bf16 row[HIDDEN];
+    for (int i = 0; i < HIDDEN; i++)
+        row[i].bits = PLACE;
+    q->steps.tables.saves = &save;
+    q->steps.tables.saves_count = 1;
+    run_prompt(q, 0, POSITIONS);
+    q->steps.tables.saves_count = 0;
+    q->w.op.saves = &save;
+    q->w.op.saves_count = 1;
+    state_checkpoint_save(q->w.ops.streams[0], &q->w.op, row);
     ops_wait(&q->w.ops);
 }
 
@@ -298,7 +294,7 @@ static void check_fold(uint64_t seed, int first, int verify)
     save_plainly(&q);
     const struct state_checkpoint_layer *layer = q.w.layers;
     const struct slot *slot = &q.steps.slots.slots[1];
-    float *before = ops_copy(&q.w.ops, layer->checkpoint_state + STATES, STATES * sizeof(float));
+    float *before = ops_copy(&q.w.ops, layer->checkpoints.state + STATES, STATES * sizeof(float));
     q.w.ops.random = seed;
     run_prompt(&q, 1, first);
     bool begun = false;
@@ -307,7 +303,7 @@ static void check_fold(uint64_t seed, int first, int verify)
         begun |= slot->position == PLACE;
         run_decode(&q, 1, verify, accepted, &move);
         if (!begun)
-            assert_memory_equal(layer->checkpoint_state + STATES, before, STATES * sizeof(float));
+            assert_memory_equal(layer->checkpoints.state + STATES, before, STATES * sizeof(float));
         else
             same_checkpoints(&q, 0, 1);
     }
@@ -318,7 +314,6 @@ static void check_fold(uint64_t seed, int first, int verify)
     q.w.op.moves = &load;
     state_checkpoint_load(q.w.ops.streams[0], &q.w.op);
     steps_open_slot(&q.steps, 2, PLACE, &sampling);
-    run_prompt(&q, 0, POSITIONS - PLACE);
     run_prompt(&q, 2, POSITIONS - PLACE);
     assert_memory_equal(layer->state, layer->state + 2 * (size_t)STATES, STATES * sizeof(float));
     assert_memory_equal(layer->conv, layer->conv + 2 * (size_t)COLUMNS, COLUMNS * sizeof(bf16));
@@ -342,7 +337,7 @@ static void who_does_not_run_at_the_place_leaves_nothing(void **state)
     (void)state;
     open_sequence(&q);
     const struct state_checkpoint_layer *layer = q.w.layers;
-    float *before = ops_copy(&q.w.ops, layer->checkpoint_state, CHECKPOINTS * STATES * 4);
+    float *before = ops_copy(&q.w.ops, layer->checkpoints.state, CHECKPOINTS * STATES * 4);
     run_prompt(&q, 1, PLACE - 1);
     run_decode(&q, 1, 1, 1,
                &(struct state_checkpoint_move){.checkpoint = 1, .slot = 1, .position = PLACE});
@@ -354,15 +349,15 @@ static void who_does_not_run_at_the_place_leaves_nothing(void **state)
                &(struct state_checkpoint_move){.checkpoint = 2, .slot = 1, .position = PLACE + 64});
     run_decode(&q, 1, 1, 1,
                &(struct state_checkpoint_move){.checkpoint = 1, .slot = 1, .position = PLACE});
-    assert_memory_equal(layer->checkpoint_state, before, CHECKPOINTS * STATES * 4);
+    assert_memory_equal(layer->checkpoints.state, before, CHECKPOINTS * STATES * 4);
     ops_close(&q.w.ops);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(saves_named_slots_only),
-        cmocka_unit_test(loads_what_was_saved),
+        cmocka_unit_test(saves_hidden_rows_only),
+        cmocka_unit_test(loads_named_slots_only),
         cmocka_unit_test(nothing_to_move_is_fine),
         cmocka_unit_test(decode_rows_leave_what_prompts_leave),
         cmocka_unit_test(who_does_not_run_at_the_place_leaves_nothing),

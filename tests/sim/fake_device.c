@@ -381,6 +381,17 @@ static void run_decode(struct device *device, const struct step_plan_row *row, i
     }
 }
 
+// A prefill row has run so many tokens.
+static void save_prefix(struct device *device, const struct step_plan_row *row, int32_t tokens)
+{
+    const struct device_slot *slot = &device->slots[row->slot];
+    for (int i = 0; i < row->saves_count; i++) {
+        if (row->saves[i].tokens == tokens)
+            device->checkpoints[row->saves[i].checkpoint] =
+                (struct device_checkpoint){.position = slot->position, .state = slot->state};
+    }
+}
+
 static void run_row(struct device *device, const struct step_plan *plan,
                     const struct step_plan_row *row, struct step_result *result)
 {
@@ -392,15 +403,14 @@ static void run_row(struct device *device, const struct step_plan *plan,
         return; // inert
     if (decode)
         run_decode(device, row, plan->verify, result);
-    for (int32_t t = 0; !decode && t < row->tokens_count; t++)
+    for (int32_t t = 0; !decode && t < row->tokens_count; t++) {
         run_token(device, row->slot, plan->tokens[row->tokens_first + t]);
+        save_prefix(device, row, t + 1);
+    }
     if (!decode && row->sample != 0)
         draw(device, row->slot, result);
     else if (!decode)
         slot->token_next = row->token_next;
-    if (!decode && row->checkpoint >= 0)
-        device->checkpoints[row->checkpoint] =
-            (struct device_checkpoint){.position = slot->position, .state = slot->state};
     slot->drafts = decode || row->sample != 0 ? plan->draft : 0;
     result->end = slot->end;
 }

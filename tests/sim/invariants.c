@@ -179,19 +179,25 @@ static void check_given(struct sim *sim, int32_t g, const struct step_plan *plan
 
 // A checkpoint is written only when no step in flight, this one included, reads or writes it; but
 // rows of one sequence that decodes name it until one of them has written it.
+static void check_save(struct sim *sim, struct watched_group *group, uint64_t step,
+                       int32_t checkpoint, int32_t slot)
+{
+    if (group->checkpoint_named[checkpoint] > group->resolved &&
+        (slot < 0 || group->checkpoint_slot[checkpoint] != slot))
+        sim_violation(sim, "checkpoint %d is overwritten, but step %llu in flight names it",
+                      checkpoint, (unsigned long long)group->checkpoint_named[checkpoint]);
+    group->checkpoint_named[checkpoint] = step;
+    group->checkpoint_slot[checkpoint] = slot;
+}
+
 static void check_saves(struct sim *sim, struct watched_group *group, const struct step_plan *plan)
 {
     for (int i = 0; i < plan->rows_count; i++) {
-        int32_t checkpoint = plan->rows[i].checkpoint;
-        int32_t slot = plan->rows[i].kind == STEP_ROW_DECODE ? plan->rows[i].slot : -1;
-        if (checkpoint < 0)
-            continue;
-        if (group->checkpoint_named[checkpoint] > group->resolved &&
-            (slot < 0 || group->checkpoint_slot[checkpoint] != slot))
-            sim_violation(sim, "checkpoint %d is overwritten, but step %llu in flight names it",
-                          checkpoint, (unsigned long long)group->checkpoint_named[checkpoint]);
-        group->checkpoint_named[checkpoint] = plan->step;
-        group->checkpoint_slot[checkpoint] = slot;
+        const struct step_plan_row *row = &plan->rows[i];
+        if (row->kind == STEP_ROW_DECODE && row->checkpoint >= 0)
+            check_save(sim, group, plan->step, row->checkpoint, row->slot);
+        for (int k = 0; k < row->saves_count; k++)
+            check_save(sim, group, plan->step, row->saves[k].checkpoint, -1);
     }
 }
 

@@ -57,8 +57,8 @@ static void buffers_do_not_overlap(void **unused)
         void *memory;
         size_t bytes;
     } buffers[] = {
-        {prefix->layers[0].checkpoint_state, checkpoints},
-        {prefix->layers[2].checkpoint_state, checkpoints},
+        {prefix->layers[0].checkpoints.state, checkpoints},
+        {prefix->layers[2].checkpoints.state, checkpoints},
         {prefix->checkpoint_hidden, row * (size_t)o.plan.checkpoints},
         {o.state.slot_hidden, row * (size_t)o.plan.sequences},
         {prefix->page_tokens, (size_t)o.plan.pages * TOKENS_PER_PAGE * sizeof(int32_t)},

@@ -174,11 +174,12 @@ static void add_chunk(struct world *w, int slot)
     struct seat *seat = &w->seats[slot];
     const struct kind *kind = &w->kinds[seat->kind];
     int end = seat->known;
-    if (seat->saves >= 0 && seat->given < PREFIX)
+    if (seat->saves >= 0 && seat->given < PREFIX && below(w, 2) == 0)
         end = PREFIX;
     if (below(w, 3) == 0 && end > (seat->given / 64 + 1) * 64)
         end = (seat->given / 64 + 1) * 64; // chunks end at multiples of 64
     bool last = end == seat->known;
+    bool saves = seat->saves >= 0 && end >= PREFIX;
     plan->rows[plan->rows_count++] = (struct step_plan_row){
         .slot = slot,
         .kind = STEP_ROW_PREFILL,
@@ -186,12 +187,14 @@ static void add_chunk(struct world *w, int slot)
         .tokens_count = end - seat->given,
         .token_next = last ? -1 : token_of(kind, end),
         .sample = last,
-        .checkpoint = seat->saves >= 0 && end == PREFIX ? seat->saves : -1,
+        .saves_count = saves,
+        .saves = {{.checkpoint = seat->saves, .tokens = PREFIX - seat->given}},
+        .checkpoint = -1,
     };
     for (int i = seat->given; i < end; i++)
         plan->tokens[plan->tokens_count++] = token_of(kind, i);
     seat->given = end;
-    if (seat->saves >= 0 && end == PREFIX) {
+    if (saves) {
         w->saved[seat->saves] = true;
         w->saver[seat->saves] = -1;
         seat->saves = -1;

@@ -88,7 +88,9 @@ static void fill(struct step_plan *p)
                                         .token_next = 77,
                                         .sample = 0,
                                         .prompt_logprobs = 5,
-                                        .checkpoint = 6};
+                                        .saves_count = 2,
+                                        .saves = {{6, 1}, {0, 3}},
+                                        .checkpoint = -1};
     p->rows[3] = (struct step_plan_row){.slot = 1,
                                         .kind = STEP_ROW_PREFILL,
                                         .tokens_first = 3,
@@ -213,7 +215,10 @@ static void the_largest_plan_fits_its_frame(void **state)
                                               .tokens_count = tokens_each,
                                               .token_next = INT32_MAX,
                                               .prompt_logprobs = 1 + STEP_LOGPROBS_TOP_MAX,
-                                              .checkpoint = INT32_MAX};
+                                              .saves_count = STEP_SAVES_MAX,
+                                              .checkpoint = -1};
+        for (int k = 0; k < STEP_SAVES_MAX; k++)
+            plan.rows[i].saves[k] = (struct step_save){INT32_MAX, tokens_each};
     }
     encode();
     assert_int_equal(step_plan_decode(&copy, frame, frame_bytes, &error), OK);
@@ -347,7 +352,9 @@ static void every_field_has_its_limit(void **state)
     REFUSED(rows[3].sample = 2, "'rows'[3]: 2 is outside 0 .. 1");
     REFUSED(rows[3].prompt_logprobs = -1, "'rows'[3]: -1 is outside 0 ..");
     REFUSED(rows[3].prompt_logprobs = 22, "'rows'[3]: 22 is outside 0 .. 21");
-    REFUSED(rows[3].checkpoint = -2, "'rows'[3]: -2 is outside -1 ..");
+    REFUSED(rows[2].saves[1].checkpoint = -1, "'rows'[2]: -1 is outside 0 ..");
+    REFUSED(rows[2].saves[0].tokens = 0, "'rows'[2]: 0 is outside 1 .. 3");
+    REFUSED(rows[2].saves[1].tokens = 4, "'rows'[2]: 4 is outside 1 .. 3");
     fill(&plan);
     struct step_plan_row row = plan.rows[0];
     plan.rows[0] = plan.rows[3];
@@ -400,7 +407,7 @@ static void prefill_of(struct writer *w, int32_t tokens)
     writer_int(w, -1);
     writer_int(w, 1);
     writer_int(w, 0);
-    writer_int(w, -1);
+    writer_array(w, 0);
 }
 
 static void too_many_tokens(struct writer *w)
@@ -466,6 +473,31 @@ static void no_checkpoint(struct writer *w)
     writer_int(w, 64);
 }
 
+// A prefill row whose checkpoints are so many numbers.
+static void saves_of(struct writer *w, int numbers)
+{
+    writer_array(w, 1);
+    writer_array(w, 6);
+    writer_int(w, 1);
+    writer_int32s(w, plan.tokens, 64);
+    writer_int(w, -1);
+    writer_int(w, 1);
+    writer_int(w, 0);
+    writer_array(w, (size_t)numbers);
+    for (int i = 0; i < numbers; i++)
+        writer_int(w, 1);
+}
+
+static void three_numbers(struct writer *w)
+{
+    saves_of(w, 3);
+}
+
+static void ten_numbers(struct writer *w)
+{
+    saves_of(w, 2 * STEP_SAVES_MAX + 2);
+}
+
 static void no_page_ids(struct writer *w)
 {
     writer_array(w, 1);
@@ -509,6 +541,8 @@ static void lying_tables_are_refused(void **state)
     refused_table("rows", five_elements, "'rows'[0]: 5 elements where 3 or 6 belong");
     refused_table("rows", seven_elements, "'rows'[0]: 7 elements, the limit is 6");
     refused_table("rows", no_checkpoint, "'rows'[0]: -1 is outside 0 ..");
+    refused_table("rows", three_numbers, "'rows'[0]: a checkpoint without a place");
+    refused_table("rows", ten_numbers, "'rows'[0]: 10 elements, the limit is 8");
     refused_table("pages", no_page_ids, "'pages'[0]: no page ids");
     refused_table("pages", too_many_page_ids, "'pages'[1]: 4 bytes, the limit is 0");
     refused_table("rows", a_string, "'rows': a string where an array belongs");

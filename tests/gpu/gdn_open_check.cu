@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// gdn_open_check.cu -- opening slots zeroes their state in every layer, and nothing else.
+#include "tests/gpu/check.cuh"
+
+extern "C" {
+#include "kernels/gdn.h"
+}
+
+CPU_FUNCTION(gdn_open);
+
+enum { SLOTS = 4, LAYERS = 3, OPENINGS = 3 };
+
+static void launch(struct stream *stream, const void *argument)
+{
+    gdn_open(stream, static_cast<const struct gdn_open *>(argument));
+}
+
+template <typename T> static T *filled(size_t count)
+{
+    T *values = static_cast<T *>(check_array(ARRAY_STATE, count * sizeof(T)));
+    check_fill(values, count, 1);
+    return values;
+}
+
+// Slots opened at 0 and behind a checkpoint, and one that is not opened.
+static void check_open(int key_heads, int value_heads)
+{
+    check_begin("gdn_open heads=%d/%d", key_heads, value_heads);
+    const size_t states = static_cast<size_t>(SLOTS * value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM;
+    const size_t columns = static_cast<size_t>(SLOTS * (2 * key_heads + value_heads)) *
+                           GDN_HEAD_DIM * (GDN_CONV_WIDTH - 1);
+    struct gdn_state layers[LAYERS] = {};
+    struct gdn_state *layers_dev =
+        static_cast<struct gdn_state *>(check_array(ARRAY_INPUT, sizeof layers));
+    struct slot_opening *openings = static_cast<struct slot_opening *>(
+        check_array(ARRAY_INPUT, OPENINGS * sizeof(struct slot_opening)));
+    for (int i = 0; i < LAYERS; i++) {
+        layers[i].state = filled<float>(states);
+        layers[i].conv = filled<bf16>(columns);
+        layers_dev[i].state = check_dev(layers[i].state);
+        layers_dev[i].conv = check_dev(layers[i].conv);
+    }
+    for (int i = 0; i < OPENINGS; i++) {
+        openings[i].slot = SLOTS - 1 - i;
+        openings[i].position = i == 1 ? 64 : 0;
+    }
+    struct gdn_open host = {layers, LAYERS, key_heads, value_heads, openings, OPENINGS};
+    struct gdn_open dev = host;
+    dev.layers = check_dev(layers_dev);
+    dev.openings = check_dev(openings);
+    check_run(launch, &dev);
+    cpu_gdn_open(check_cpu_stream(), &host);
+    check_cpu_wait();
+    for (const struct gdn_state &layer : layers) {
+        check_equal("state", layer.state, layer.state, states, sizeof(float));
+        check_equal("conv", layer.conv, layer.conv, columns, sizeof(bf16));
+    }
+    check_end();
+}
+
+CHECK(gdn_open)
+{
+    check_open(1, 2);
+    check_open(16, 32);
+}
