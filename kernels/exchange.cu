@@ -72,7 +72,8 @@ static __device__ bool await_packet(uint2 *data, const uint8_t *from, uint32_t f
         if (!aborted && now < deadline)
             continue;
         if (!aborted) {
-            atomicOr_system(&exchange.report_dev->missing, 1u << source);
+            // Of this GPU's threads alone: PCIe knows no OR on the host's memory.
+            atomicOr(&exchange.report_dev->missing, 1u << source);
             *static_cast<volatile uint32_t *>(exchange.abort_word_dev) = 1;
         }
         *static_cast<volatile uint32_t *>(&exchange.report_dev->failed) = 1;

@@ -54,11 +54,16 @@ static enum status open_group(struct loader *loader, struct error *error)
 }
 
 // A launch from the host costs a GPU more than it takes the CPU's own queue.
+static bool launches_cost(void)
+{
+    return strcmp(runtime_backend(), "cuda") == 0;
+}
+
 // DELTAMESH_GRAPHS=0 asks for plain launches, for comparing bytes.
 static bool wants_graphs(void)
 {
     const char *asked = getenv("DELTAMESH_GRAPHS");
-    return strcmp(runtime_backend(), "cuda") == 0 && (asked == NULL || *asked != '0');
+    return launches_cost() && (asked == NULL || *asked != '0');
 }
 
 // Called by the one loader of this process, on its thread: a line every few seconds.
@@ -104,6 +109,7 @@ static enum status open_all(struct loader *loader, struct error *error)
                                    .synthetic_length = place->synthetic_thousandths / 1000.0,
                                    .notify_fd = loader->options.notify_fd,
                                    .graphs = wants_graphs(),
+                                   .padded = launches_cost(),
                                    .warm = wants_graphs()};
     return step_engine_open(&loader->engine, &options, error);
 }

@@ -24,6 +24,8 @@ struct step_options {
     double synthetic_length; // mean tokens of a verify row by chance (benchmarks), 0: the model's
     int notify_fd;           // eventfd that gets 1 for every step that has ended
     bool graphs; // record decode steps at start and launch them: where launches cost time
+    bool padded; // without graphs, fill decode steps up as the recorded ones are: kernels are
+                 // chosen by a step's size, so only then are the bytes the same
     bool warm;   // and run them once before: where first use costs time
     bool poison; // test hook: fill host staging with 0xA5 as soon as its step has ended
 };

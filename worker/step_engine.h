@@ -205,8 +205,8 @@ enum status step_graphs_open(struct step_engine *engine, struct error *error) MU
 void step_graphs_close(struct step_engine *engine);
 // The recorded step that can run these rows and make so many drafts, or NULL: some row is no decode
 // row, or verifies another number of drafts than it makes, or there are more than the largest graph
-// has. Fills the staged rows up to the graph's count; what the sampling plan lists need not be
-// uploaded then.
+// has. Fills the staged rows up to the graph's count, also where options.padded stands in for
+// graphs; what the sampling plan lists need not be uploaded when there is a graph.
 struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
                                const struct sampling_plan *sampling, int drafts);
 

@@ -117,13 +117,25 @@ static int most_rows(const struct step_engine *engine, int drafts)
     return sampled < most ? sampled : most;
 }
 
-// The last graph holds them all.
-static enum status record_all(struct step_engine *engine, int drafts, struct error *error)
+// The smallest count of a recorded step that holds so many rows; the last holds them all.
+static int padded_rows(const struct step_engine *engine, int rows, int drafts)
 {
     int most = most_rows(engine, drafts);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] < most; i++)
-        TRY(record(engine, counts[i], drafts, error));
-    return record(engine, most, drafts, error);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] < most; i++) {
+        if (counts[i] >= rows)
+            return counts[i];
+    }
+    return most;
+}
+
+static enum status record_all(struct step_engine *engine, int drafts, struct error *error)
+{
+    int most = most_rows(engine, drafts), rows = 0;
+    while (rows < most) {
+        rows = padded_rows(engine, rows + 1, drafts);
+        TRY(record(engine, rows, drafts, error));
+    }
+    return OK;
 }
 
 // Runs the rows that are staged first, none of which is a sequence's.
@@ -259,12 +271,14 @@ struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
     if (!recorded || tables->rows_count == 0 || tables->decode_rows < tables->rows_count ||
         tables->verify != 1 + drafts)
         return NULL;
+    int rows = padded_rows(engine, tables->rows_count, drafts);
+    if ((!engine->options.graphs && !engine->options.padded) || rows < tables->rows_count)
+        return NULL;
+    fill_up(engine, up, rows, 1 + drafts);
+    set_counts(tables, rows, 1 + drafts);
     for (int i = 0; i < graphs->counts[drafts]; i++) {
-        int rows = graphs->rows[drafts][i];
-        if (rows < tables->rows_count)
+        if (graphs->rows[drafts][i] != rows)
             continue;
-        fill_up(engine, up, rows, 1 + drafts);
-        set_counts(tables, rows, 1 + drafts);
         graphs->launched++;
         return graphs->decode[kind][drafts][i];
     }

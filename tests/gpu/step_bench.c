@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_bench.c -- whole steps of a dummy model without coordinator and sockets, two in flight as
-// when serving: step_bench MODEL_DIR CONTEXT STEPS ROWS [ROWS..] prints a JSON line per count of
-// rows for decoding behind CONTEXT tokens, with the bytes a step has to move and the share of
-// 4.6 TB/s reached, and one for the prefill before it. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
+// when serving: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST] ROWS [ROWS..] prints a JSON line
+// per count of rows for decoding behind CONTEXT tokens, with the bytes a step has to move and the
+// share of 4.6 TB/s reached, and one for the prefill before it. With --drafts the head is loaded,
+// too, and there is a line for every count of drafts k from 0 to MOST: steps that verify k + 1
+// tokens a row, of which at most 3.39 are accepted by chance as with --synthetic-acceptance,
+// and draft k. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +18,7 @@
 #include "parallel/memory_plan.h"
 #include "worker/loader.h"
 
-enum { ROWS_MAX = 1024, CHUNK_TOKENS = 8192, WAIT_MS_MAX = 120000 };
+enum { CHUNK_TOKENS = 8192, WAIT_MS_MAX = 120000, WARM_STEPS = 3, SYNTHETIC_THOUSANDTHS = 3390 };
 
 struct bench {
     struct model_config config;
@@ -26,6 +29,9 @@ struct bench {
     struct report report;
     uint64_t step; // number of the last plan submitted
     int context, steps;
+    int drafts_max;    // -1: without the head
+    uint64_t drawn;    // tokens that decode rows have drawn
+    int output_tokens; // of a sequence, at most
 };
 
 static void must(enum status status, const struct error *error)
@@ -40,8 +46,12 @@ static void drain(struct bench *b, uint64_t left)
     struct step_engine *engine = loader_engine(b->loader);
     uint64_t limit_ns = clock_now_ns() + (uint64_t)WAIT_MS_MAX * CLOCK_NS_PER_MS;
     while (step_begun(engine) - step_done(engine) > left) {
-        if (!step_next_report(engine, &b->report) && clock_now_ns() > limit_ns)
+        if (step_next_report(engine, &b->report)) {
+            for (int i = 0; i < b->report.rows_count; i++)
+                b->drawn += (uint64_t)b->report.rows[i].count;
+        } else if (clock_now_ns() > limit_ns) {
             DIE("step %llu did not end", (unsigned long long)b->step);
+        }
     }
 }
 
@@ -58,10 +68,11 @@ static void add_open(struct bench *b, int slot)
 {
     struct step_plan *plan = &b->plan;
     int pages = b->memory.pages_per_sequence;
-    plan->opens[plan->opens_count++] = (struct step_open){.slot = slot,
-                                                          .prompt_tokens = b->context,
-                                                          .tokens_end = b->context + b->steps + 64,
-                                                          .seed = (uint64_t)slot};
+    plan->opens[plan->opens_count++] =
+        (struct step_open){.slot = slot,
+                           .prompt_tokens = b->context,
+                           .tokens_end = b->context + b->output_tokens,
+                           .seed = (uint64_t)slot};
     plan->pages[plan->pages_count++] =
         (struct step_pages){.slot = slot, .count = pages, .ids_first = plan->page_ids_count};
     for (int i = 0; i < pages; i++)
@@ -73,6 +84,7 @@ static void add_prefill(struct bench *b, int slot, int first, int count)
 {
     struct step_plan *plan = &b->plan;
     bool last = first + count == b->context;
+    uint32_t ids = b->config.vocab < 100000 ? (uint32_t)b->config.vocab : 100000;
     plan->rows[plan->rows_count++] = (struct step_plan_row){.slot = slot,
                                                             .kind = STEP_ROW_PREFILL,
                                                             .tokens_first = plan->tokens_count,
@@ -81,8 +93,8 @@ static void add_prefill(struct bench *b, int slot, int first, int count)
                                                             .sample = last,
                                                             .checkpoint = -1};
     for (int i = 0; i < count; i++)
-        plan->tokens[plan->tokens_count++] = (int32_t)((uint32_t)(first + i + 1) * 2654435761u %
-                                                       (uint32_t)(1000 + slot) * 97 % 100000);
+        plan->tokens[plan->tokens_count++] =
+            (int32_t)((uint32_t)(first + i + 1) * 2654435761u % (uint32_t)(1000 + slot) * 97 % ids);
 }
 
 // Opens `rows` slots and runs their prompts in steps of CHUNK_TOKENS; returns the seconds.
@@ -112,9 +124,14 @@ static double prefill(struct bench *b, int rows)
     return (double)(clock_now_ns() - begun_ns) * 1e-9;
 }
 
-static double decode(struct bench *b, int rows, int steps)
+// Steps that verify as many drafts as the step before made, and make `drafts` again. The drafts of
+// the first one are of another count: it should be warming up.
+static double decode(struct bench *b, int rows, int steps, int drafts)
 {
     step_plan_clear(&b->plan);
+    b->plan.draft = drafts;
+    b->plan.verify = 1 + drafts;
+    b->drawn = 0;
     for (int slot = 0; slot < rows; slot++)
         b->plan.rows[b->plan.rows_count++] =
             (struct step_plan_row){.slot = slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
@@ -144,28 +161,43 @@ static double decode_bytes(const struct bench *b, int rows)
     return bytes + rows * attention * 4.0 * c->kv_heads * c->head_dim * b->context;
 }
 
+static void run_decode(struct bench *b, const char *model, int rows, int drafts)
+{
+    decode(b, rows, WARM_STEPS, drafts);
+    double step_s = decode(b, rows, b->steps, drafts), bytes = decode_bytes(b, rows);
+    double tokens = (double)b->drawn / b->steps;
+    printf("{\"op\": \"decode\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
+           "\"us\": %.1f, \"tokens_per_s\": %.0f, ",
+           model, rows, b->context, step_s * 1e6, tokens / step_s);
+    if (b->drafts_max >= 0)
+        printf("\"drafts\": %d, \"tokens_per_row\": %.3f}\n", drafts, tokens / rows);
+    else
+        printf("\"bytes\": %.0f, \"percent_of_limit\": %.1f}\n", bytes,
+               100 * bytes / 4.6e12 / step_s);
+    fflush(stdout);
+}
+
 static void run(struct bench *b, const char *model, int rows)
 {
     double prefill_s = prefill(b, rows), tokens = (double)rows * b->context;
     printf("{\"op\": \"prefill\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
            "\"s\": %.4f, \"tokens_per_s\": %.0f}\n",
            model, rows, b->context, prefill_s, tokens / prefill_s);
-    decode(b, rows, 3);
-    double step_s = decode(b, rows, b->steps), bytes = decode_bytes(b, rows);
-    printf("{\"op\": \"decode\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
-           "\"us\": %.1f, \"tokens_per_s\": %.0f, \"bytes\": %.0f, \"percent_of_limit\": %.1f}\n",
-           model, rows, b->context, step_s * 1e6, rows / step_s, bytes,
-           100 * bytes / 4.6e12 / step_s);
-    fflush(stdout);
+    for (int drafts = 0; drafts == 0 || drafts <= b->drafts_max; drafts++)
+        run_decode(b, model, rows, drafts);
 }
 
 static void plan_memory(struct bench *b, int rows, struct error *error)
 {
+    for (int drafts = 0; drafts == 0 || drafts <= b->drafts_max; drafts++)
+        b->output_tokens += (b->steps + WARM_STEPS) * (1 + drafts);
+    b->output_tokens += 64; // none of them ends
     struct memory_wishes wishes = {.bytes_free = runtime_bytes_free(),
                                    .utilization = 0.95,
                                    .sequences = rows,
-                                   .sequence_tokens = b->context + b->steps + 128,
-                                   .step_tokens = CHUNK_TOKENS};
+                                   .sequence_tokens = b->context + b->output_tokens + 64,
+                                   .step_tokens = CHUNK_TOKENS,
+                                   .mtp = b->drafts_max >= 0};
     must(memory_plan_make(&b->memory, &b->config, &b->shard, &wishes, error), error);
     if (b->memory.sequences < rows || b->memory.pages < rows * b->memory.pages_per_sequence)
         DIE("%d sequences of %d tokens do not fit: %d of %d pages do", rows, b->context + b->steps,
@@ -184,7 +216,9 @@ static void load(struct bench *b, const char *model_dir, struct error *error)
                                                .step_tokens = b->memory.step_tokens,
                                                .pages = b->memory.pages,
                                                .pages_per_sequence = b->memory.pages_per_sequence,
-                                               .vocab_real = b->config.vocab},
+                                               .vocab_real = b->config.vocab,
+                                               .drafts_max = b->drafts_max > 0 ? b->drafts_max : 0,
+                                               .synthetic_thousandths = SYNTHETIC_THOUSANDTHS},
                                      .ended_fd = eventfd(0, 0),
                                      .notify_fd = eventfd(0, EFD_NONBLOCK)};
     uint64_t one, begun_ns = clock_now_ns();
@@ -196,31 +230,40 @@ static void load(struct bench *b, const char *model_dir, struct error *error)
            (double)(clock_now_ns() - begun_ns) * 1e-9);
 }
 
-int main(int count, char **arguments)
+// Every count of rows from argument `first` on.
+static void run_all(struct bench *b, int first, int count, char **arguments, struct error *error)
 {
-    struct error error = {.text = ""};
-    struct bench *b = (struct bench *)calloc(1, sizeof *b);
     int most = 0;
-    if (b == NULL || count < 5) {
-        fprintf(stderr, "usage: step_bench MODEL_DIR CONTEXT STEPS ROWS [ROWS..]\n");
-        return 1;
-    }
-    b->context = atoi(arguments[2]);
-    b->steps = atoi(arguments[3]);
-    for (int i = 4; i < count; i++)
+    for (int i = first; i < count; i++)
         most = atoi(arguments[i]) > most ? atoi(arguments[i]) : most;
-    must(runtime_open(0, &error), &error);
-    must(config_load(&b->config, arguments[1], &error), &error);
-    must(shard_make(&b->shard, &b->config, 0, 1, &error), &error);
-    plan_memory(b, most, &error);
-    must(step_plan_open(&b->plan, &error), &error);
+    must(runtime_open(0, error), error);
+    must(config_load(&b->config, arguments[1], error), error);
+    must(shard_make(&b->shard, &b->config, 0, 1, error), error);
+    plan_memory(b, most, error);
+    must(step_plan_open(&b->plan, error), error);
     b->report.rows = (struct step_result *)calloc(STEP_ROWS_MAX, sizeof *b->report.rows);
-    load(b, arguments[1], &error);
-    for (int i = 4; i < count; i++)
+    load(b, arguments[1], error);
+    for (int i = first; i < count; i++)
         run(b, arguments[1], atoi(arguments[i]));
     loader_close(b->loader);
     step_plan_close(&b->plan);
     free(b->report.rows);
+}
+
+int main(int count, char **arguments)
+{
+    struct error error = {.text = ""};
+    struct bench *b = (struct bench *)calloc(1, sizeof *b);
+    bool drafts = count > 5 && strcmp(arguments[4], "--drafts") == 0;
+    if (b == NULL || count < (drafts ? 7 : 5)) {
+        fprintf(stderr,
+                "usage: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST] ROWS [ROWS..]\n");
+        return 1;
+    }
+    b->context = atoi(arguments[2]);
+    b->steps = atoi(arguments[3]);
+    b->drafts_max = drafts ? atoi(arguments[5]) : -1;
+    run_all(b, drafts ? 6 : 4, count, arguments, &error);
     free(b);
     return 0;
 }
