@@ -187,11 +187,10 @@ static void warm_prompt(struct step_engine *engine, int tokens)
 static enum status load_staged(struct step_engine *engine, struct error *error)
 {
     struct stream *stream = engine->options.model->stream;
-    struct prefix_moves none = {.loads = 0};
     struct sampling_plan plain = plan_of(STEP_CLASS_PLAIN, engine->tables_dev.samples_count);
     struct graph *graph;
     stream_capture_begin(stream);
-    step_queue_rows(engine, &plain, &none, 0);
+    step_queue_rows(engine, &plain, 0);
     TRY(stream_capture_end(stream, &graph, error));
     stream_synchronize(stream);
     graph_close(graph);
