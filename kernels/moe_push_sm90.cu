@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// moe_push_sm90.cu -- experts for many tokens. A block sorts the (token, pick) slots by expert;
-// then tiles of 128 tokens x 256 rows of W are multiplied by two warpgroups, 64 tokens each. Rows
-// of x are gathered by cp.async straight into the swizzled layout that wgmma reads, so nothing is
-// permuted in memory; the loads of the next tile run under the last products and the epilogue.
+// moe_push_sm90.cu -- experts for many tokens, on slots sorted by expert (moe_sort.cu): tiles of
+// 128 tokens x 256 rows of W are multiplied by two warpgroups, 64 tokens each. Rows of x are
+// gathered by cp.async straight into the swizzled layout that wgmma reads, so nothing is permuted
+// in memory; the loads of the next tile run under the last products and the epilogue.
 #include "kernels/device/experts_many.cuh"
+#include "kernels/device/experts_sort.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/sm90.cuh"
 #include "kernels/device/tile.cuh"
 #include "kernels/device/wgmma.cuh"
 
 enum {
-    SORT_WARPS = 32,
-    SORT_THREADS = SORT_WARPS * WARP_THREADS,
-    SORT_EXPERTS_MAX = 1024,
     MANY_THREADS = 256,
     MANY_TOKENS = 128,         // of a tile
     MANY_ROWS = WGMMA_COLUMNS, // of W
@@ -24,96 +22,6 @@ enum {
     MANY_A_LOADS = MANY_TOKENS / MANY_LOAD_ROWS,
     MANY_B_LOADS = MANY_ROWS / MANY_LOAD_ROWS,
 };
-
-// ---- slots by expert ----
-
-struct sort_arguments {
-    const int32_t *ids; // [slots_count]
-    int slots_count, experts;
-    int32_t *slots;   // [slots_count] by expert, then in order
-    int32_t *offsets; // [experts + 1] of an expert's slots
-    int32_t *tiles;   // [experts + 1] of an expert's tiles of MANY_TOKENS
-};
-
-// This warp's share of the slots; each takes its place from counts, which moves on.
-template <bool PLACE>
-static __device__ __forceinline__ void sort_walk(const sort_arguments &a, int32_t *counts, int from,
-                                                 int to)
-{
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    for (int i = from; i < to; i += WARP_THREADS) {
-        bool there = i + lane < to;
-        unsigned id = there ? static_cast<unsigned>(a.ids[i + lane]) : 0xffffffffu;
-        unsigned same = __match_any_sync(0xffffffffu, id);
-        int before = __popc(same & ((1u << lane) - 1));
-        int place = there ? counts[id] + before : 0;
-        __syncwarp();
-        if (PLACE && there)
-            a.slots[place] = i + lane;
-        if (there && before == 0)
-            counts[id] = place + __popc(same);
-        __syncwarp();
-    }
-}
-
-// The sum over threads before this one; all threads of the block, in order.
-static __device__ int2 sort_scan(int2 own, int2 *shared)
-{
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
-    int2 sum = own;
-#pragma unroll
-    for (int offset = 1; offset < WARP_THREADS; offset *= 2) {
-        int x = __shfl_up_sync(0xffffffffu, sum.x, offset);
-        int y = __shfl_up_sync(0xffffffffu, sum.y, offset);
-        if (lane >= offset)
-            sum = make_int2(sum.x + x, sum.y + y);
-    }
-    if (lane == WARP_THREADS - 1)
-        shared[warp] = sum;
-    __syncthreads();
-    for (int w = 0; w < warp; w++)
-        sum = make_int2(sum.x + shared[w].x, sum.y + shared[w].y);
-    return make_int2(sum.x - own.x, sum.y - own.y);
-}
-
-// One block; shared counts [SORT_WARPS, experts]. A thread per expert between the two walks.
-static __global__ void __launch_bounds__(SORT_THREADS) experts_sort_kernel(const sort_arguments a)
-{
-    extern __shared__ int32_t counts[];
-    __shared__ int2 totals[SORT_WARPS];
-    int thread = static_cast<int>(threadIdx.x), warp = thread / WARP_THREADS;
-    int share = (a.slots_count + SORT_THREADS - 1) / SORT_THREADS * WARP_THREADS;
-    int from = warp * share, to = from + share < a.slots_count ? from + share : a.slots_count;
-    for (int i = thread; i < SORT_WARPS * a.experts; i += SORT_THREADS)
-        counts[i] = 0;
-    pdl_wait();
-    pdl_trigger();
-    __syncthreads();
-    sort_walk<false>(a, counts + warp * a.experts, from, to);
-    __syncthreads();
-    int own = 0;
-    for (int w = 0; w < SORT_WARPS && thread < a.experts; w++)
-        own += counts[w * a.experts + thread];
-    int own_tiles = (own + MANY_TOKENS - 1) / MANY_TOKENS;
-    int2 before = sort_scan(make_int2(own, own_tiles), totals);
-    if (thread < a.experts) {
-        int at = before.x;
-        a.offsets[thread] = before.x;
-        a.tiles[thread] = before.y;
-        if (thread == a.experts - 1) {
-            a.offsets[a.experts] = before.x + own;
-            a.tiles[a.experts] = before.y + own_tiles;
-        }
-        for (int w = 0; w < SORT_WARPS; w++) {
-            int count = counts[w * a.experts + thread];
-            counts[w * a.experts + thread] = at;
-            at += count;
-        }
-    }
-    __syncthreads();
-    sort_walk<true>(a, counts + warp * a.experts, from, to);
-}
 
 // ---- products ----
 
@@ -432,18 +340,6 @@ template <many_kind KIND> static void many_launch(cudaStream_t stream, const man
                    dim3(MANY_THREADS), bytes, stream, a);
 }
 
-static void sort_launch(cudaStream_t stream, const sort_arguments &a)
-{
-    static bool prepared = false;
-    if (!prepared)
-        CUDA_CHECK(cudaFuncSetAttribute(experts_sort_kernel,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        SORT_WARPS * SORT_EXPERTS_MAX * 4));
-    prepared = true;
-    size_t bytes = static_cast<size_t>(SORT_WARPS * a.experts) * sizeof(int32_t);
-    launch_chained(experts_sort_kernel, dim3(1), dim3(SORT_THREADS), bytes, stream, a);
-}
-
 bool experts_many_serves(const struct moe_push *op)
 {
     return device_is_sm90() && op->hidden % CHUNK == 0 && op->width % CHUNK == 0 &&
@@ -454,9 +350,16 @@ void experts_many(cudaStream_t stream, const struct moe_push *op)
 {
     int slots = op->tokens * op->picks;
     int64_t middle_stride = static_cast<int64_t>(op->picks) * op->width + op->shared_width;
-    sort_arguments sort = {op->expert_ids,    slots,
-                           op->experts,       op->lists,
-                           op->lists + slots, op->lists + slots + op->experts + 1};
+    struct experts_sort sort = {};
+    sort.ids = op->expert_ids;
+    sort.slots_count = slots;
+    sort.experts = op->experts;
+    sort.tile_tokens = MANY_TOKENS;
+    sort.slots = op->lists;
+    sort.offsets = op->lists + slots;
+    sort.tiles = op->lists + slots + op->experts + 1;
+    sort.counts = reinterpret_cast<int32_t *>(op->middle); // free until the first product
+    ASSERT(experts_sort_counts(slots, op->experts) * 4 <= op->tokens * middle_stride * 2);
     many_arguments a = {};
     a.x = op->x;
     a.token_stride = op->hidden;
@@ -474,7 +377,7 @@ void experts_many(cudaStream_t stream, const struct moe_push *op)
     a.y = op->middle;
     a.y_token = middle_stride;
     a.y_pick = op->width;
-    sort_launch(stream, sort);
+    experts_sort(stream, sort);
     many_launch<MANY_GATED>(stream, a);
     a.x = op->middle;
     a.token_stride = middle_stride;
