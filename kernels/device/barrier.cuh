@@ -7,6 +7,7 @@
 
 #include "kernels/device/sm90.cuh"
 
+// As instructions take it.
 static __device__ __forceinline__ uint32_t barrier_address(const uint64_t *barrier)
 {
     return static_cast<uint32_t>(__cvta_generic_to_shared(barrier));
