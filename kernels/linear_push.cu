@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // linear_push.cu -- the gated norm of GDN where there is a gate, then the product into the lane.
+#include "kernels/device/bf16.cuh"
 #include "kernels/device/lane.cuh"
 #include "kernels/device/linear.cuh"
 #include "kernels/device/linear_few.cuh"
@@ -10,6 +11,8 @@ extern "C" {
 
 enum {
     GATE_WARPS = 8,
+    GATE_WIDE_LANES = FEW_GATE_DIM / BF16_VECTOR,
+    GATE_WIDE_UNITS = GATE_WARPS * WARP_THREADS / GATE_WIDE_LANES,
     GATE_FOLDED_TOKENS_MAX = 1, // beyond, what every block repeats costs more than a kernel
 };
 
@@ -40,6 +43,47 @@ static __global__ void __launch_bounds__(GATE_WARPS *WARP_THREADS)
         few_gate(o, z, norm, a.eps);
 }
 
+// Half a warp per head and token, eight values a lane: o, gate and their strides are aligned so.
+static __global__ void __launch_bounds__(GATE_WARPS *WARP_THREADS)
+    gated_norm_wide_kernel(const gate_arguments a)
+{
+    int64_t unit =
+        static_cast<int64_t>(blockIdx.x) * GATE_WIDE_UNITS + threadIdx.x / GATE_WIDE_LANES;
+    int lane = static_cast<int>(threadIdx.x) % GATE_WIDE_LANES;
+    float values[BF16_VECTOR], gates[BF16_VECTOR], norm[BF16_VECTOR], squares = 0;
+#pragma unroll
+    for (int k = 0; k < BF16_VECTOR; k++)
+        norm[k] = a.norm[lane * BF16_VECTOR + k];
+    pdl_wait();
+    pdl_trigger();
+    int64_t token = unit / a.heads, at = unit % a.heads * FEW_GATE_DIM + lane * BF16_VECTOR;
+    bf16x8 o = {}, z = {};
+    if (unit < a.units) {
+        o.bits = *reinterpret_cast<const uint4 *>(a.o + token * a.o_stride + at);
+        z.bits = *reinterpret_cast<const uint4 *>(a.gate + token * a.gate_stride + at);
+    }
+    bf16x8_to_float(values, o);
+    bf16x8_to_float(gates, z);
+#pragma unroll
+    for (int k = 0; k < BF16_VECTOR; k++)
+        squares += values[k] * values[k];
+#pragma unroll
+    for (int offset = GATE_WIDE_LANES / 2; offset > 0; offset /= 2)
+        squares += __shfl_xor_sync(0xffffffffu, squares, offset);
+    float scale = rsqrtf(squares / FEW_GATE_DIM + a.eps);
+#pragma unroll
+    for (int k = 0; k < BF16_VECTOR; k++)
+        values[k] *= scale * norm[k] * (gates[k] / (1.0f + expf(-gates[k])));
+    if (unit < a.units)
+        *reinterpret_cast<uint4 *>(a.gated + token * a.heads * FEW_GATE_DIM + at) =
+            bf16x8_from_float(values).bits;
+}
+
+static bool gate_aligned(const bf16 *row, int64_t stride)
+{
+    return reinterpret_cast<uintptr_t>(row) % sizeof(uint4) == 0 && stride % BF16_VECTOR == 0;
+}
+
 static void gate_rows(cudaStream_t stream, const struct linear_push *op)
 {
     gate_arguments a = {op->gated,
@@ -52,7 +96,11 @@ static void gate_rows(cudaStream_t stream, const struct linear_push *op)
                         op->eps,
                         op->heads};
     dim3 grid(static_cast<unsigned>((a.units + GATE_WARPS - 1) / GATE_WARPS));
-    launch_chained(gated_norm_kernel, grid, dim3(GATE_WARPS * WARP_THREADS), 0, stream, a);
+    dim3 wide(static_cast<unsigned>((a.units + GATE_WIDE_UNITS - 1) / GATE_WIDE_UNITS));
+    if (gate_aligned(a.o, a.o_stride) && gate_aligned(a.gate, a.gate_stride))
+        launch_chained(gated_norm_wide_kernel, wide, dim3(GATE_WARPS * WARP_THREADS), 0, stream, a);
+    else
+        launch_chained(gated_norm_kernel, grid, dim3(GATE_WARPS * WARP_THREADS), 0, stream, a);
 }
 
 static void gate_folded(cudaStream_t stream, const struct linear_push *op, bf16 *lane)

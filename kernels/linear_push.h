@@ -6,8 +6,8 @@
 //           [tokens, heads, dim] with row stride gate_stride, norm [dim] f32 plain weight, and the
 //           product takes bf16(norm(o) * silu(z)) instead of x
 //   needs   tokens * rows * 2 <= the exchange's lane_bytes; columns = heads * dim when gated
-//   launch  one token: one persistent kernel; beyond, with a gate a warp per head and token, then
-//           the product as norm_linear_pull's
+//   launch  one token: one persistent kernel; beyond, with a gate half a warp per head and token,
+//           then the product as norm_linear_pull's
 //   moves   rows * columns * weight bytes + tokens * (columns + rows * ranks) * 2 bytes
 //   limit   HBM at few tokens: [2048, 4096] moves 16.8 MB, 3.6 us at 4.6 TB/s
 //   error   the gated row is rounded to bf16 once; the partial sum is rounded to bf16 once

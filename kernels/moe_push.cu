@@ -159,12 +159,60 @@ template <typename PRODUCT> static __global__ void moe_combine_kernel(const comb
         y[i] = bf16_from_float(sums[i]);
 }
 
+// grid tokens * hidden / 8 / COMBINE_THREADS: eight outputs a thread, the products of its PICKS all
+// on their way at once.
+template <int PICKS>
+static __global__ void __launch_bounds__(COMBINE_THREADS)
+    moe_combine_wide_kernel(const combine_arguments a, int tokens)
+{
+    int vectors = a.hidden / BF16_VECTOR;
+    int64_t unit = static_cast<int64_t>(blockIdx.x) * COMBINE_THREADS + threadIdx.x;
+    int64_t token = unit / vectors, at = unit % vectors;
+    pdl_wait();
+    pdl_trigger();
+    if (token >= tokens)
+        return;
+    bf16x8 products[PICKS + 1];
+    const uint4 *from = static_cast<const uint4 *>(a.products) + token * (PICKS + 1) * vectors + at;
+#pragma unroll
+    for (int pick = 0; pick <= PICKS; pick++)
+        products[pick].bits = __ldcs(from + pick * vectors);
+    float sums[BF16_VECTOR] = {};
+#pragma unroll
+    for (int pick = 0; pick <= PICKS; pick++) {
+        float weight = pick < PICKS ? a.weights[token * PICKS + pick] : a.shared_weights[token];
+        float product[BF16_VECTOR];
+        bf16x8_to_float(product, products[pick]);
+#pragma unroll
+        for (int i = 0; i < BF16_VECTOR; i++)
+            sums[i] += weight * product[i];
+    }
+    reinterpret_cast<uint4 *>(a.y)[unit] = bf16x8_from_float(sums).bits;
+}
+
+template <int PICKS>
+static void moe_combine_wide(cudaStream_t stream, const combine_arguments &a, int tokens)
+{
+    int64_t units = static_cast<int64_t>(tokens) * (a.hidden / BF16_VECTOR);
+    dim3 grid(static_cast<unsigned>((units + COMBINE_THREADS - 1) / COMBINE_THREADS));
+    launch_chained(moe_combine_wide_kernel<PICKS>, grid, dim3(COMBINE_THREADS), 0, stream, a,
+                   tokens);
+}
+
 template <typename PRODUCT>
 static void moe_combine(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
 {
     combine_arguments a = {op->products, op->expert_weights, op->shared_weights,
                            lane,         op->picks,          op->hidden};
     int vectors = op->hidden / 4;
+    if (sizeof(PRODUCT) == sizeof(bf16) && op->picks == 8) {
+        moe_combine_wide<8>(stream, a, op->tokens);
+        return;
+    }
+    if (sizeof(PRODUCT) == sizeof(bf16) && op->picks == 10) {
+        moe_combine_wide<10>(stream, a, op->tokens);
+        return;
+    }
     dim3 grid(static_cast<unsigned>(op->tokens),
               static_cast<unsigned>((vectors + COMBINE_THREADS - 1) / COMBINE_THREADS));
     launch_chained(moe_combine_kernel<PRODUCT>, grid, dim3(COMBINE_THREADS), 0, stream, a);

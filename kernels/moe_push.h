@@ -7,7 +7,7 @@
 //   needs   tokens * hidden * 2 <= the exchange's lane_bytes
 //   launch  to 4 tokens two persistent kernels; to 256 experts' slots are grouped, each expert's
 //           weights are streamed once, and a third kernel adds a token's products; beyond, the
-//           slots are sorted and multiplied in tiles of 128 x 256
+//           slots are sorted and multiplied in tiles of 256 rows of W by up to 160 slots
 //   moves   weights of the distinct experts picked + tokens * hidden * (1 + ranks) * 2 bytes
 //   limit   HBM at one token: 8 experts of [2048, 512] move 50.3 MB, 10.9 us at 4.6 TB/s
 //   error   silu(gate) * up is rounded to bf16; a token's sum over its experts runs in the order of

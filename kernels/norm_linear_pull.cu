@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // norm_linear_pull.cu -- few tokens: pull and norm are folded into the product, every block does
 // them for itself; many: a block per token pulls, normalises and rounds; then the product.
+#include "kernels/device/bf16.cuh"
 #include "kernels/device/lane.cuh"
 #include "kernels/device/linear.cuh"
 #include "kernels/device/linear_few.cuh"
@@ -11,6 +12,9 @@ extern "C" {
 
 enum {
     NORM_THREADS = 256,
+    NORM_HELD_THREADS = 128,
+    NORM_HELD_VALUES = NORM_HELD_THREADS * BF16_VECTOR,
+    NORM_HELD_MAX = 8,          // pieces of so many values that a thread holds a vector of
     NORM_FOLDED_TOKENS_MAX = 4, // beyond, what every block repeats costs more than a kernel
 };
 
@@ -58,10 +62,75 @@ template <int VALUES> static __global__ void pull_norm_kernel(const norm_argumen
     }
 }
 
+// The same with the row in registers: each thread holds PIECES vectors, NORM_HELD_VALUES apart.
+template <int PIECES>
+static __global__ void __launch_bounds__(NORM_HELD_THREADS)
+    pull_norm_held_kernel(const norm_arguments a)
+{
+    __shared__ float shared[NORM_HELD_THREADS / WARP_THREADS];
+    int first = static_cast<int>(threadIdx.x) * BF16_VECTOR;
+    int64_t row = static_cast<int64_t>(blockIdx.x) * a.hidden;
+    bf16x8 sums[PIECES], lane[PIECES];
+    float squares = 0, values[BF16_VECTOR], others[BF16_VECTOR];
+    pdl_wait();
+    pdl_trigger();
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        int64_t at = row + first + i * NORM_HELD_VALUES;
+        sums[i].bits = *reinterpret_cast<const uint4 *>(a.residual + at);
+        if (a.lane != NULL)
+            lane[i].bits = *reinterpret_cast<const uint4 *>(a.lane + at);
+    }
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        bf16x8_to_float(values, sums[i]);
+        if (a.lane != NULL) {
+            bf16x8_to_float(others, lane[i]);
+#pragma unroll
+            for (int k = 0; k < BF16_VECTOR; k++)
+                values[k] += others[k];
+            sums[i] = bf16x8_from_float(values);
+            *reinterpret_cast<uint4 *>(a.residual + row + first + i * NORM_HELD_VALUES) =
+                sums[i].bits;
+            bf16x8_to_float(values, sums[i]);
+        }
+#pragma unroll
+        for (int k = 0; k < BF16_VECTOR; k++)
+            squares += values[k] * values[k];
+    }
+    float scale = rsqrtf(
+        block_sum<NORM_HELD_THREADS>(squares, shared) / static_cast<float>(a.hidden) + a.eps);
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        int at = first + i * NORM_HELD_VALUES;
+        bf16x8_to_float(values, sums[i]);
+#pragma unroll
+        for (int k = 0; k < BF16_VECTOR; k++)
+            values[k] = values[k] * scale * (1.0f + a.norm[at + k]);
+        *reinterpret_cast<uint4 *>(a.normed + row + at) = bf16x8_from_float(values).bits;
+    }
+}
+
+// False when no row of `pieces` pieces is held in registers.
+template <int PIECES = NORM_HELD_MAX>
+static bool pull_norm_held(cudaStream_t stream, const norm_arguments &a, dim3 grid, int pieces)
+{
+    if (pieces == PIECES) {
+        launch_chained(pull_norm_held_kernel<PIECES>, grid, dim3(NORM_HELD_THREADS), 0, stream, a);
+        return true;
+    }
+    if constexpr (PIECES > 1)
+        return pull_norm_held<PIECES - 1>(stream, a, grid, pieces);
+    return false;
+}
+
 static void pull_norm(cudaStream_t stream, const struct norm_linear_pull *op, const bf16 *lane)
 {
     norm_arguments a = {op->residual, lane, op->norm, op->normed, op->hidden, op->eps};
     dim3 grid(static_cast<unsigned>(op->tokens));
+    if (op->hidden % NORM_HELD_VALUES == 0 &&
+        pull_norm_held(stream, a, grid, op->hidden / NORM_HELD_VALUES))
+        return;
     if (op->hidden % BF16_VECTOR == 0)
         launch_chained(pull_norm_kernel<BF16_VECTOR>, grid, dim3(NORM_THREADS), 0, stream, a);
     else

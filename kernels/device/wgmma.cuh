@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// wgmma.cuh -- Hopper's products by a group of four warps: what all of them need, and the one of 64
-// x 256 x 16 with both factors in shared memory as rows of 64 bf16 (128 bytes) whose eight 16-byte
-// pieces are swizzled by the row.
+// wgmma.cuh -- Hopper's products by a group of four warps: what all of them need. Factors lie in
+// shared memory as rows of 64 bf16 (128 bytes) whose eight 16-byte pieces are swizzled by the row.
 // Source: PTX ISA, asynchronous warpgroup level matrix instructions.
 #pragma once
 
@@ -10,11 +9,9 @@
 #include "kernels/device/sm90.cuh"
 
 enum {
-    WGMMA_ROWS = 64,     // of the first factor
-    WGMMA_COLUMNS = 256, // rows of the second one
-    WGMMA_DEPTH = 16,    // k of one instruction
+    WGMMA_ROWS = 64,  // of the first factor
+    WGMMA_DEPTH = 16, // k of one instruction
     WGMMA_ROW_BYTES = 128,
-    WGMMA_VALUES = 128, // sums of a thread
 };
 
 // Where piece `piece` of row `row` lies in a tile that begins on a multiple of 1024 bytes.
@@ -48,15 +45,6 @@ template <int LEFT> static __device__ __forceinline__ void wgmma_wait()
     ASM_SM90("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
-// Until all are done: the sums may be read.
-static __device__ __forceinline__ void wgmma_wait_all(float (&sums)[WGMMA_VALUES])
-{
-    wgmma_wait<0>();
-#pragma unroll
-    for (int i = 0; i < WGMMA_VALUES; i++)
-        ASM_SM90("" : "+f"(sums[i])::"memory");
-}
-
 // What this thread wrote to shared memory before is seen by products after.
 static __device__ __forceinline__ void wgmma_publish()
 {
@@ -87,17 +75,3 @@ static __device__ __forceinline__ void wgmma_publish()
         "+f"(d[i + 6]), "+f"(d[i + 7])
 #define WGMMA_ROW_32(d, i)                                                                         \
     WGMMA_ROW_8(d, i), WGMMA_ROW_8(d, i + 8), WGMMA_ROW_8(d, i + 16), WGMMA_ROW_8(d, i + 24)
-
-// sums += a b^T, or = when !add. Thread t of the four warps: rows t / 32 * 16 + lane / 4 (+ 8),
-// columns 8 j + lane % 4 * 2 (+ 1) in sums[4 j ..].
-static __device__ __forceinline__ void wgmma_m64n256k16(float (&sums)[WGMMA_VALUES], uint64_t a,
-                                                        uint64_t b, bool add)
-{
-    ASM_SM90("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
-             "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" WGMMA_NAMES_0
-             "," WGMMA_NAMES_32 "," WGMMA_NAMES_64 "," WGMMA_NAMES_96
-             "}, %128, %129, p, 1, 1, 0, 0;\n}"
-             : WGMMA_ROW_32(sums, 0), WGMMA_ROW_32(sums, 32), WGMMA_ROW_32(sums, 64),
-               WGMMA_ROW_32(sums, 96)
-             : "l"(a), "l"(b), "r"(static_cast<int>(add)));
-}

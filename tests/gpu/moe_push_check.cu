@@ -174,7 +174,14 @@ CHECK(moe_push)
         enum routing routing = static_cast<enum routing>(i);
         check_case({33, 128, 16, 4, 64, 128, routing});
         check_case({1000, 128, 8, 2, 192, 64, routing});
+        check_case({1100, 256, 16, 8, 64, 128, routing}); // slots of several blocks of the sort
+        check_case({3000, 128, 24, 2, 64, 64, routing});
     }
+    for (int tokens : {257, 320, 321, 330, 481}) // of one expert, about whole tiles
+        check_case({tokens, 64, 1, 1, 64, 64, ROUTING_UNIFORM});
+    check_case({600, 64, 512, 10, 64, 64, ROUTING_UNIFORM});
+    check_case({5000, 128, 64, 8, 64, 64, ROUTING_NARROW});
+    check_case({8200, 64, 128, 8, 64, 64, ROUTING_UNIFORM}); // a warp sorts more than its lanes
     check_case({3, 64, 8, 2, 40, 24, ROUTING_UNIFORM});      // no multiple of a chunk
     check_case({1, 2048, 32, 8, 512, 512, ROUTING_UNIFORM}); // 35B-A3B, fewer experts
     check_case({6, 2048, 32, 8, 512, 512, ROUTING_UNIFORM});
