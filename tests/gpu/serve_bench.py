@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole serving under load, as `deltamesh bench` sees it over RPC; see tests/gpu.sh serve.
 
-  serve_bench.py --bin DIR [--out DIR] [--model DIR] [--tp N] [--cases NAME,..] [--seconds S]
+  serve_bench.py --bin DIR [--out DIR] [--model DIR] [--tp N] [--groups G,..] [--cases REGEX]
+                 [--seconds S]
 
 A server per group of cases, with dummy weights; every case is one run of distinct random prompts,
 all of them at once. Prints a JSON line per case, with the time that the machine's limits leave as
@@ -11,6 +12,7 @@ that are left is named and left out."""
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -145,6 +147,8 @@ def run_group(arguments, name, say, until):
     server = Server(arguments, name, sequences, drafts)
     say({"bench": "ready", "group": name, "s": round(server.ready_s, 3)})
     for case in cases:
+        if not re.fullmatch(arguments.cases, case[0]):
+            continue
         least_s = floor.case_s(*case[1:], drafts)
         left_s = until - time.monotonic()
         if left_s < 3 * least_s + 2:
@@ -166,6 +170,7 @@ def main():
     parser.add_argument("--model", default=str(ROOT / "tests" / "models" / "qwen3.5-35b-a3b"))
     parser.add_argument("--tp", type=int, default=1)
     parser.add_argument("--groups", default="plain,mtp3,wide")
+    parser.add_argument("--cases", default=".*")
     parser.add_argument("--seconds", type=float, default=450)
     arguments = parser.parse_args()
     arguments.program = str(pathlib.Path(arguments.bin) / "deltamesh")
