@@ -151,7 +151,7 @@ def run_group(arguments, name, say, until):
             continue
         least_s = floor.case_s(*case[1:], drafts)
         left_s = until - time.monotonic()
-        if left_s < 3 * least_s + 2:
+        if left_s < 1.5 * least_s + 2:
             say({"bench": "serve", "group": name, "case": case[0], "left_out": "no time"})
             continue
         try:
