@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // gdn_mma.cuh -- warp-wide matrix instructions and asynchronous copies as the chunked GDN kernels
 // use them. Lane l of a warp is (g, t) = (l / 4, l % 4). Source: PTX ISA, mma, ldmatrix,
-// movmatrix, cp.async.bulk, mbarrier.
+// movmatrix, cp.async.bulk.
 #pragma once
 
 #include <cstdint>
 
-#include "kernels/device/sm90.cuh"
+#include "kernels/device/barrier.cuh"
 
 // An address in shared memory as instructions take it.
 static __device__ __forceinline__ uint32_t shared_address(const void *pointer)
@@ -74,43 +74,7 @@ static __device__ __forceinline__ void multiply_add_tf32(float c[4], const float
         : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(x[4]), "r"(x[5]));
 }
 
-// ---- copies by the bulk engine, counted by barriers in shared memory ----
-
-// Once, by one thread, before anyone uses the barrier; then a fence and a block barrier.
-static __device__ __forceinline__ void barrier_init(uint64_t *barrier, int arrivals)
-{
-    ASM_SM90("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
-             : "memory");
-}
-
-// Arrives and tells the barrier how many bytes its phase waits for.
-static __device__ __forceinline__ void barrier_expect(uint64_t *barrier, int bytes)
-{
-    ASM_SM90("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-             "r"(bytes)
-             : "memory");
-}
-
-// Arrives.
-static __device__ __forceinline__ void barrier_arrive(uint64_t *barrier)
-{
-    ASM_SM90("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
-}
-
-// Returns when the phase of that parity has ended.
-static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
-{
-    ASM_SM90("{\n"
-             ".reg .pred done;\n"
-             "again:\n"
-             "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-             "@done bra.uni ended;\n"
-             "bra.uni again;\n"
-             "ended:\n"
-             "}" ::"r"(shared_address(barrier)),
-             "r"(parity)
-             : "memory");
-}
+// ---- copies by the bulk engine, counted by barriers in shared memory (barrier.cuh) ----
 
 // Global to shared memory, bytes a multiple of 16, counted by `barrier`.
 static __device__ __forceinline__ void copy_bulk(void *to, const void *from, int bytes,
