@@ -12,42 +12,48 @@ enum {
     APPEND_WARPS = 4,
 };
 
-// grid (tokens, kv heads / APPEND_WARPS rounded up): a warp per token and KV head. Tokens that do
-// not run are cleared.
+// A warp per token and KV head. Tokens that do not run are cleared. Chained: before its wait it
+// reads the step's tables and the block table.
 static __global__ void __launch_bounds__(APPEND_WARPS *WARP_THREADS)
     append_rows_kernel(struct attention op)
 {
-    __shared__ float2 rotation[ROTARY_PAIRS_MAX];
-    int token = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    __shared__ float2 rotation[APPEND_WARPS][ROTARY_PAIRS_MAX];
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
-    int kv_head = static_cast<int>(blockIdx.y) * APPEND_WARPS + warp;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int index = static_cast<int>(blockIdx.x) * APPEND_WARPS + warp;
+    int token = index / op.kv_heads, kv_head = index % op.kv_heads;
+    int position = -1, row = -1;
+    if (token < op.tables.tokens_count) {
+        position = op.tables.token_positions[token];
+        row = op.tables.token_rows[token];
+    }
+    bool runs = position >= 0 && row >= op.tables.decode_rows;
+    int64_t to = 0;
     float scale[BF16_VECTOR];
     load_norm(scale, op.k_norm);
+    if (runs) {
+        int64_t page = op.slots.block_table[static_cast<int64_t>(op.tables.rows[row].slot) *
+                                                op.slots.pages_per_sequence +
+                                            position / PAGE_TOKENS];
+        to = ((page * op.kv_heads + kv_head) * PAGE_TOKENS + position % PAGE_TOKENS) *
+                 (HEAD_DIM / BF16_VECTOR) +
+             lane;
+        if (lane < op.rotary_dim / 2)
+            rotation[warp][lane] = rotation_of(op, position, lane);
+    }
+    __syncwarp();
     pdl_wait();
     pdl_trigger();
-    int position = op.tables.token_positions[token];
-    if (position < 0) {
-        for (int head = warp; head < op.heads && blockIdx.y == 0; head += APPEND_WARPS)
+    if (token >= op.tables.tokens_count)
+        return;
+    if (position < 0)
+        for (int head = kv_head; head < op.heads; head += op.kv_heads)
             clear_head(op, token, head);
+    if (!runs)
         return;
-    }
-    int row = op.tables.token_rows[token];
-    if (row < op.tables.decode_rows)
-        return;
-    if (warp == 0 && lane < op.rotary_dim / 2)
-        rotation[lane] = rotation_of(op, position, lane);
-    __syncthreads();
-    if (kv_head >= op.kv_heads)
-        return;
-    int64_t page = op.slots.block_table[static_cast<int64_t>(op.tables.rows[row].slot) *
-                                            op.slots.pages_per_sequence +
-                                        position / PAGE_TOKENS];
-    int64_t to = ((page * op.kv_heads + kv_head) * PAGE_TOKENS + position % PAGE_TOKENS) *
-                     (HEAD_DIM / BF16_VECTOR) +
-                 lane;
     bf16x8 value = projected_head(op, token, 2 * op.heads + op.kv_heads + kv_head);
     bf16x8 key = norm_rotate_head(projected_head(op, token, 2 * op.heads + kv_head), scale, op.eps,
-                                  rotation, op.rotary_dim);
+                                  rotation[warp], op.rotary_dim);
     reinterpret_cast<uint4 *>(op.k_pages)[to] = key.bits;
     reinterpret_cast<uint4 *>(op.v_pages)[to] = value.bits;
 }
@@ -215,9 +221,8 @@ void attention_prefill(struct stream *stream, const struct attention *op)
     int64_t queries = static_cast<int64_t>(tables->tokens_count - tables->decode_rows) *
                       (op->heads / op->kv_heads);
     unsigned kv_heads = static_cast<unsigned>(op->kv_heads);
-    launch_chained(append_rows_kernel,
-                   dim3(static_cast<unsigned>(tables->tokens_count),
-                        (kv_heads + APPEND_WARPS - 1) / APPEND_WARPS),
+    unsigned heads = static_cast<unsigned>(tables->tokens_count) * kv_heads;
+    launch_chained(append_rows_kernel, dim3((heads + APPEND_WARPS - 1) / APPEND_WARPS),
                    dim3(APPEND_WARPS * WARP_THREADS), 0, stream->handle, *op);
     if (rows == 0)
         return;
