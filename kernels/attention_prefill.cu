@@ -226,10 +226,10 @@ void attention_prefill(struct stream *stream, const struct attention *op)
                    dim3(APPEND_WARPS * WARP_THREADS), 0, stream->handle, *op);
     if (rows == 0)
         return;
+    if (attention_prefill_sm90(stream, op))
+        return;
     // Every row rounds up to one tile more at most.
     unsigned tiles = static_cast<unsigned>(queries / PREFILL_QUERIES + rows);
-    dim3 grid(tiles, kv_heads);
-    if (!attention_prefill_sm90(stream, op, grid))
-        launch_chained(prefill_kernel, grid, dim3(PREFILL_THREADS), PREFILL_BYTES, stream->handle,
-                       *op);
+    launch_chained(prefill_kernel, dim3(tiles, kv_heads), dim3(PREFILL_THREADS), PREFILL_BYTES,
+                   stream->handle, *op);
 }

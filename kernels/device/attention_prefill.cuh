@@ -167,4 +167,4 @@ static __device__ void store(prefill_state *r, char *stage, const struct attenti
 
 // The tiles of all prefill rows by Hopper's products, after the append; false on other devices,
 // where nothing was queued.
-bool attention_prefill_sm90(struct stream *stream, const struct attention *op, dim3 grid);
+bool attention_prefill_sm90(struct stream *stream, const struct attention *op);
