@@ -4,6 +4,11 @@
 // A block finds its row and tile on the device: the grid is a bound that the host knows.
 #include "kernels/device/attention_prefill.cuh"
 
+// Which tile a block has; -1: none.
+struct prefill_share {
+    int row, tile;
+};
+
 enum {
     PREFILL_STAGES = 2,
     PREFILL_STAGE_BYTES = 2 * PAGE_BYTES,
@@ -12,44 +17,117 @@ enum {
     APPEND_WARPS = 4,
 };
 
-// grid (tokens, kv heads / APPEND_WARPS rounded up): a warp per token and KV head. Tokens that do
-// not run are cleared.
+// A warp per token and KV head. Tokens that do not run are cleared. Chained: before its wait it
+// reads the step's tables and the block table.
 static __global__ void __launch_bounds__(APPEND_WARPS *WARP_THREADS)
     append_rows_kernel(struct attention op)
 {
-    __shared__ float2 rotation[ROTARY_PAIRS_MAX];
-    int token = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    __shared__ float2 rotation[APPEND_WARPS][ROTARY_PAIRS_MAX];
     int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
-    int kv_head = static_cast<int>(blockIdx.y) * APPEND_WARPS + warp;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int index = static_cast<int>(blockIdx.x) * APPEND_WARPS + warp;
+    int token = index / op.kv_heads, kv_head = index % op.kv_heads;
+    int position = -1, row = -1;
+    if (token < op.tables.tokens_count) {
+        position = op.tables.token_positions[token];
+        row = op.tables.token_rows[token];
+    }
+    bool runs = position >= 0 && row >= op.tables.decode_rows;
+    int64_t to = 0;
     float scale[BF16_VECTOR];
     load_norm(scale, op.k_norm);
+    if (runs) {
+        int64_t page = op.slots.block_table[static_cast<int64_t>(op.tables.rows[row].slot) *
+                                                op.slots.pages_per_sequence +
+                                            position / PAGE_TOKENS];
+        to = ((page * op.kv_heads + kv_head) * PAGE_TOKENS + position % PAGE_TOKENS) *
+                 (HEAD_DIM / BF16_VECTOR) +
+             lane;
+        if (lane < op.rotary_dim / 2)
+            rotation[warp][lane] = rotation_of(op, position, lane);
+    }
+    __syncwarp();
     pdl_wait();
     pdl_trigger();
-    int position = op.tables.token_positions[token];
-    if (position < 0) {
-        for (int head = warp; head < op.heads && blockIdx.y == 0; head += APPEND_WARPS)
+    if (token >= op.tables.tokens_count)
+        return;
+    if (position < 0)
+        for (int head = kv_head; head < op.heads; head += op.kv_heads)
             clear_head(op, token, head);
+    if (!runs)
         return;
-    }
-    int row = op.tables.token_rows[token];
-    if (row < op.tables.decode_rows)
-        return;
-    if (warp == 0 && lane < op.rotary_dim / 2)
-        rotation[lane] = rotation_of(op, position, lane);
-    __syncthreads();
-    if (kv_head >= op.kv_heads)
-        return;
-    int64_t page = op.slots.block_table[static_cast<int64_t>(op.tables.rows[row].slot) *
-                                            op.slots.pages_per_sequence +
-                                        position / PAGE_TOKENS];
-    int64_t to = ((page * op.kv_heads + kv_head) * PAGE_TOKENS + position % PAGE_TOKENS) *
-                     (HEAD_DIM / BF16_VECTOR) +
-                 lane;
     bf16x8 value = projected_head(op, token, 2 * op.heads + op.kv_heads + kv_head);
     bf16x8 key = norm_rotate_head(projected_head(op, token, 2 * op.heads + kv_head), scale, op.eps,
-                                  rotation, op.rotary_dim);
+                                  rotation[warp], op.rotary_dim);
     reinterpret_cast<uint4 *>(op.k_pages)[to] = key.bits;
     reinterpret_cast<uint4 *>(op.v_pages)[to] = value.bits;
+}
+
+// Tiles of a row, for one KV head.
+static __device__ __forceinline__ int row_tiles(const struct attention &op, int row)
+{
+    int queries = op.tables.active_count[row] * (op.heads / op.kv_heads);
+    return (queries + PREFILL_QUERIES - 1) / PREFILL_QUERIES;
+}
+
+// The last tiles first: they have the longest way. One warp.
+static __device__ void find_tile(prefill_share *s, const struct attention &op)
+{
+    int first = op.tables.decode_rows, rows = op.tables.rows_count - first;
+    int lane = static_cast<int>(threadIdx.x), sum = 0;
+    int each = (rows + WARP_THREADS - 1) / WARP_THREADS;
+    int low = min(lane * each, rows), high = min(low + each, rows);
+    for (int row = low; row < high; row++)
+        sum += row_tiles(op, first + row);
+    int before = sum;
+    for (int step = 1; step < WARP_THREADS; step *= 2) {
+        int other = __shfl_up_sync(0xffffffffu, before, step);
+        before += lane >= step ? other : 0;
+    }
+    int wanted =
+        __shfl_sync(0xffffffffu, before, WARP_THREADS - 1) - 1 - static_cast<int>(blockIdx.x);
+    before -= sum;
+    if (lane == 0)
+        s->tile = -1;
+    __syncwarp();
+    if (wanted >= before && wanted < before + sum) {
+        int row = low;
+        for (; wanted >= before + row_tiles(op, first + row); row++)
+            before += row_tiles(op, first + row);
+        s->row = first + row;
+        s->tile = wanted - before;
+    }
+}
+
+// Norm, rotation and rounding of a tile's queries. rotation: scratch for the tile's tokens.
+static __device__ void load_tile(char *queries, float2 *rotation, const struct attention &op,
+                                 const row_view &view, int first, int kv_head)
+{
+    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int group = op.heads / op.kv_heads, pairs = op.rotary_dim / 2, last = view.active * group - 1;
+    int token_first = first / group, token_last = min(first + PREFILL_QUERIES - 1, last) / group;
+    float scale[BF16_VECTOR];
+    bf16x8 raw[PREFILL_QUERIES / PREFILL_WARPS]; // all under way while the rotations are made
+#pragma unroll
+    for (int i = 0; i < PREFILL_QUERIES / PREFILL_WARPS; i++) {
+        int query = min(first + warp + i * PREFILL_WARPS, last);
+        raw[i] =
+            projected_head(op, view.token_first + query / group, kv_head * group + query % group);
+    }
+    load_norm(scale, op.q_norm);
+    for (int i = static_cast<int>(threadIdx.x); i < (token_last - token_first + 1) * pairs;
+         i += PREFILL_THREADS)
+        rotation[i] = rotation_of(op, view.position + token_first + i / pairs, i % pairs);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < PREFILL_QUERIES / PREFILL_WARPS; i++) {
+        int row = warp + i * PREFILL_WARPS, token = min(first + row, last) / group;
+        bf16x8 q = norm_rotate_head(raw[i], scale, op.eps, rotation + (token - token_first) * pairs,
+                                    op.rotary_dim);
+        *reinterpret_cast<uint4 *>(queries + tile_at(row, lane)) = q.bits;
+    }
+    __syncthreads();
 }
 
 // Queues the copies of a page's keys and values; zeros from `known` on.
@@ -147,6 +225,60 @@ static __device__ __forceinline__ void add_values(prefill_state *r, uint32_t val
     }
 }
 
+// Divided, gated, rounded: by way of shared memory, so that a warp reads gates and writes y a head
+// at a time. stage: 16 rows of f32 of this warp; query: of the warp's first row.
+static __device__ void store(prefill_state *r, char *stage, const struct attention &op,
+                             const row_view &view, int query, int kv_head)
+{
+    enum { ROW_BYTES = HEAD_DIM * 4, BATCH = 8 };
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, group = op.heads / op.kv_heads;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int row = lane / 4 + 8 * h;
+        float weight = quad_sum(r->weight[h]), inverse = weight > 0 ? 1.0f / weight : 0.0f;
+#pragma unroll
+        for (int j = 0; j < HEAD_DIM / 8; j++) {
+            int chunk = (2 * j + lane % 4 / 2) ^ (row & 7);
+            *reinterpret_cast<float2 *>(stage + row * ROW_BYTES + chunk * 16 + lane % 2 * 8) =
+                make_float2(r->sum[j][2 * h] * inverse, r->sum[j][2 * h + 1] * inverse);
+        }
+    }
+    __syncwarp();
+    int rows = min(16, view.active * group - query);
+    for (int first = 0; first < rows; first += BATCH) {
+        bf16x8 gates[BATCH];
+        int64_t at[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int own = query + min(first + i, rows - 1), head = kv_head * group + own % group;
+            int64_t token = view.token_first + own / group;
+            gates[i] = projected_head(op, static_cast<int>(token), op.heads + head);
+            at[i] = (token * op.heads + head) * (HEAD_DIM / BF16_VECTOR) + lane;
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int row = first + i;
+            float gate[BF16_VECTOR], y[BF16_VECTOR];
+            if (row >= rows)
+                break;
+            bf16x8_to_float(gate, gates[i]);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float4 sum = *reinterpret_cast<const float4 *>(
+                    stage + row * ROW_BYTES + ((2 * lane + half) ^ (row & 7)) * 16);
+                y[4 * half] = sum.x;
+                y[4 * half + 1] = sum.y;
+                y[4 * half + 2] = sum.z;
+                y[4 * half + 3] = sum.w;
+            }
+#pragma unroll
+            for (int k = 0; k < BF16_VECTOR; k++)
+                y[k] *= sigmoid(gate[k]);
+            reinterpret_cast<uint4 *>(op.y)[at[i]] = bf16x8_from_float(y).bits;
+        }
+    }
+}
+
 // grid (a bound of the tiles of a KV head, kv heads). Chained after append_rows_kernel: the tables
 // are older than that, so the tile is found before the wait.
 static __global__ void __launch_bounds__(PREFILL_THREADS, 1) prefill_kernel(struct attention op)
@@ -180,8 +312,8 @@ static __global__ void __launch_bounds__(PREFILL_THREADS, 1) prefill_kernel(stru
     pdl_trigger();
     fetch(stages, op, pages[0], kv_head, last + 1);
     copy_async_commit();
-    load_tile<tile_at>(shared, reinterpret_cast<float2 *>(ring + PREFILL_STAGE_BYTES), op, view,
-                       first, kv_head);
+    load_tile(shared, reinterpret_cast<float2 *>(ring + PREFILL_STAGE_BYTES), op, view, first,
+              kv_head);
     for (int unit = 0; unit < units; unit++) {
         uint32_t stage = stages + static_cast<uint32_t>(unit % 2 * PREFILL_STAGE_BYTES);
         copy_async_wait<0>();
@@ -215,16 +347,15 @@ void attention_prefill(struct stream *stream, const struct attention *op)
     int64_t queries = static_cast<int64_t>(tables->tokens_count - tables->decode_rows) *
                       (op->heads / op->kv_heads);
     unsigned kv_heads = static_cast<unsigned>(op->kv_heads);
-    launch_chained(append_rows_kernel,
-                   dim3(static_cast<unsigned>(tables->tokens_count),
-                        (kv_heads + APPEND_WARPS - 1) / APPEND_WARPS),
+    unsigned heads = static_cast<unsigned>(tables->tokens_count) * kv_heads;
+    launch_chained(append_rows_kernel, dim3((heads + APPEND_WARPS - 1) / APPEND_WARPS),
                    dim3(APPEND_WARPS * WARP_THREADS), 0, stream->handle, *op);
     if (rows == 0)
         return;
+    if (attention_prefill_sm90(stream, op))
+        return;
     // Every row rounds up to one tile more at most.
     unsigned tiles = static_cast<unsigned>(queries / PREFILL_QUERIES + rows);
-    dim3 grid(tiles, kv_heads);
-    if (!attention_prefill_sm90(stream, op, grid))
-        launch_chained(prefill_kernel, grid, dim3(PREFILL_THREADS), PREFILL_BYTES, stream->handle,
-                       *op);
+    launch_chained(prefill_kernel, dim3(tiles, kv_heads), dim3(PREFILL_THREADS), PREFILL_BYTES,
+                   stream->handle, *op);
 }

@@ -74,7 +74,7 @@ static __device__ __forceinline__ void multiply_add_tf32(float c[4], const float
         : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(x[4]), "r"(x[5]));
 }
 
-// ---- copies by the bulk engine, counted by barriers in shared memory ----
+// ---- copies by the bulk engine, counted by barriers in shared memory (barrier.cuh) ----
 
 // Global to shared memory, bytes a multiple of 16, counted by `barrier`.
 static __device__ __forceinline__ void copy_bulk(void *to, const void *from, int bytes,

@@ -275,6 +275,20 @@ static void check_prefill()
     }
     check_rows("prefill 100 after 1000", {16, 2}, {{ROW_PREFILL, 1000, 100, 100}}, 0, 1);
     check_rows("prefill 64 after 4032", {8, 2}, {{ROW_PREFILL, 4032, 64, 64}}, 0, 0);
+    // More tiles than multiprocessors, of many lengths; and more rows than a block remembers.
+    std::vector<row_case> mixed, many;
+    for (int i = 0; i < 40; i++) {
+        int tokens = 1 + static_cast<int>(check_random() % 120);
+        mixed.push_back(
+            {ROW_PREFILL, static_cast<int>(check_random() % 300), tokens, i % 9 == 4 ? 0 : tokens});
+    }
+    for (int i = 0; i < 420; i++) {
+        int tokens = 1 + static_cast<int>(check_random() % 3);
+        many.push_back({ROW_PREFILL, static_cast<int>(check_random() % 60), tokens, tokens});
+    }
+    check_rows("prefill 40 rows", {16, 2}, mixed, 0, 3);
+    check_rows("prefill 420 short rows", {16, 2}, many, 0, 0);
+    check_rows("prefill 700 of many heads", {32, 2}, {{ROW_PREFILL, 30, 700, 700}}, 0, 0);
 }
 
 CHECK(attention)
