@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # The GPU suite, on a machine with an NVIDIA GPU and nvcc. Modes:
 #   check     builds the preset `cuda`; every kernel against its twin (tests/gpu/*_check.cu), with
-#             programmatic launches and without: the same bytes; serves the random checkpoints and
-#             the demo model on the GPU and on the CPU; the same plan must give the same tokens
-#             twice, and a sequence alone the tokens it has in company; prints how far GPU and CPU
-#             agree
+#             programmatic launches and without: the same bytes; the same of a worker's engine on
+#             the random checkpoints: its logits against transformers', and the same bits from the
+#             same plans, recorded or not; a layer of full size against PyTorch, where there is
+#             one; serves the checkpoints and the demo model, alone, in company, with drafts and
+#             prefix reuse, and under load, and judges every token
 #   sanitize  the kernels' checks under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
 #   multi     on a machine of several GPUs: groups of 2, 4, 8 (what there is): sums, times, a death;
 #             the same models served by all GPUs and by one
@@ -30,7 +31,7 @@ esac
 if [ -z "${BIN:-}" ]; then
     PATH="$PATH:/usr/local/cuda/bin"
     cmake --preset cuda >/dev/null
-    cmake --build build/cuda --target kernel_check deltamesh deltamesh-coordinator \
+    cmake --build build/cuda --target kernel_check engine_check deltamesh deltamesh-coordinator \
         deltamesh-worker-cpu deltamesh-worker-cuda group_multi load_bench_cuda
 fi
 
@@ -42,9 +43,22 @@ kernels() {
     echo "kernels: programmatic launches on = off"
 }
 
+engines() {
+    "$bin/engine_check" 2>"$out/engine.log" | tee "$out/engine-pdl.txt"
+    DELTAMESH_PDL=0 "$bin/engine_check" 2>>"$out/engine.log" >"$out/engine-plain.txt"
+    diff "$out/engine-pdl.txt" "$out/engine-plain.txt"
+    echo "engine: programmatic launches on = off"
+    if python3 -c "import torch" 2>"$out/torch.log"; then
+        python3 tests/gpu/layer_check.py --program "$bin/engine_check"
+    else
+        echo "no PyTorch here: no layer_check.py"
+    fi
+}
+
 case "$mode" in
 check)
     kernels
+    engines
     exec python3 tests/gpu/serve_check.py --bin "$bin" --out "$out"
     ;;
 sanitize)
