@@ -297,7 +297,7 @@ uint64_t rig_state_hash(struct rig *rig)
         }
     }
     for (int i = 0; i < state->prefix.layers_count; i++)
-        hash_memory(rig, &hash, state->prefix.layers[i].checkpoint_state,
+        hash_memory(rig, &hash, state->prefix.layers[i].checkpoints.state,
                     (size_t)rig->memory.checkpoints * states);
     return hash;
 }

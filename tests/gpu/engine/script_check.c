@@ -241,13 +241,13 @@ static void add_chunk(struct script *s, int slot)
     } else if (end > (from / STEP_REPLAY_TOKENS_MAX + 1) * STEP_REPLAY_TOKENS_MAX) {
         end = (from / STEP_REPLAY_TOKENS_MAX + 1) * STEP_REPLAY_TOKENS_MAX;
     }
-    if (seat->save_at > from && seat->save_at < end)
+    if (seat->save_at > from && seat->save_at < end && (seat->save_at - from) % 64 != 0)
         end = seat->save_at;
     struct step_plan_row *row = rig_add_prompt(s->rig, slot, sequence->text + from, end - from,
                                                end < sequence->known ? sequence->text[end] : -1);
-    if (seat->save_at == end) {
-        row->checkpoint = slot;
-        set_donor(s, slot, seat->sequence, end);
+    if (seat->save_at > from && seat->save_at <= end) { // on its way, or at its end
+        row->saves[row->saves_count++] = (struct step_save){slot, seat->save_at - from};
+        set_donor(s, slot, seat->sequence, seat->save_at);
         s->saves++;
     }
     seat->given = end;
