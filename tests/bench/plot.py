@@ -5,7 +5,7 @@
   plot.py SERVE.jsonl KERNELS.jsonl [VLLM.jsonl]
 
 serve.svg: output tokens a second over requests at once, beside vLLM's. limits.svg: the share of the
-machine's limit that each case and each kernel reaches."""
+machine's limit that each case and each kernel reaches. Prints the cases as a table, too."""
 import json
 import pathlib
 import sys
@@ -66,6 +66,23 @@ def limits(serving, kernels):
     save(figure, "limits.svg")
 
 
+def table(ours, theirs):
+    peers = {(row.get("group"), row.get("case")): row for row in theirs}
+    print("| case | output tok/s | total tok/s | TTFT median ms | TPOT median ms | longest gap ms "
+          "| % of limit | vLLM |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for row in ours:
+        if "tpot_ms" not in row:
+            continue
+        peer = peers.get((row["group"], row["case"]), {})
+        beside = peer.get("output_tokens_per_s") or peer.get("ttft_ms")
+        unit = "" if "output_tokens_per_s" in peer or beside is None else " ms"
+        print(f"| {row['group']} {row['case']} | {row['output_tokens_per_s']:,.0f} | "
+              f"{row['total_tokens_per_s']:,.0f} | {row['ttft_ms']['median']:,.1f} | "
+              f"{row['tpot_ms']['median']:.2f} | {row['itl_ms']['max']:.1f} | "
+              f"{row['percent_of_limit']:.0f} | {'-' if beside is None else f'{beside:,}'}{unit} |")
+
+
 def main():
     if len(sys.argv) not in (3, 4):
         print(__doc__, file=sys.stderr)
@@ -73,7 +90,9 @@ def main():
     matplotlib.rcParams["svg.hashsalt"] = "deltamesh"  # the same bytes from the same lines
     matplotlib.rcParams["svg.fonttype"] = "none"
     serving, kernels = lines_of(sys.argv[1]), lines_of(sys.argv[2])
-    serve(serving, lines_of(sys.argv[3]) if len(sys.argv) == 4 else [])
+    peers = lines_of(sys.argv[3]) if len(sys.argv) == 4 else []
+    serve(serving, peers)
+    table(serving, peers)
     limits(serving, kernels)
     return 0
 
