@@ -31,6 +31,8 @@ static __global__ void gdn_columns_kernel(struct gdn op)
     bf16 *to = op.state.conv + row.slot * GDN_HISTORY * row.channels + channel;
     for (int i = 0; i < GDN_HISTORY; i++)
         to[static_cast<int64_t>(i) * row.channels] = kept[i];
+    if (channel == 0)
+        op.state.waiting[2 * row.slot + row.parity] = {0, 0};
 }
 
 // Blocks of few value dimensions while those do not fill the GPU.
@@ -82,6 +84,8 @@ static __global__ void gdn_open_kernel(struct gdn_state state, int key_heads, in
     int64_t columns = static_cast<int64_t>(2 * key_heads + value_heads) * DIM * GDN_HISTORY;
     int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+    if (first < 2)
+        state.waiting[2 * opening.slot + first] = {0, 0};
     if (opening.position > 0)
         return; // a checkpoint's copy has filled the slot
     for (int64_t i = first; i < states; i += step)
