@@ -7,7 +7,8 @@
 
 enum {
     DIM = GDN_HEAD_DIM,
-    SMALL_GRID = 132, // blocks of the decode kernel that fill the GPU once
+    STREAM_TASKS = 640, // heads of decode rows from which blocks that stay are faster
+    SMALL_GRID = 132,   // blocks of the decode kernel that fill the GPU once
 };
 
 // grid (channels / DIM, rows): the columns that prefill rows leave, after every block has read
@@ -41,6 +42,13 @@ static int recurrent_rows(const struct gdn *op)
     return op->tables.rows_count * op->value_heads * 4 <= SMALL_GRID ? 2 : 4;
 }
 
+// Whether blocks that stay serve the step's rows: they copy 16 bytes of the projections at once.
+static bool streams(const struct gdn *op)
+{
+    return op->tables.decode_rows == op->tables.rows_count && device_is_sm90() &&
+           op->projected_stride % 8 == 0 && op->tables.rows_count * op->value_heads >= STREAM_TASKS;
+}
+
 // The most chunks that prefill rows can take: whole ones, and a ragged one each.
 static int chunks_most(const struct gdn *op, int prefill_rows)
 {
@@ -62,7 +70,10 @@ extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
     // group.
     if (!device_is_sm90() || op.projected_stride % 4 != 0 || op.value_heads / op.key_heads > 4)
         op.workspace.chunks = 0;
-    gdn_launch_recurrent(stream, &op, recurrent_rows(&op));
+    if (streams(&op))
+        gdn_launch_stream(stream, &op);
+    else
+        gdn_launch_recurrent(stream, &op, recurrent_rows(&op));
     if (prefill_rows == 0)
         return;
     int chunks = chunks_most(&op, prefill_rows);

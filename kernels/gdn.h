@@ -10,9 +10,11 @@
 //           o [tokens, value_heads, value_dim] bf16; the rest in struct gdn_state
 //   needs   key_dim = value_dim = 128, conv_width = 4, value_heads % key_heads == 0
 //   launch  token by token: blocks of 256, each with 64 or 128 value dimensions of a head and
-//           row. Prefill rows of 24 tokens and more: a block of 256 per chunk of 64 tokens and key
-//           head; then two warpgroups per row, value head and 64 value dimensions, through the
-//           chunks; after either a block per row and 128 channels
+//           row; decode rows alone, 640 heads of them and more: two blocks of 256 a processor, each
+//           a head of every so many rows, one after the other. Prefill rows of 24 tokens and more:
+//           a block of 256 per chunk of 64 tokens and key head; then two warpgroups per row, value
+//           head and 64 value dimensions, through the chunks; after either a block per row and 128
+//           channels
 //   moves   per row value_heads * 64 KiB of state, twice where it folds: one decode row in eight of
 //           one token, one in two of four; 24 KiB of k and u for each row that waits (16 + 32
 //           heads); per token the projections, per chunk its tiles twice
