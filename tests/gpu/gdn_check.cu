@@ -14,7 +14,7 @@ extern "C" {
 CPU_FUNCTION(gdn);
 CPU_FUNCTION(gdn_twin);
 
-enum { DIM = GDN_HEAD_DIM, ROWS_MAX = 8, STEPS_MAX = 24 };
+enum { DIM = GDN_HEAD_DIM, ROWS_MAX = 160, STEPS_MAX = 24 };
 
 // A layer with `slots` slots, on the host; steps are run on it one after the other.
 struct layer {
@@ -47,7 +47,7 @@ static bf16 *halves(enum array_kind kind, size_t count, double deviation)
 static void open_memory(struct layer *layer)
 {
     struct gdn_state *state = &layer->op.state;
-    size_t slots = static_cast<size_t>(layer->slots), rows = slots * 2 * ROW_VERIFY_MAX;
+    size_t slots = static_cast<size_t>(layer->slots), rows = slots * GDN_PENDING_ROWS;
     size_t keys = static_cast<size_t>(layer->op.key_heads);
     size_t values = static_cast<size_t>(layer->op.value_heads);
     size_t channels = static_cast<size_t>(layer->channels);
@@ -63,6 +63,7 @@ static void open_memory(struct layer *layer)
     state->pending_u = floats(ARRAY_STATE, layer->u_values, 1);
     state->pending_g = floats(ARRAY_STATE, layer->g_values, 1);
     state->pending_conv = halves(ARRAY_STATE, layer->pending_values, 1);
+    state->waiting = array<struct gdn_waiting>(ARRAY_STATE, slots * 2);
     for (size_t i = 0; i < layer->g_values; i++)
         state->pending_g[i] = -fabsf(state->pending_g[i]);
 }
@@ -149,6 +150,8 @@ static struct gdn make_step(const struct layer *layer, const struct row *rows, i
         step[i].kind = rows[i].kind;
         step[i].token_first = tables->tokens_count;
         step[i].token_count = rows[i].tokens;
+        step[i].pause_at = i % 3 == 2 ? 100 : 0;
+        slots[rows[i].slot].position = 100;
         slots[rows[i].slot].pending = rows[i].pending;
         slots[rows[i].slot].parity = rows[i].parity;
         tables->tokens_count += rows[i].tokens;
@@ -178,7 +181,7 @@ static struct gdn on_device(const struct gdn *host)
     struct gdn op = *host;
     check_to_dev(op.tables.rows, op.tables.active_count, op.tables.token_rows, op.slots.slots,
                  op.state.state, op.state.conv, op.state.pending_k, op.state.pending_u,
-                 op.state.pending_g, op.state.pending_conv, op.workspace.tiles,
+                 op.state.pending_g, op.state.pending_conv, op.state.waiting, op.workspace.tiles,
                  op.workspace.factors, op.projected, op.conv_weight, op.a_log, op.dt_bias, op.o,
                  op.tables.saves, op.checkpoints.state, op.checkpoints.conv);
     return op;
@@ -267,6 +270,8 @@ static void check_step(const struct layer *layer, struct gdn *host, bool chunked
     check_floats("pending u", state->pending_u, layer->u_values, STATE_BY_TOKEN);
     check_floats("pending g", state->pending_g, layer->g_values, STATE_BY_TOKEN);
     check_equal("conv", state->conv, state->conv, layer->conv_values, sizeof(bf16));
+    check_equal("waiting", state->waiting, state->waiting, static_cast<size_t>(layer->slots) * 2,
+                sizeof(struct gdn_waiting));
     check_equal("pending conv", state->pending_conv, state->pending_conv, layer->pending_values,
                 sizeof(bf16));
     if (layer->checkpoints > 0) {
@@ -278,18 +283,24 @@ static void check_step(const struct layer *layer, struct gdn *host, bool chunked
     free(o);
 }
 
-// Rows of every pending count, an inert one between, both parities.
-static void check_decode(int key_heads, int value_heads, int verify)
+// Rows of every pending count, of as many more that wait as there may be, an inert one between,
+// both parities.
+static void check_decode(int key_heads, int value_heads, int count, int verify)
 {
     struct row rows[ROWS_MAX];
-    check_begin("gdn decode heads=%d/%d verify=%d", key_heads, value_heads, verify);
-    struct layer layer = open_layer(key_heads, value_heads, ROWS_MAX, -1);
-    for (int i = 0; i < ROWS_MAX; i++) {
+    check_begin("gdn decode heads=%d/%d rows=%d verify=%d", key_heads, value_heads, count, verify);
+    struct layer layer = open_layer(key_heads, value_heads, count, -1);
+    for (int i = 0; i < count; i++) {
         int active = i == 3 ? 0 : 1 + (verify - 1) * (i % 3) / 2;
-        rows[i] = {ROWS_MAX - 1 - i, i == 3 ? ROW_NONE : ROW_DECODE, verify,
-                   active,           i % (ROW_VERIFY_MAX + 1),       i % 2};
+        rows[i] = {count - 1 - i, i == 3 ? ROW_NONE : ROW_DECODE, verify,
+                   active,        i % (ROW_VERIFY_MAX + 1),       i % 2};
     }
-    struct gdn op = make_step(&layer, rows, ROWS_MAX, 3);
+    for (int i = 0; i < count; i++) {
+        int waits = (3 * i + verify) % (GDN_WAITING_MAX + 1 - rows[i].pending);
+        layer.op.state.waiting[2 * rows[i].slot + rows[i].parity] = {(5 * i + 3) % GDN_PENDING_ROWS,
+                                                                     waits};
+    }
+    struct gdn op = make_step(&layer, rows, count, 3);
     check_step(&layer, &op, false);
 }
 
@@ -302,6 +313,7 @@ static void check_prefill(int key_heads, int value_heads, int tokens, int chunks
     struct row rows[3] = {{1, ROW_DECODE, 2, 2, 1, 0},
                           {0, ROW_PREFILL, tokens, tokens, tokens % 3, 1},
                           {2, ROW_PREFILL, 65, tokens % 2 == 0 ? 65 : 0, 0, 0}};
+    layer.op.state.waiting[1] = {GDN_PENDING_ROWS - 2, tokens % 5};
     if (chunks > 0)
         open_workspace(&layer, chunks);
     open_checkpoints(&layer, 5);
@@ -413,20 +425,39 @@ static void check_cuts(const char *name, const struct piece (*ways)[STEPS_MAX], 
 static void check_bits()
 {
     static const struct piece by_token[][STEPS_MAX] = {
-        {{20, 0}},
-        {{7, 0}, {13, 0}},
-        {{1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {13, 0}},
-        {{6, 6}, {6, 1}, {5, 3}, {10, 0}},
-        {{3, 2}, {2, 0}, {6, 5}, {4, 4}, {1, 1}, {2, 1}, {5, 0}},
+        {{24, 0}},
+        {{7, 0}, {17, 0}},
+        {{1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {17, 0}},
+        {{6, 6}, {6, 1}, {5, 3}, {14, 0}},
+        {{1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {1, 1},
+         {7, 0}},
+        {{4, 3}, {4, 2}, {4, 4}, {4, 1}, {2, 2}, {4, 2}, {10, 0}},
+        {{3, 2}, {2, 0}, {6, 5}, {4, 4}, {1, 1}, {2, 1}, {9, 0}},
     };
     static const struct piece by_chunk[][STEPS_MAX] = {
         {{500, 0}},
         {{64, 0}, {436, 0}},
         {{128, 0}, {64, 0}, {192, 0}, {116, 0}},
     };
-    static const int token_places[PLACES] = {16, 17, 19, 20};
+    static const int token_places[PLACES] = {18, 19, 21, 24};
     static const int chunk_places[PLACES] = {64, 192, 384, 500};
-    check_cuts("token by token", by_token, 5, token_places, 0);
+    check_cuts("token by token", by_token, 7, token_places, 0);
     check_cuts("by chunks", by_chunk, 3, chunk_places, 32);
 }
 
@@ -435,8 +466,14 @@ CHECK(gdn)
     static const int heads[][2] = {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {4, 8}, {16, 32}};
     for (const int *pair : heads) {
         for (int verify : {1, 2, 4, 6})
-            check_decode(pair[0], pair[1], verify);
+            check_decode(pair[0], pair[1], 8, verify);
     }
+    // One task of a block and two; more than it knows of at once.
+    for (int rows : {1, 2, 7, 9, 17})
+        check_decode(16, 32, rows, 3);
+    check_decode(2, 6, 60, 5);
+    check_decode(16, 32, 160, 2);
+    check_decode(1, 1, 160, 1);
     for (int i = 0; i < CHECK_TOKENS_COUNT; i++) {
         const int *pair = heads[i % 5];
         if (CHECK_TOKENS[i] <= 100)
@@ -456,6 +493,7 @@ CHECK(gdn)
 struct gdn_bench {
     struct gdn op;
     int layers;
+    struct gdn_waiting *waiting; // of every layer: as in the middle of long outputs
     struct gdn_state states[64];
 };
 
@@ -486,6 +524,7 @@ static void make_tables(struct gdn *op, int rows, int tokens, int kind, int pend
         step[i].token_first = i * tokens;
         step[i].token_count = active[i] = tokens;
         slots[i].pending = pending;
+        slots[i].position = 100;
     }
     op->tables.rows = upload(step, count);
     op->tables.active_count = upload(active, count);
@@ -503,12 +542,32 @@ static void make_tables(struct gdn *op, int rows, int tokens, int kind, int pend
     free(active);
 }
 
+// As many rows wait as steps of so many tokens leave, each count as often as any other. Returns how
+// many of the slots fold.
+static size_t open_waiting(struct gdn_bench *bench, size_t slots, int tokens, int pending)
+{
+    struct gdn_waiting *waiting =
+        static_cast<struct gdn_waiting *>(calloc(slots * 2, sizeof *waiting));
+    size_t folding = 0;
+    int counts = 1;
+    while (pending > 0 && counts * pending + tokens <= GDN_WAITING_MAX)
+        counts++;
+    for (size_t i = 0; i < slots && pending > 0; i++) {
+        // Not in step with the rows that one block takes.
+        waiting[2 * i].count = static_cast<int>(i + i / 8) % counts * pending;
+        folding += waiting[2 * i].count + pending + tokens > GDN_WAITING_MAX;
+    }
+    bench->waiting = upload(waiting, slots * 2);
+    free(waiting);
+    return folding;
+}
+
 // The memory of bench->layers layers.
 static void open_states(struct gdn_bench *bench, size_t slots)
 {
     size_t keys = static_cast<size_t>(bench->op.key_heads);
     size_t values = static_cast<size_t>(bench->op.value_heads);
-    size_t channels = (2 * keys + values) * DIM, rows = slots * 2 * ROW_VERIFY_MAX;
+    size_t channels = (2 * keys + values) * DIM, rows = slots * GDN_PENDING_ROWS;
     size_t layers = static_cast<size_t>(bench->layers);
     struct gdn_state all;
     all.state = static_cast<float *>(bench_memory(layers * slots * values * DIM * DIM * 4, 0));
@@ -516,6 +575,7 @@ static void open_states(struct gdn_bench *bench, size_t slots)
     all.pending_k = static_cast<float *>(bench_memory(layers * rows * keys * DIM * 4, 0));
     all.pending_u = static_cast<float *>(bench_memory(layers * rows * values * DIM * 4, 0));
     all.pending_g = static_cast<float *>(bench_memory(layers * rows * values * 4, 0));
+    all.waiting = bench->waiting;
     all.pending_conv = static_cast<bf16 *>(
         bench_memory(layers * slots * 2 * GDN_PENDING_COLUMNS * channels * 2, 0));
     for (int i = 0; i < bench->layers; i++) {
@@ -558,10 +618,12 @@ static void bench_gdn(int key_heads, int value_heads, int rows, int tokens, int 
             static_cast<float *>(bench_memory(chunks * values * GDN_FACTORS * 4, 0));
     }
     bench.layers = bench_turns(state_bytes) < 64 ? bench_turns(state_bytes) : 64;
+    size_t folding = open_waiting(&bench, slots, tokens, pending);
     open_states(&bench, slots);
-    // Decode reads the state and writes it when it folds; prefill has to move its inputs and
-    // outputs, and multiplies about 5.2 MFLOP a token for 32 heads in chunks of 64.
-    double bytes = static_cast<double>(state_bytes) * (pending != 0 ? 2 : 1);
+    // Decode reads the state and, where a row folds, writes it; prefill does both, has to move its
+    // inputs and outputs, and multiplies about 5.2 MFLOP a token for 32 heads in chunks of 64.
+    double bytes = static_cast<double>(state_bytes) *
+                   (decode ? 1 + static_cast<double>(folding) / static_cast<double>(slots) : 2);
     bytes += static_cast<double>(all) * static_cast<double>((stride + values * DIM) * 2);
     double flops = decode ? 0 : static_cast<double>(all * values) * 162500;
     snprintf(shape, sizeof shape, "%s heads=%d/%d rows=%d T=%d pending=%d",
@@ -573,7 +635,7 @@ static void bench_gdn(int key_heads, int value_heads, int rows, int tokens, int 
 
 BENCH(gdn)
 {
-    for (int rows : {1, 2, 4, 8, 16, 64, 256})
+    for (int rows : {1, 2, 4, 8, 16, 24, 64, 256})
         bench_gdn(16, 32, rows, 1, 1);
     for (int rows : {1, 8, 64, 256})
         bench_gdn(16, 32, rows, 4, 3);

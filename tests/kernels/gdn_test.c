@@ -36,6 +36,7 @@ struct world {
     struct steps steps;
     struct gdn op;
     int stride, channels, o_width;
+    int pause_at;    // of decode rows
     int end;         // positions that are compared, POSITIONS unless a test asks for fewer
     bf16 *raw;       // [SLOTS, POSITIONS, stride]
     bf16 *wrong;     // [stride] what refused drafts carry
@@ -51,7 +52,7 @@ static size_t state_values(const struct world *w)
 static void open_memory(struct world *w)
 {
     struct ops *ops = &w->ops;
-    size_t buffers = SLOTS * 2 * ROW_VERIFY_MAX;
+    size_t buffers = SLOTS * GDN_PENDING_ROWS;
     size_t keys = (size_t)w->op.key_heads, values = (size_t)w->op.value_heads;
     w->op.state = (struct gdn_state){
         .state = ops_alloc(ops, state_values(w) * sizeof(float)),
@@ -59,6 +60,7 @@ static void open_memory(struct world *w)
         .pending_k = ops_alloc(ops, buffers * keys * DIM * sizeof(float)),
         .pending_u = ops_alloc(ops, buffers * values * DIM * sizeof(float)),
         .pending_g = ops_alloc(ops, buffers * values * sizeof(float)),
+        .waiting = ops_alloc(ops, SLOTS * 2 * sizeof(struct gdn_waiting)),
         .pending_conv =
             ops_alloc(ops, SLOTS * 2 * GDN_PENDING_COLUMNS * (size_t)w->channels * sizeof(bf16)),
     };
@@ -130,6 +132,7 @@ static void add_piece(struct world *w, int slot, struct piece piece)
     for (int i = 0; i + 1 < piece.count; i++)
         s->drafts[i] = 10 + i;
     steps_add_decode(&w->steps, slot, piece.count);
+    w->steps.rows[w->steps.tables.rows_count - 1].pause_at = w->pause_at;
 }
 
 // Inputs by position; drafts that will be refused carry something else.
@@ -361,6 +364,49 @@ static void checkpoints_are_what_cuts_leave(void **state)
     close_world(&cut);
 }
 
+static int waiting_of(const struct world *w, int slot)
+{
+    int parity = w->steps.slots.slots[slot].parity;
+    return w->op.state.waiting[2 * slot + parity].count + w->steps.slots.slots[slot].pending;
+}
+
+// Also behind rows that wait: a checkpoint has them folded, and no token that comes behind it.
+static void checkpoints_have_what_waits_folded(void **state)
+{
+    enum { SAVES = 3 };
+    static const struct row_save saves[SAVES] = {{2, 0, 1, 0}, {0, 0, 17, 16}, {1, 0, 23, 22}};
+    (void)state;
+    for (int decodes = 1; decodes <= GDN_WAITING_MAX + 2; decodes++) {
+        struct world whole, cut;
+        open_world(&whole, 1, 2, 6);
+        open_world(&cut, 1, 2, 6);
+        size_t states = state_values(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
+        whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * states * sizeof(float));
+        whole.op.checkpoints.conv = ops_alloc(&whole.ops, SAVES * columns * sizeof(bf16));
+        for (int i = 0; i < decodes; i++) {
+            run_alone(&whole, 0, (struct piece){3, 1 + i % 2});
+            run_alone(&cut, 0, (struct piece){3, 1 + i % 2});
+        }
+        assert_true(waiting_of(&whole, 0) > 0);
+        int begin = position_of(&whole, 0);
+        whole.steps.tables.saves = saves;
+        whole.steps.tables.saves_count = SAVES;
+        run_alone(&whole, 0, (struct piece){saves[SAVES - 1].tokens, 0});
+        assert_int_equal(waiting_of(&whole, 0), 0);
+        for (int i = 0; i < SAVES; i++) {
+            size_t to = (size_t)saves[i].checkpoint;
+            run_alone(&cut, 0, (struct piece){begin + saves[i].tokens - position_of(&cut, 0), 0});
+            assert_memory_equal(whole.op.checkpoints.state + to * states, cut.op.state.state,
+                                states * sizeof(float));
+            assert_memory_equal(whole.op.checkpoints.conv + to * columns, cut.op.state.conv,
+                                columns * sizeof(bf16));
+        }
+        assert_same_slot(&whole, &cut, 0);
+        close_world(&whole);
+        close_world(&cut);
+    }
+}
+
 static void prefill_cut_anywhere_is_whole(void **state)
 {
     (void)state;
@@ -457,7 +503,7 @@ static void any_mix_of_rows_is_whole(void **state)
 
 // ---------------------------------------------------------------- memory
 
-// A decode row writes only the other parity; an inert one nothing.
+// A decode row writes only behind the rows that wait; an inert one nothing.
 static void rows_touch_what_they_may(void **state)
 {
     (void)state;
@@ -465,7 +511,7 @@ static void rows_touch_what_they_may(void **state)
     open_world(&w, 1, 2, 40);
     run_step(&w, (struct piece[SLOTS]){{5, 0}, {6, 0}, {7, 0}});
     run_step(&w, (struct piece[SLOTS]){{4, 2}, {4, 4}, {3, 1}});
-    size_t k_bytes = SLOTS * 2 * ROW_VERIFY_MAX * DIM * sizeof(float);
+    size_t k_bytes = SLOTS * GDN_PENDING_ROWS * DIM * sizeof(float);
     size_t state_bytes = state_values(&w) * sizeof(float);
     size_t conv_bytes = SLOTS * 3 * (size_t)w.channels * sizeof(bf16);
     float *k = ops_copy(&w.ops, w.op.state.pending_k, k_bytes);
@@ -491,13 +537,41 @@ static void rows_touch_what_they_may(void **state)
         assert_memory_equal((char *)w.op.state.conv + (size_t)slot * own_conv,
                             (char *)conv + (size_t)slot * own_conv, own_conv);
     }
-    // Slot 1 had written parity 1 and so now writes one row of parity 0.
-    size_t buffer = k_bytes / (SLOTS * 2), row = buffer / ROW_VERIFY_MAX;
-    assert_int_equal(w.steps.slots.slots[1].parity, 1);
+    // Four rows of slot 1 wait and go on waiting, so it writes the fifth; the state stays.
+    size_t ring = k_bytes / SLOTS, row = ring / GDN_PENDING_ROWS, at = ring + 4 * row;
+    assert_int_equal(w.steps.slots.slots[1].pending, 4);
     const char *now = (const char *)w.op.state.pending_k, *before = (const char *)k;
-    assert_memory_equal(now, before, 2 * buffer);
-    assert_memory_not_equal(now + 2 * buffer, before + 2 * buffer, row);
-    assert_memory_equal(now + 2 * buffer + row, before + 2 * buffer + row, 4 * buffer - row);
+    assert_memory_equal(now, before, at);
+    assert_memory_not_equal(now + at, before + at, row);
+    assert_memory_equal(now + at + row, before + at + row, k_bytes - at - row);
+    assert_memory_equal(w.op.state.state, s, state_bytes);
+    close_world(&w);
+}
+
+// Rows wait for as long as those and the step's are GDN_WAITING_MAX at most; the state is written
+// when they are folded, and only then; and where a row is to leave a checkpoint.
+static void rows_wait_for_their_fold(void **state)
+{
+    (void)state;
+    struct world w;
+    open_world(&w, 1, 2, 43);
+    size_t bytes = state_values(&w) * sizeof(float);
+    run_alone(&w, 0, (struct piece){3, 0});
+    for (int step = 0; step < 3 * GDN_WAITING_MAX; step++) {
+        float *before = ops_copy(&w.ops, w.op.state.state, bytes);
+        int waited = waiting_of(&w, 0);
+        run_alone(&w, 0, (struct piece){1, 1});
+        bool folds = waited + 1 > GDN_WAITING_MAX;
+        assert_int_equal(waiting_of(&w, 0), folds ? 1 : waited + 1);
+        assert_int_equal(memcmp(before, w.op.state.state, bytes) != 0, folds);
+    }
+    run_alone(&w, 0, (struct piece){6, 2});
+    assert_true(waiting_of(&w, 0) > 1);
+    w.pause_at = position_of(&w, 0);
+    run_alone(&w, 0, (struct piece){2, 1});
+    assert_int_equal(waiting_of(&w, 0), 1);
+    run_alone(&w, 0, (struct piece){2, 0});
+    assert_int_equal(waiting_of(&w, 0), 0);
     close_world(&w);
 }
 
@@ -509,11 +583,14 @@ static void opening_zeroes_fresh_slots_only(void **state)
     size_t values = state_values(&w) / SLOTS, columns = 3 * (size_t)w.channels;
     memset(w.op.state.state, 0x41, SLOTS * values * sizeof(float));
     memset(w.op.state.conv, 0x41, SLOTS * columns * sizeof(bf16));
+    for (int i = 0; i < 2 * SLOTS; i++)
+        w.op.state.waiting[i].count = 9;
     struct slot_opening openings[2] = {{.slot = 2, .position = 0}, {.slot = 0, .position = 64}};
     const struct gdn_state layers[2] = {
         w.op.state,
         {.state = ops_copy(&w.ops, w.op.state.state, SLOTS * values * sizeof(float)),
-         .conv = ops_copy(&w.ops, w.op.state.conv, SLOTS * columns * sizeof(bf16))}};
+         .conv = ops_copy(&w.ops, w.op.state.conv, SLOTS * columns * sizeof(bf16)),
+         .waiting = ops_copy(&w.ops, w.op.state.waiting, 2 * SLOTS * sizeof(struct gdn_waiting))}};
     gdn_open(w.ops.streams[0], &(struct gdn_open){.layers = layers,
                                                   .layers_count = 2,
                                                   .key_heads = 1,
@@ -522,6 +599,8 @@ static void opening_zeroes_fresh_slots_only(void **state)
                                                   .openings_count = 2});
     ops_wait(&w.ops);
     for (int layer = 0; layer < 2; layer++) {
+        for (int i = 0; i < 2 * SLOTS; i++)
+            assert_int_equal(layers[layer].waiting[i].count, i / 2 == 1 ? 9 : 0);
         for (size_t i = 0; i < SLOTS * values * sizeof(float); i++) {
             int expected = i / (values * sizeof(float)) == 2 ? 0 : 0x41;
             assert_int_equal(((const uint8_t *)layers[layer].state)[i], expected);
@@ -561,10 +640,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_formulas),
         cmocka_unit_test(checkpoints_are_what_cuts_leave),
+        cmocka_unit_test(checkpoints_have_what_waits_folded),
         cmocka_unit_test(prefill_cut_anywhere_is_whole),
         cmocka_unit_test(every_accepted_count_folds_to_the_same_bits),
         cmocka_unit_test(any_mix_of_rows_is_whole),
         cmocka_unit_test(rows_touch_what_they_may),
+        cmocka_unit_test(rows_wait_for_their_fold),
         cmocka_unit_test(opening_zeroes_fresh_slots_only),
         cmocka_unit_test(twin_is_o_before_rounding),
     };
