@@ -7,8 +7,9 @@
 
 enum {
     DIM = GDN_HEAD_DIM,
-    SMALL_GRID = 132, // blocks of the decode kernel that fill the GPU once
-    OPEN_BLOCKS = 16, // of a slot and layer
+    STREAM_TASKS = 640, // heads of decode rows from which blocks that stay are faster
+    SMALL_GRID = 132,   // blocks of the decode kernel that fill the GPU once
+    OPEN_BLOCKS = 16,   // of a slot and layer
     OPEN_THREADS = 256,
 };
 
@@ -46,12 +47,21 @@ static __global__ void gdn_columns_kernel(struct gdn op)
                      save.tokens, channel);
     keep_columns(op.state.conv + row.slot * GDN_HISTORY * row.channels, op, row, row.tokens,
                  channel);
+    if (channel == 0)
+        op.state.waiting[2 * row.slot + row.parity] = {0, 0};
 }
 
 // Blocks of few value dimensions while those do not fill the GPU.
 static int recurrent_rows(const struct gdn *op)
 {
     return op->tables.rows_count * op->value_heads * 4 <= SMALL_GRID ? 2 : 4;
+}
+
+// Whether blocks that stay serve the step's rows: they copy 16 bytes of the projections at once.
+static bool streams(const struct gdn *op)
+{
+    return op->tables.decode_rows == op->tables.rows_count && device_is_sm90() &&
+           op->projected_stride % 8 == 0 && op->tables.rows_count * op->value_heads >= STREAM_TASKS;
 }
 
 // The most chunks that prefill rows can take: whole ones, and a ragged one each.
@@ -75,7 +85,10 @@ extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
     // group.
     if (!device_is_sm90() || op.projected_stride % 4 != 0 || op.value_heads / op.key_heads > 4)
         op.workspace.chunks = 0;
-    gdn_launch_recurrent(stream, &op, recurrent_rows(&op));
+    if (streams(&op))
+        gdn_launch_stream(stream, &op);
+    else
+        gdn_launch_recurrent(stream, &op, recurrent_rows(&op));
     if (prefill_rows == 0)
         return;
     int chunks = chunks_most(&op, prefill_rows);
@@ -105,6 +118,8 @@ static __global__ void gdn_open_kernel(struct gdn_open op)
     const int64_t states = static_cast<int64_t>(op.value_heads) * DIM * DIM;
     const int64_t columns =
         static_cast<int64_t>(2 * op.key_heads + op.value_heads) * DIM * GDN_HISTORY;
+    if (blockIdx.x == 0 && threadIdx.x < 2)
+        layer.waiting[2 * opening.slot + threadIdx.x] = {0, 0};
     if (opening.position > 0)
         return; // a checkpoint's copy has filled the slot
     zero(layer.state + opening.slot * states, states * 4);

@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // gdn.h -- op: Gated DeltaNet over the rows of a step: causal convolution and SiLU, l2 norm,
 // gates, the fold of pending rows, the recurrence. The recurrent state is never speculative: a
-// decode row leaves (k, u, g) and its conv inputs in a pending buffer of its slot, and the next
-// row of that slot, of any kind, first folds as many of them as were accepted.
+// decode row leaves (k, u, g) of its tokens in a ring of its slot and its conv inputs beside it,
+// and the next rows of that slot, of any kind, first fold as many of them as were accepted: in
+// their registers, and in memory when GDN_WAITING_MAX would be too few. So most decode rows read
+// the state and write none.
 //
 //   shape   projected [tokens, projected_stride] bf16 = [q | k | v | z | b | a] of own heads;
 //           o [tokens, value_heads, value_dim] bf16; the rest in struct gdn_state
 //   needs   key_dim = value_dim = 128, conv_width = 4, value_heads % key_heads == 0
 //   launch  token by token: blocks of 256, each with 64 or 128 value dimensions of a head and
-//           row. Prefill rows of 24 tokens and more: a block of 256 per chunk of 64 tokens and key
-//           head; then two warpgroups per row, value head and 64 value dimensions, through the
-//           chunks; after either a block per row and 128 channels
-//   moves   per row 2 * value_heads * 64 KiB of state, per token the projections, per chunk its
-//           tiles twice
-//   limit   decode HBM: 32 value heads read and write 4.2 MB a row, 0.9 us at 4.6 TB/s; prefill
-//           of one sequence latency and tensor cores
+//           row; decode rows alone, 640 heads of them and more: two blocks of 256 a processor, each
+//           a head of every so many rows, one after the other. Prefill rows of 24 tokens and more:
+//           a block of 256 per chunk of 64 tokens and key head; then two warpgroups per row, value
+//           head and 64 value dimensions, through the chunks; after either a block per row and 128
+//           channels
+//   moves   per row value_heads * 64 KiB of state, twice where it folds: one decode row in eight of
+//           one token, one in two of four; 24 KiB of k and u for each row that waits (16 + 32
+//           heads); per token the projections, per chunk its tiles twice
+//   limit   decode HBM: 32 value heads read 2.1 MB a row, 0.46 us at 4.6 TB/s, and write as much in
+//           one row of eight; with verified tokens as much time in instructions; prefill of one
+//           sequence latency and tensor cores
 //   error   token by token: state, k, u, g are f32, rounded at every token; o is rounded to bf16
 //           once. By chunks: state f32, but what is read of it, u and the solved system are
 //           rounded to bf16 (2^-9 each) before they are multiplied
@@ -30,15 +36,17 @@
 // the bits that running them gave. o reads the rounded S; a kernel may form the same sum from the
 // state before, alpha S^T q + u (k . q).
 //
-// A row reads pending rows from parity `parity` of its slot. A decode row writes its tokens' (k, u,
-// g) and raw columns, behind the three columns before them, to the other parity, and back to memory
-// only what it folded: the state without its own tokens. A prefill row writes state and conv with
-// its tokens and leaves nothing pending; tables.saves says after how many of its tokens it also
-// writes them to checkpoints: the bits that a row would leave that ended there. slots_end then
-// changes parity and pending. So no decode row overwrites what another block of the same row still
-// reads. Tokens that do not run leave zeros in o. State, conv and pending rows are read before this
-// op's predecessor on the stream has ended (kernels/device/launch.cuh): whatever wrote them lies
-// further back than that.
+// The rows that wait when a row begins: waiting[parity] of its slot and, behind those, the accepted
+// ones of the last step. A decode row writes its tokens' (k, u, g) behind them in the ring, its raw
+// columns, behind the three columns before them, and how many rows waited to the other parity; and
+// the state, without its own tokens, only when it folds: where the rows that wait and its tokens
+// are more than GDN_WAITING_MAX, and where it begins at its pause_at, for a checkpoint. A prefill
+// row writes state and conv with its tokens and leaves nothing pending; tables.saves says after how
+// many of its tokens it also writes them to checkpoints: the bits that a row would leave that ended
+// there, with all that waited before it folded in. slots_end then changes parity and pending. So no
+// decode row overwrites what another block of the same row still reads. Tokens that do not run
+// leave zeros in o. State, conv and pending rows are read before this op's predecessor on the
+// stream has ended (kernels/device/launch.cuh): whatever wrote them lies further back than that.
 #pragma once
 
 #include "kernels/runtime.h"
@@ -49,6 +57,9 @@ enum {
     GDN_HEAD_DIM = 128,
     GDN_CONV_WIDTH = 4,
     GDN_PENDING_COLUMNS = GDN_CONV_WIDTH - 1 + ROW_VERIFY_MAX,
+    // Rows that may wait for their fold when a step begins, and places for them and the step's own.
+    GDN_WAITING_MAX = 8,
+    GDN_PENDING_ROWS = GDN_WAITING_MAX + ROW_VERIFY_MAX,
     // Chunked prefill.
     GDN_CHUNK_TOKENS = 64,
     // Of a row that is served by chunks; below, token by token is faster (0.8 us each on an H200).
@@ -58,15 +69,21 @@ enum {
     GDN_FACTORS = 256,                                     // per chunk and value head
 };
 
+// Accepted rows in a slot's ring: `count` of them from place `first`.
+struct gdn_waiting {
+    int32_t first, count;
+};
+
 // One GDN layer's memory, all slots of this rank.
 struct gdn_state {
     float *state; // [slots, value_heads, value_dim, key_dim]
     bf16 *conv;   // [slots, 3, channels]: raw projection columns, oldest first; read while nothing
                   // is pending, written by prefill rows
-    // Pending rows of the last decode step, per slot and parity.
-    float *pending_k; // [slots, 2, ROW_VERIFY_MAX, key_heads, key_dim], normalised
-    float *pending_u; // [slots, 2, ROW_VERIFY_MAX, value_heads, value_dim]
-    float *pending_g; // [slots, 2, ROW_VERIFY_MAX, value_heads], log decay of the row
+    // Rows that wait for their fold, a ring per slot.
+    float *pending_k;            // [slots, GDN_PENDING_ROWS, key_heads, key_dim], normalised
+    float *pending_u;            // [slots, GDN_PENDING_ROWS, value_heads, value_dim]
+    float *pending_g;            // [slots, GDN_PENDING_ROWS, value_heads], log decay of the row
+    struct gdn_waiting *waiting; // [slots, 2]: before the rows of the last step, by parity
     bf16
         *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]: 3 columns before, then the rows
 };
@@ -121,5 +138,5 @@ struct gdn_open {
 };
 
 // Zeroes state and conv columns of slots opened at position 0; one that opens later has its
-// checkpoint copied in before.
+// checkpoint copied in before. No row waits in either.
 void gdn_open(struct stream *stream, const struct gdn_open *op);

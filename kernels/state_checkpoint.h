@@ -62,8 +62,9 @@ void state_checkpoint_load(struct stream *stream, const struct state_checkpoint 
 
 // ---- fold: a decode row leaves a checkpoint at the position P where it begins ----
 //
-// A decode row folds what was pending before it and leaves its own tokens pending (kernels/gdn.h).
-// So after the step whose row begins at P, the slot's state is that after P tokens, and the first
+// A decode row that begins at its pause_at folds all that was pending before it into the slot's
+// state and leaves its own tokens pending (kernels/gdn.h); P is the row's pause_at. So after the
+// step whose row begins at P, the slot's state is that after P tokens, and the first
 // three columns of the pending buffer that the row wrote are those before P. The host does not know
 // which step that will be: it lists the move in every step whose row may begin at P, and all but
 // that one leave the checkpoint alone. Both functions are queued around the step as a whole,

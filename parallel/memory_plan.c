@@ -129,9 +129,11 @@ uint64_t memory_plan_pending_bytes(const struct model_config *config, const stru
     uint64_t u = (uint64_t)shard->value_heads.count * (uint64_t)config->value_dim;
     uint64_t g = (uint64_t)shard->value_heads.count;
     uint64_t column = (uint64_t)shard_conv_channels(shard, config) * 2;
-    // Behind the columns that the convolution still needs of the tokens before.
-    uint64_t buffer = VERIFY_ROWS_MAX * ((k + u + g) * 4 + column) + CONV_COLUMNS_KEPT * column;
-    return layers * PENDING_PARITIES * buffer;
+    uint64_t rows = PENDING_ROWS_MAX * (k + u + g) * 4;
+    // Behind the columns that the convolution still needs of the tokens before; and where the rows
+    // that wait lie, two numbers.
+    uint64_t columns = (VERIFY_ROWS_MAX + CONV_COLUMNS_KEPT) * column + 2 * sizeof(int32_t);
+    return layers * (rows + PENDING_PARITIES * columns);
 }
 
 // What chunked prefill of GDN keeps within a step: gdn_workspace_chunks of kernels/gdn.h times a
@@ -460,14 +462,14 @@ void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *
              "  weights      %10.3f\n"
              "  KV pages     %10.3f  %" PRId32 " pages of %d tokens: %" PRId64 " tokens\n"
              "  states       %10.3f  %" PRId32 " sequences at once\n"
-             "  pending rows %10.3f  %d per sequence, twice\n"
+             "  pending rows %10.3f  %d per sequence\n"
              "  prefix reuse %10.3f  %" PRId32 " checkpoints\n"
              "  workspace    %10.3f  steps of up to %" PRId32 " tokens\n"
              "  total        %10.3f\n"
              "longest sequence %" PRId32 " tokens%s\n",
              (double)plan->weight_bytes * gb, (double)plan->kv_bytes * gb, plan->pages,
              TOKENS_PER_PAGE, tokens, (double)plan->state_bytes * gb, plan->sequences,
-             (double)plan->pending_bytes * gb, VERIFY_ROWS_MAX, (double)plan->prefix_bytes * gb,
+             (double)plan->pending_bytes * gb, PENDING_ROWS_MAX, (double)plan->prefix_bytes * gb,
              plan->checkpoints, (double)plan->workspace_bytes * gb, plan->step_tokens,
              (double)plan->total_bytes * gb, plan->sequence_tokens,
              plan->clamped ? " (less than asked for: cut to what fits)" : "");

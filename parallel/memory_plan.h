@@ -17,6 +17,7 @@ enum {
     SEQUENCES_DEFAULT = 256, // as many as the speed goals speak of
     STEP_TOKENS_MAX = 65536, // of one step
     VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
+    PENDING_ROWS_MAX = 14,   // of a slot: 8 that wait to be folded, and a step's
     CHECKPOINTS_MAX = 4096,  // of prefix reuse, in a group
     SEQUENCE_TOKENS_MAX = 1 << 20,
     SEQUENCE_LISTS_BYTES = 8572, // of a request's biases, allowed ids and banned words

@@ -9,6 +9,8 @@
 
 _Static_assert((int)ROW_VERIFY_MAX == (int)VERIFY_ROWS_MAX,
                "kernels and memory plan agree on verify rows");
+_Static_assert((int)GDN_PENDING_ROWS == (int)PENDING_ROWS_MAX,
+               "kernels and memory plan agree on pending rows");
 _Static_assert(SEQUENCE_LISTS_BYTES ==
                    (SAMPLE_LISTS_MAX + SAMPLE_RECENT_MAX) * (int)sizeof(int32_t),
                "kernels and memory plan agree on lists");
@@ -63,7 +65,7 @@ static void carve_gdn(struct gdn_state *state, struct carver *carver,
     uint64_t value_heads = (uint64_t)shard->value_heads.count;
     uint64_t key_heads = (uint64_t)shard->key_heads.count;
     uint64_t channels = (uint64_t)shard_conv_channels(shard, config);
-    uint64_t pending = slots_count * 2 * ROW_VERIFY_MAX;
+    uint64_t pending = slots_count * GDN_PENDING_ROWS;
     state->state = (float *)carve(carver, slots_count * value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM,
                                   sizeof(float));
     state->conv =
@@ -71,6 +73,8 @@ static void carve_gdn(struct gdn_state *state, struct carver *carver,
     state->pending_k = (float *)carve(carver, pending * key_heads * GDN_HEAD_DIM, sizeof(float));
     state->pending_u = (float *)carve(carver, pending * value_heads * GDN_HEAD_DIM, sizeof(float));
     state->pending_g = (float *)carve(carver, pending * value_heads, sizeof(float));
+    state->waiting =
+        (struct gdn_waiting *)carve(carver, slots_count * 2, sizeof(struct gdn_waiting));
     state->pending_conv =
         (bf16 *)carve(carver, slots_count * 2 * GDN_PENDING_COLUMNS * channels, sizeof(bf16));
 }

@@ -14,9 +14,14 @@ enum { GDN_HISTORY = GDN_CONV_WIDTH - 1 };
 
 // What a block knows of its row.
 struct gdn_row {
-    int64_t slot, pending_from, pending_to; // slot * 2 + parity, read and written
-    int token_first, tokens, pending, channels;
-    bool decode;
+    int64_t slot;
+    int parity;                   // of the columns that are read
+    int token_first, token_count; // of the step's tokens
+    int tokens;                   // of them, run
+    int channels;
+    int accepted;             // of the last step's rows
+    struct gdn_waiting waits; // rows to fold, those of the last step among them
+    int decode, folds;        // folds: into memory
 };
 
 // The row `index` of the step.
@@ -26,13 +31,17 @@ static __device__ __forceinline__ gdn_row gdn_load_row(const struct gdn &op, int
     const struct slot &slot = op.slots.slots[step.slot];
     gdn_row row;
     row.slot = step.slot;
-    row.pending_from = 2 * row.slot + slot.parity;
-    row.pending_to = 2 * row.slot + 1 - slot.parity;
+    row.parity = slot.parity;
     row.token_first = step.token_first;
+    row.token_count = step.token_count;
     row.tokens = op.tables.active_count[index];
-    row.pending = slot.pending;
     row.channels = (2 * op.key_heads + op.value_heads) * GDN_HEAD_DIM;
+    row.accepted = slot.pending;
+    row.waits = op.state.waiting[2 * row.slot + row.parity];
+    row.waits.count += slot.pending;
     row.decode = step.kind == ROW_DECODE;
+    row.folds = row.waits.count > 0 &&
+                (row.waits.count + row.tokens > GDN_WAITING_MAX || slot.position == step.pause_at);
     return row;
 }
 
@@ -40,9 +49,9 @@ static __device__ __forceinline__ gdn_row gdn_load_row(const struct gdn &op, int
 // accepted pending rows, or where the last prefill left them.
 static __device__ __forceinline__ const bf16 *gdn_history(const struct gdn &op, const gdn_row &row)
 {
-    if (row.pending > 0)
+    if (row.accepted > 0)
         return op.state.pending_conv +
-               (row.pending_from * GDN_PENDING_COLUMNS + row.pending) * row.channels;
+               ((2 * row.slot + row.parity) * GDN_PENDING_COLUMNS + row.accepted) * row.channels;
     return op.state.conv + row.slot * GDN_HISTORY * row.channels;
 }
 
@@ -141,8 +150,23 @@ static __device__ __forceinline__ float gdn_advance(float state, float alpha, fl
     return __fmaf_rn(k, u, __fmul_rn(alpha, state));
 }
 
-// Index of a head in pending_k (key heads), pending_u and pending_g (value heads).
-static __device__ __forceinline__ int64_t gdn_pending(int64_t buffer, int row, int heads, int head)
+// Index of a head in pending_k (key heads), pending_u and pending_g (value heads): of the waiting
+// row i, or behind them of the row's own tokens.
+static __device__ __forceinline__ int64_t gdn_pending(const gdn_row &row, int i, int heads,
+                                                      int head)
 {
-    return (buffer * ROW_VERIFY_MAX + row) * heads + head;
+    int place = row.waits.first + i; // less than twice around
+    place -= place < GDN_PENDING_ROWS ? 0 : GDN_PENDING_ROWS;
+    return (row.slot * GDN_PENDING_ROWS + place) * heads + head;
+}
+
+// What the slot's next row finds waiting beside the tokens of this decode row.
+static __device__ __forceinline__ void gdn_keep_waiting(const struct gdn &op, const gdn_row &row)
+{
+    struct gdn_waiting waits = row.waits;
+    if (row.folds) {
+        waits.first = (waits.first + waits.count) % GDN_PENDING_ROWS;
+        waits.count = 0;
+    }
+    op.state.waiting[2 * row.slot + 1 - row.parity] = waits;
 }

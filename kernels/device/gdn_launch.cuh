@@ -13,6 +13,9 @@ extern "C" {
 // `rows` rows of a head's state, rows 2 or 4.
 void gdn_launch_recurrent(struct stream *stream, const struct gdn *op, int rows);
 
+// Decode rows alone, for enough of them to keep the GPU busy; op->projected_stride a multiple of 8.
+void gdn_launch_stream(struct stream *stream, const struct gdn *op);
+
 // Long prefill rows: what does not depend on the state, for at most `chunks` chunks; then the state
 // through the chunks of the step's last `rows` rows.
 void gdn_launch_chunks(struct stream *stream, const struct gdn *op, int chunks);

@@ -24,8 +24,10 @@ struct walk {
     double *unrounded; // o of all tokens, or NULL: op->o
     size_t channels;
     size_t slot, pending_from, pending_to; // index of slot * 2 + parity, read and written
-    int token_first, tokens, pending;
-    bool decode;
+    int token_first, tokens;
+    int accepted;                 // of the last step's rows
+    struct gdn_waiting waits;     // rows to fold, those of the last step among them
+    bool decode, folds;           // folds: into memory
     const struct row_save *saves; // checkpoints that a prefill row leaves
     int saves_count;
 };
@@ -43,16 +45,20 @@ struct update {
     double alpha, u;
 };
 
-static size_t pending_k_at(const struct walk *walk, size_t buffer, int row, int key_head)
+// Place of the waiting row i, or behind them of the row's own tokens, in all slots' rings.
+static size_t pending_row(const struct walk *walk, int i)
 {
-    size_t at = buffer * ROW_VERIFY_MAX + (size_t)row;
-    return (at * (size_t)walk->op->key_heads + (size_t)key_head) * DIM;
+    return walk->slot * GDN_PENDING_ROWS + (size_t)((walk->waits.first + i) % GDN_PENDING_ROWS);
 }
 
-static size_t pending_g_at(const struct walk *walk, size_t buffer, int row, int value_head)
+static size_t pending_k_at(const struct walk *walk, int i, int key_head)
 {
-    size_t at = buffer * ROW_VERIFY_MAX + (size_t)row;
-    return at * (size_t)walk->op->value_heads + (size_t)value_head;
+    return (pending_row(walk, i) * (size_t)walk->op->key_heads + (size_t)key_head) * DIM;
+}
+
+static size_t pending_g_at(const struct walk *walk, int i, int value_head)
+{
+    return pending_row(walk, i) * (size_t)walk->op->value_heads + (size_t)value_head;
 }
 
 static bf16 *conv_columns(const struct walk *walk)
@@ -73,9 +79,9 @@ static const bf16 *column(const struct walk *walk, int token)
         return walk->op->projected +
                (size_t)(walk->token_first + token) * (size_t)walk->op->projected_stride;
     }
-    const bf16 *history = walk->pending > 0 ? pending_columns(walk, walk->pending_from) +
-                                                  (size_t)walk->pending * walk->channels
-                                            : conv_columns(walk);
+    const bf16 *history = walk->accepted > 0 ? pending_columns(walk, walk->pending_from) +
+                                                   (size_t)walk->accepted * walk->channels
+                                             : conv_columns(walk);
     return history + (size_t)(HISTORY + token) * walk->channels;
 }
 
@@ -132,7 +138,7 @@ static void load_queries_keys(struct chunk *chunk, const struct walk *walk, int 
         if (!walk->decode)
             continue;
         float *to = walk->op->state.pending_k +
-                    pending_k_at(walk, walk->pending_to, chunk->first + i, key_head);
+                    pending_k_at(walk, walk->waits.count + chunk->first + i, key_head);
         for (int j = 0; j < DIM; j++)
             to[j] = (float)chunk->k[i][j];
     }
@@ -156,7 +162,7 @@ static void load_values(struct chunk *chunk, const struct walk *walk, int value_
         chunk->alpha[i] = exp((double)g);
         chunk->beta[i] = 1 / (1 + exp(-(double)bf16_to_float(b[0])));
         if (walk->decode)
-            op->state.pending_g[pending_g_at(walk, walk->pending_to, token, value_head)] = g;
+            op->state.pending_g[pending_g_at(walk, walk->waits.count + token, value_head)] = g;
     }
 }
 
@@ -231,15 +237,15 @@ static void fold_state(double state[STATE_ROWS][DIM], const struct walk *walk, i
     const struct gdn_state *memory = &walk->op->state;
     int key_head = value_head / (walk->op->value_heads / walk->op->key_heads);
     double k[DIM];
-    int pending = walk->pending;
+    int pending = walk->waits.count;
 #ifdef PLANT_gdn_fold
     pending--; // the newest accepted row is lost
 #endif
     for (int i = 0; i < pending; i++) {
-        const float *from = memory->pending_k + pending_k_at(walk, walk->pending_from, i, key_head);
+        const float *from = memory->pending_k + pending_k_at(walk, i, key_head);
         for (int j = 0; j < DIM; j++)
             k[j] = (double)from[j];
-        size_t at = pending_g_at(walk, walk->pending_from, i, value_head);
+        size_t at = pending_g_at(walk, i, value_head);
         double alpha = exp((double)memory->pending_g[at]);
         for (int r = 0; r < STATE_ROWS; r++) {
             double u = (double)memory->pending_u[at * DIM + (size_t)(row + r)];
@@ -297,7 +303,7 @@ VECTOR_CLONES
 static void run_value_head(const struct walk *walk, const struct chunk *chunk, int value_head)
 {
     double state[STATE_ROWS][DIM], o[CHUNK_TOKENS][STATE_ROWS], u[CHUNK_TOKENS][STATE_ROWS];
-    bool folds = chunk->first == 0 && walk->pending > 0;
+    bool folds = chunk->first == 0 && walk->waits.count > 0;
     float *saved = saved_state(walk, chunk, value_head);
     for (int row = 0; row < DIM; row += STATE_ROWS) {
         size_t at = (walk->slot * (size_t)walk->op->value_heads + (size_t)value_head) * DIM;
@@ -305,7 +311,7 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
         load_state(state, memory);
         if (folds)
             fold_state(state, walk, value_head, row);
-        if (folds && walk->decode)
+        if (folds && walk->folds && walk->decode)
             store_state(memory, state);
         run_tokens(state, o, u, chunk, row);
         store_outputs(walk, chunk, o, value_head, row);
@@ -316,7 +322,7 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
             continue;
         }
         for (int i = 0; i < chunk->tokens; i++) {
-            size_t to = pending_g_at(walk, walk->pending_to, chunk->first + i, value_head);
+            size_t to = pending_g_at(walk, walk->waits.count + chunk->first + i, value_head);
             for (int r = 0; r < STATE_ROWS; r++)
                 walk->op->state.pending_u[to * DIM + (size_t)(row + r)] = (float)u[i][r];
         }
@@ -334,6 +340,21 @@ static int chunk_tokens(const struct walk *walk, int first)
     return end - first;
 }
 
+// What the slot's next row finds waiting, besides the tokens of this one if it is a decode row.
+static void keep_waiting(const struct walk *walk)
+{
+    struct gdn_waiting waits = walk->waits, *waiting = walk->op->state.waiting;
+    if (!walk->decode) {
+        waiting[walk->pending_from] = (struct gdn_waiting){0, 0};
+        return;
+    }
+    if (walk->folds) {
+        waits.first = (waits.first + waits.count) % GDN_PENDING_ROWS;
+        waits.count = 0;
+    }
+    waiting[walk->pending_to] = waits;
+}
+
 static void run_row(const struct walk *walk)
 {
     int group = walk->op->value_heads / walk->op->key_heads;
@@ -349,6 +370,7 @@ static void run_row(const struct walk *walk)
         }
     }
     keep_conv(walk);
+    keep_waiting(walk);
 }
 
 static void find_saves(struct walk *walk, const struct step_tables *tables, int row)
@@ -389,11 +411,16 @@ void gdn_twin(double *o, const struct gdn *op)
             .pending_to = buffers + (size_t)(1 - slot->parity),
             .token_first = row->token_first,
             .tokens = tables->active_count[i],
-            .pending = slot->pending,
+            .accepted = slot->pending,
             .decode = row->kind == ROW_DECODE,
         };
         find_saves(&walk, tables, i);
-        ASSERT(walk.pending >= 0 && walk.pending <= ROW_VERIFY_MAX);
+        walk.waits = op->state.waiting[walk.pending_from];
+        walk.waits.count += slot->pending;
+        walk.folds = walk.waits.count > 0 && (walk.waits.count + walk.tokens > GDN_WAITING_MAX ||
+                                              slot->position == row->pause_at);
+        ASSERT(slot->pending >= 0 && slot->pending <= ROW_VERIFY_MAX);
+        ASSERT(walk.waits.count >= slot->pending && walk.waits.count <= GDN_WAITING_MAX);
         ASSERT(!walk.decode || walk.tokens <= ROW_VERIFY_MAX);
         run_row(&walk);
     }
@@ -413,7 +440,7 @@ void gdn(struct stream *stream, const struct gdn *op)
     ASSERT(op->a_log != NULL && op->dt_bias != NULL);
     ASSERT(op->state.state != NULL && op->state.conv != NULL && op->state.pending_k != NULL);
     ASSERT(op->state.pending_u != NULL && op->state.pending_g != NULL);
-    ASSERT(op->state.pending_conv != NULL);
+    ASSERT(op->state.pending_conv != NULL && op->state.waiting != NULL);
     stream_run(stream, run, op, sizeof *op);
 }
 
@@ -424,9 +451,12 @@ static void run_open(const void *arguments)
     size_t conv_values = (size_t)(2 * op->key_heads + op->value_heads) * DIM * HISTORY;
     for (int i = 0; i < op->openings_count; i++) {
         size_t slot = (size_t)op->openings[i].slot;
-        // A later position comes from a checkpoint, whose copy has already filled the slot.
-        for (int k = 0; k < op->layers_count && op->openings[i].position == 0; k++) {
+        for (int k = 0; k < op->layers_count; k++) {
             const struct gdn_state *layer = &op->layers[k];
+            memset(layer->waiting + 2 * slot, 0, 2 * sizeof *layer->waiting);
+            // A later position comes from a checkpoint, whose copy has already filled the slot.
+            if (op->openings[i].position > 0)
+                continue;
             memset(layer->state + slot * state_values, 0, state_values * sizeof(float));
             memset(layer->conv + slot * conv_values, 0, conv_values * sizeof(bf16));
         }

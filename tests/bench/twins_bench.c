@@ -214,6 +214,7 @@ static void bench_gdn(struct stream *stream, int tokens, const struct limits *li
                   .pending_k = zeros,
                   .pending_u = zeros,
                   .pending_g = zeros,
+                  .waiting = allocate(2 * sizeof(struct gdn_waiting)),
                   .pending_conv = allocate(CHANNELS)},
         .projected = allocate_random((size_t)tokens * STRIDE, 1),
         .projected_stride = STRIDE,

@@ -37,8 +37,13 @@ static void check_open(int key_heads, int value_heads)
     for (int i = 0; i < LAYERS; i++) {
         layers[i].state = filled<float>(states);
         layers[i].conv = filled<bf16>(columns);
+        layers[i].waiting = static_cast<struct gdn_waiting *>(
+            check_array(ARRAY_STATE, 2 * SLOTS * sizeof(struct gdn_waiting)));
+        for (int k = 0; k < 2 * SLOTS; k++)
+            layers[i].waiting[k] = {k, 9};
         layers_dev[i].state = check_dev(layers[i].state);
         layers_dev[i].conv = check_dev(layers[i].conv);
+        layers_dev[i].waiting = check_dev(layers[i].waiting);
     }
     for (int i = 0; i < OPENINGS; i++) {
         openings[i].slot = SLOTS - 1 - i;
@@ -54,6 +59,7 @@ static void check_open(int key_heads, int value_heads)
     for (const struct gdn_state &layer : layers) {
         check_equal("state", layer.state, layer.state, states, sizeof(float));
         check_equal("conv", layer.conv, layer.conv, columns, sizeof(bf16));
+        check_equal("waiting", layer.waiting, layer.waiting, 2 * SLOTS, sizeof(struct gdn_waiting));
     }
     check_end();
 }

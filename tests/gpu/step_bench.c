@@ -143,7 +143,8 @@ static double decode(struct bench *b, int rows, int steps, int drafts)
 }
 
 // Bytes that one decode step reads and writes at least: weights once, of the experts as many as
-// `rows` independent tokens pick on average; the embedding's rows only; states and keys.
+// `rows` independent tokens pick on average; the embedding's rows only; states, of which one in
+// eight is written (kernels/gdn.h); keys.
 static double decode_bytes(const struct bench *b, int rows)
 {
     const struct model_config *c = &b->config;
@@ -157,7 +158,7 @@ static double decode_bytes(const struct bench *b, int rows)
     }
     for (int i = 0; i < c->layers; i++)
         attention += c->layer_is_attention[i];
-    bytes += rows * 2.0 * (double)memory_plan_slot_bytes(c, &b->shard);
+    bytes += rows * 1.125 * (double)memory_plan_slot_bytes(c, &b->shard);
     return bytes + rows * attention * 4.0 * c->kv_heads * c->head_dim * b->context;
 }
 

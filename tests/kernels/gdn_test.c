@@ -13,13 +13,12 @@
 #include <cmocka.h>
 
 #include "kernels/twins/twins.h"
-#include "tests/fixtures/steps.h"
+#include "tests/fixtures/gdn_world.h"
 
 enum {
     DIM = GDN_HEAD_DIM,
-    SLOTS = 3,
-    POSITIONS = 150, // of each slot's sequence
-    TOKENS_MAX = 400,
+    SLOTS = GDN_WORLD_SLOTS,
+    POSITIONS = GDN_WORLD_POSITIONS,
 };
 
 // Sanitizers make every token some twenty times slower: they see fewer cases of the same kinds.
@@ -28,204 +27,6 @@ enum { CUT_STEP = 29, MIXES = 2, FIRST_STEP = 6 };
 #else
 enum { CUT_STEP = 1, MIXES = 12, FIRST_STEP = 1 };
 #endif
-
-// One layer with three slots; slot s runs sequence s, whose raw projections are fixed, so that a
-// token's input depends on its position alone. o of committed tokens is gathered by position.
-struct world {
-    struct ops ops;
-    struct steps steps;
-    struct gdn op;
-    int stride, channels, o_width;
-    int end;         // positions that are compared, POSITIONS unless a test asks for fewer
-    bf16 *raw;       // [SLOTS, POSITIONS, stride]
-    bf16 *wrong;     // [stride] what refused drafts carry
-    bf16 *projected; // [TOKENS_MAX, stride]
-    bf16 *o;         // [SLOTS, POSITIONS, o_width], as committed
-};
-
-static size_t state_values(const struct world *w)
-{
-    return (size_t)SLOTS * (size_t)w->op.value_heads * DIM * DIM;
-}
-
-static void open_memory(struct world *w)
-{
-    struct ops *ops = &w->ops;
-    size_t buffers = SLOTS * 2 * ROW_VERIFY_MAX;
-    size_t keys = (size_t)w->op.key_heads, values = (size_t)w->op.value_heads;
-    w->op.state = (struct gdn_state){
-        .state = ops_alloc(ops, state_values(w) * sizeof(float)),
-        .conv = ops_alloc(ops, SLOTS * 3 * (size_t)w->channels * sizeof(bf16)),
-        .pending_k = ops_alloc(ops, buffers * keys * DIM * sizeof(float)),
-        .pending_u = ops_alloc(ops, buffers * values * DIM * sizeof(float)),
-        .pending_g = ops_alloc(ops, buffers * values * sizeof(float)),
-        .pending_conv =
-            ops_alloc(ops, SLOTS * 2 * GDN_PENDING_COLUMNS * (size_t)w->channels * sizeof(bf16)),
-    };
-}
-
-static void open_slot(struct world *w, int slot)
-{
-    struct slot_sampling sampling = steps_endless();
-    struct slot_opening opening = {.slot = slot};
-    steps_open_slot(&w->steps, slot, 0, &sampling);
-    gdn_open(w->ops.streams[0], &(struct gdn_open){.layers = &w->op.state,
-                                                   .layers_count = 1,
-                                                   .key_heads = w->op.key_heads,
-                                                   .value_heads = w->op.value_heads,
-                                                   .openings = &opening,
-                                                   .openings_count = 1});
-    ops_wait(&w->ops);
-}
-
-// The same seed gives the same layer and sequences.
-static void open_world(struct world *w, int key_heads, int value_heads, uint64_t seed)
-{
-    struct ops *ops = &w->ops;
-    memset(w, 0, sizeof *w);
-    ops_open(ops, 1, 256, seed);
-    w->channels = (2 * key_heads + value_heads) * DIM;
-    w->stride = w->channels + value_heads * DIM + 2 * value_heads + 3;
-    w->o_width = value_heads * DIM;
-    w->end = POSITIONS;
-    w->raw = ops_bf16(ops, (size_t)SLOTS * POSITIONS * (size_t)w->stride, 2);
-    w->wrong = ops_bf16(ops, (size_t)w->stride, 2);
-    w->projected = ops_alloc(ops, (size_t)TOKENS_MAX * (size_t)w->stride * sizeof(bf16));
-    w->o = ops_alloc(ops, (size_t)SLOTS * POSITIONS * (size_t)w->o_width * sizeof(bf16));
-    w->op = (struct gdn){
-        .projected = w->projected,
-        .projected_stride = w->stride,
-        .conv_weight = ops_float(ops, (size_t)w->channels * 4, 0.6),
-        .a_log = ops_float(ops, (size_t)value_heads, 2),
-        .dt_bias = ops_float(ops, (size_t)value_heads, 2),
-        .key_heads = key_heads,
-        .value_heads = value_heads,
-        .o = ops_alloc(ops, (size_t)TOKENS_MAX * (size_t)w->o_width * sizeof(bf16)),
-    };
-    open_memory(w);
-    steps_open(&w->steps, ops, SLOTS, POSITIONS / 64 + 1, TOKENS_MAX);
-    for (int slot = 0; slot < SLOTS; slot++)
-        open_slot(w, slot);
-}
-
-static void close_world(struct world *w)
-{
-    ops_close(&w->ops);
-}
-
-// A row to run: prefill of count tokens (accepted 0), or a decode of count rows of which
-// `accepted` (1 .. count) prove right.
-struct piece {
-    int count, accepted;
-};
-
-static void add_piece(struct world *w, int slot, struct piece piece)
-{
-    struct slot *s = &w->steps.slots.slots[slot];
-    if (piece.accepted == 0) {
-        steps_add_prefill(&w->steps, slot, NULL, piece.count, 1);
-        return;
-    }
-    s->token_next = 1;
-    for (int i = 0; i + 1 < piece.count; i++)
-        s->drafts[i] = 10 + i;
-    steps_add_decode(&w->steps, slot, piece.count);
-}
-
-// Inputs by position; drafts that will be refused carry something else.
-static void fill_inputs(struct world *w, const struct piece *pieces)
-{
-    size_t bytes = (size_t)w->stride * sizeof(bf16);
-    for (int row = 0; row < w->steps.tables.rows_count; row++) {
-        const struct step_row *r = &w->steps.rows[row];
-        int slot = r->slot;
-        for (int i = 0; i < r->token_count; i++) {
-            int position = w->steps.tables.token_positions[r->token_first + i];
-            bool right = pieces[slot].accepted == 0 || i < pieces[slot].accepted;
-            const bf16 *from = w->raw + (size_t)(slot * POSITIONS + position) * (size_t)w->stride;
-            memcpy(w->projected + (size_t)(r->token_first + i) * (size_t)w->stride,
-                   right ? from : w->wrong, bytes);
-        }
-    }
-}
-
-static void keep_outputs(struct world *w, const struct piece *pieces)
-{
-    size_t width = (size_t)w->o_width;
-    for (int row = 0; row < w->steps.tables.rows_count; row++) {
-        const struct step_row *r = &w->steps.rows[row];
-        struct piece piece = pieces[r->slot];
-        int committed = piece.accepted == 0 ? piece.count : piece.accepted;
-        for (int i = 0; i < committed; i++) {
-            int token = r->token_first + i, position = w->steps.tables.token_positions[token];
-            memcpy(w->o + (size_t)(r->slot * POSITIONS + position) * width,
-                   w->op.o + (size_t)token * width, width * sizeof(bf16));
-        }
-    }
-}
-
-// One step; pieces[slot].count 0 leaves the slot out. Decode rows come first.
-static void run_step(struct world *w, const struct piece pieces[SLOTS])
-{
-    steps_clear(&w->steps);
-    for (int decode = 1; decode >= 0; decode--) {
-        for (int slot = 0; slot < SLOTS; slot++) {
-            if (pieces[slot].count > 0 && (pieces[slot].accepted > 0) == decode)
-                add_piece(w, slot, pieces[slot]);
-        }
-    }
-    steps_begin(&w->steps);
-    for (int row = 0; row < w->steps.tables.rows_count; row++)
-        assert_int_equal(w->steps.tables.active_count[row], w->steps.rows[row].token_count);
-    fill_inputs(w, pieces);
-    w->op.tables = w->steps.tables;
-    w->op.slots = w->steps.slots;
-    gdn(w->ops.streams[0], &w->op);
-    ops_wait(&w->ops);
-    for (int row = 0; row < w->steps.tables.rows_count; row++) {
-        int accepted = pieces[w->steps.rows[row].slot].accepted;
-        if (accepted > 0)
-            steps_accept(&w->steps, row, accepted);
-    }
-    steps_end(&w->steps);
-    keep_outputs(w, pieces);
-}
-
-static void run_alone(struct world *w, int slot, struct piece piece)
-{
-    struct piece pieces[SLOTS] = {{0, 0}, {0, 0}, {0, 0}};
-    pieces[slot] = piece;
-    run_step(w, pieces);
-}
-
-static int position_of(const struct world *w, int slot)
-{
-    return w->steps.slots.slots[slot].position;
-}
-
-// Prefills to the end, so that nothing is pending and all worlds stand alike.
-static void finish(struct world *w, int slot)
-{
-    int left = w->end - position_of(w, slot);
-    if (left > 0)
-        run_alone(w, slot, (struct piece){left, 0});
-}
-
-static void assert_same_o(const struct world *a, const struct world *b, int slot)
-{
-    size_t at = (size_t)slot * POSITIONS * (size_t)a->o_width;
-    assert_memory_equal(a->o + at, b->o + at, (size_t)a->end * (size_t)a->o_width * sizeof(bf16));
-}
-
-static void assert_same_slot(const struct world *a, const struct world *b, int slot)
-{
-    size_t state = state_values(a) / SLOTS, conv = 3 * (size_t)a->channels;
-    assert_same_o(a, b, slot);
-    assert_memory_equal(a->op.state.state + (size_t)slot * state,
-                        b->op.state.state + (size_t)slot * state, state * sizeof(float));
-    assert_memory_equal(a->op.state.conv + (size_t)slot * conv,
-                        b->op.state.conv + (size_t)slot * conv, conv * sizeof(bf16));
-}
 
 // ---------------------------------------------------------------- the formulas
 
@@ -241,7 +42,7 @@ static double bf(const bf16 *values, int i)
     return (double)bf16_to_float(values[i]);
 }
 
-static void plain_conv(double *y, const struct world *w, int slot, int position, int channel)
+static void plain_conv(double *y, const struct gdn_world *w, int slot, int position, int channel)
 {
     for (int i = 0; i < DIM; i++) {
         double sum = 0;
@@ -265,7 +66,7 @@ static void plain_l2(double *x)
         x[i] /= sqrt(squares + 1e-6);
 }
 
-static void plain_step(struct plain *plain, double *o, const struct world *w, int slot,
+static void plain_step(struct plain *plain, double *o, const struct gdn_world *w, int slot,
                        int position, int head)
 {
     double q[DIM], k[DIM], v[DIM];
@@ -307,9 +108,9 @@ static void follows_the_formulas(void **state)
     (void)state;
     static const int heads[][2] = {{1, 1}, {2, 4}, {1, 3}};
     for (int i = 0; i < 3; i++) {
-        struct world w;
-        open_world(&w, heads[i][0], heads[i][1], 10 + (uint64_t)i);
-        run_alone(&w, 1, (struct piece){POSITIONS, 0});
+        struct gdn_world w;
+        gdn_world_open(&w, heads[i][0], heads[i][1], 10 + (uint64_t)i);
+        gdn_world_run(&w, 1, (struct gdn_piece){POSITIONS, 0});
         struct plain *plain = calloc(1, sizeof *plain);
         assert_non_null(plain);
         for (int head = 0; head < heads[i][1]; head++) {
@@ -325,7 +126,7 @@ static void follows_the_formulas(void **state)
             assert_true(o_error(plain, POSITIONS) < 1e-3 * plain->largest); // the bound is sharp
         }
         free(plain);
-        close_world(&w);
+        gdn_world_close(&w);
     }
 }
 
@@ -337,81 +138,121 @@ static void checkpoints_are_what_cuts_leave(void **state)
     enum { SAVES = 4 };
     static const struct row_save saves[SAVES] = {
         {1, 0, 64, 63}, {3, 0, 128, 127}, {0, 0, POSITIONS, 0}, {2, 1, 5, 0}};
-    struct world whole, cut;
+    struct gdn_world whole, cut;
     (void)state;
-    open_world(&whole, 2, 4, 5);
-    open_world(&cut, 2, 4, 5);
-    size_t states = state_values(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
+    gdn_world_open(&whole, 2, 4, 5);
+    gdn_world_open(&cut, 2, 4, 5);
+    size_t states = gdn_world_states(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
     whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * states * sizeof(float));
     whole.op.checkpoints.conv = ops_alloc(&whole.ops, SAVES * columns * sizeof(bf16));
     whole.steps.tables.saves = saves;
     whole.steps.tables.saves_count = SAVES;
-    run_step(&whole, (const struct piece[SLOTS]){{POSITIONS, 0}, {7, 0}, {9, 0}});
+    gdn_world_step(&whole, (const struct gdn_piece[SLOTS]){{POSITIONS, 0}, {7, 0}, {9, 0}});
     for (int i = 0; i < SAVES; i++) {
         int slot = saves[i].row;
         size_t at = (size_t)slot, to = (size_t)saves[i].checkpoint;
-        run_alone(&cut, slot, (struct piece){saves[i].tokens - position_of(&cut, slot), 0});
+        gdn_world_run(&cut, slot,
+                      (struct gdn_piece){saves[i].tokens - gdn_world_position(&cut, slot), 0});
         assert_memory_equal(whole.op.checkpoints.state + to * states,
                             cut.op.state.state + at * states, states * sizeof(float));
         assert_memory_equal(whole.op.checkpoints.conv + to * columns,
                             cut.op.state.conv + at * columns, columns * sizeof(bf16));
     }
-    assert_same_slot(&whole, &cut, 0);
-    close_world(&whole);
-    close_world(&cut);
+    gdn_world_same_slot(&whole, &cut, 0);
+    gdn_world_close(&whole);
+    gdn_world_close(&cut);
+}
+
+// Also behind rows that wait: a checkpoint has them folded, and no token that comes behind it.
+static void checkpoints_have_what_waits_folded(void **state)
+{
+    enum { SAVES = 3 };
+    static const struct row_save saves[SAVES] = {{2, 0, 1, 0}, {0, 0, 17, 16}, {1, 0, 23, 22}};
+    (void)state;
+    for (int decodes = 1; decodes <= GDN_WAITING_MAX + 2; decodes++) {
+        struct gdn_world whole, cut;
+        gdn_world_open(&whole, 1, 2, 6);
+        gdn_world_open(&cut, 1, 2, 6);
+        size_t states = gdn_world_states(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
+        whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * states * sizeof(float));
+        whole.op.checkpoints.conv = ops_alloc(&whole.ops, SAVES * columns * sizeof(bf16));
+        for (int i = 0; i < decodes; i++) {
+            gdn_world_run(&whole, 0, (struct gdn_piece){3, 1 + i % 2});
+            gdn_world_run(&cut, 0, (struct gdn_piece){3, 1 + i % 2});
+        }
+        assert_true(gdn_world_waiting(&whole, 0) > 0);
+        int begin = gdn_world_position(&whole, 0);
+        whole.steps.tables.saves = saves;
+        whole.steps.tables.saves_count = SAVES;
+        gdn_world_run(&whole, 0, (struct gdn_piece){saves[SAVES - 1].tokens, 0});
+        assert_int_equal(gdn_world_waiting(&whole, 0), 0);
+        for (int i = 0; i < SAVES; i++) {
+            size_t to = (size_t)saves[i].checkpoint;
+            gdn_world_run(
+                &cut, 0,
+                (struct gdn_piece){begin + saves[i].tokens - gdn_world_position(&cut, 0), 0});
+            assert_memory_equal(whole.op.checkpoints.state + to * states, cut.op.state.state,
+                                states * sizeof(float));
+            assert_memory_equal(whole.op.checkpoints.conv + to * columns, cut.op.state.conv,
+                                columns * sizeof(bf16));
+        }
+        gdn_world_same_slot(&whole, &cut, 0);
+        gdn_world_close(&whole);
+        gdn_world_close(&cut);
+    }
 }
 
 static void prefill_cut_anywhere_is_whole(void **state)
 {
     (void)state;
-    struct world whole;
-    open_world(&whole, 1, 2, 20);
+    struct gdn_world whole;
+    gdn_world_open(&whole, 1, 2, 20);
     for (int slot = 0; slot < SLOTS; slot++)
-        run_alone(&whole, slot, (struct piece){POSITIONS, 0});
+        gdn_world_run(&whole, slot, (struct gdn_piece){POSITIONS, 0});
     for (int cut = 1; cut < POSITIONS; cut += cut < 20 ? CUT_STEP : 7 * CUT_STEP) {
-        struct world w;
-        open_world(&w, 1, 2, 20);
-        run_alone(&w, 0, (struct piece){cut, 0});
-        finish(&w, 0);
-        assert_same_slot(&w, &whole, 0);
-        for (int size = cut; position_of(&w, 1) + size <= POSITIONS;)
-            run_alone(&w, 1, (struct piece){size, 0});
-        finish(&w, 1);
-        assert_same_slot(&w, &whole, 1);
-        close_world(&w);
+        struct gdn_world w;
+        gdn_world_open(&w, 1, 2, 20);
+        gdn_world_run(&w, 0, (struct gdn_piece){cut, 0});
+        gdn_world_finish(&w, 0);
+        gdn_world_same_slot(&w, &whole, 0);
+        for (int size = cut; gdn_world_position(&w, 1) + size <= POSITIONS;)
+            gdn_world_run(&w, 1, (struct gdn_piece){size, 0});
+        gdn_world_finish(&w, 1);
+        gdn_world_same_slot(&w, &whole, 1);
+        gdn_world_close(&w);
     }
-    close_world(&whole);
+    gdn_world_close(&whole);
 }
 
 // Verify width and accepted count in all combinations, after a prefill of `first` tokens.
-static void check_speculation(const struct world *whole, int first, int verify, int accepted)
+static void check_speculation(const struct gdn_world *whole, int first, int verify, int accepted)
 {
-    struct world w;
-    open_world(&w, 1, 2, 20);
+    struct gdn_world w;
+    gdn_world_open(&w, 1, 2, 20);
     w.end = whole->end;
     if (first > 0)
-        run_alone(&w, 0, (struct piece){first, 0});
+        gdn_world_run(&w, 0, (struct gdn_piece){first, 0});
     for (int i = 0; i < 4; i++)
-        run_alone(&w, 0, (struct piece){verify, accepted});
-    finish(&w, 0);
-    assert_same_slot(&w, whole, 0);
-    close_world(&w);
+        gdn_world_run(&w, 0, (struct gdn_piece){verify, accepted});
+    gdn_world_finish(&w, 0);
+    gdn_world_same_slot(&w, whole, 0);
+    gdn_world_close(&w);
 }
 
 static void every_accepted_count_folds_to_the_same_bits(void **state)
 {
     (void)state;
-    struct world whole;
-    open_world(&whole, 1, 2, 20);
+    struct gdn_world whole;
+    gdn_world_open(&whole, 1, 2, 20);
     whole.end = 32; // five and four times six tokens, and some to fold the last of them
-    finish(&whole, 0);
+    gdn_world_finish(&whole, 0);
     for (int verify = 1; verify <= ROW_VERIFY_MAX; verify++) {
         for (int accepted = 1; accepted <= verify; accepted++) {
             for (int first = 0; first <= 5; first += FIRST_STEP)
                 check_speculation(&whole, first, verify, accepted);
         }
     }
-    close_world(&whole);
+    gdn_world_close(&whole);
 }
 
 // Random mixes of rows, verify changing from step to step, three slots side by side, against each
@@ -419,54 +260,54 @@ static void every_accepted_count_folds_to_the_same_bits(void **state)
 static void any_mix_of_rows_is_whole(void **state)
 {
     (void)state;
-    struct world whole;
+    struct gdn_world whole;
     int states = 0;
-    open_world(&whole, 2, 4, 30);
+    gdn_world_open(&whole, 2, 4, 30);
     for (int slot = 0; slot < SLOTS; slot++)
-        run_alone(&whole, slot, (struct piece){POSITIONS, 0});
+        gdn_world_run(&whole, slot, (struct gdn_piece){POSITIONS, 0});
     for (uint64_t seed = 0; seed < MIXES; seed++) {
-        struct world w;
-        open_world(&w, 2, 4, 30);
+        struct gdn_world w;
+        gdn_world_open(&w, 2, 4, 30);
         w.ops.random = seed;
         for (int step = 0; step < 25; step++) {
-            struct piece pieces[SLOTS];
+            struct gdn_piece pieces[SLOTS];
             for (int slot = 0; slot < SLOTS; slot++) {
-                int left = POSITIONS - position_of(&w, slot);
+                int left = POSITIONS - gdn_world_position(&w, slot);
                 int count = 1 + (int)(ops_random(&w.ops) % ROW_VERIFY_MAX);
                 bool decode = ops_random(&w.ops) % 3 != 0;
                 count = count < left ? count : left;
-                pieces[slot] = (struct piece){count, 0};
+                pieces[slot] = (struct gdn_piece){count, 0};
                 if (decode && count > 0)
                     pieces[slot].accepted = 1 + (int)(ops_random(&w.ops) % (uint64_t)count);
             }
-            run_step(&w, pieces);
+            gdn_world_step(&w, pieces);
         }
         for (int slot = 0; slot < SLOTS; slot++) {
-            finish(&w, slot);
-            assert_same_o(&w, &whole, slot);
+            gdn_world_finish(&w, slot);
+            gdn_world_same_o(&w, &whole, slot);
             if (w.steps.slots.slots[slot].pending > 0)
                 continue; // ended with a decode row: the last fold is still to come
-            assert_same_slot(&w, &whole, slot);
+            gdn_world_same_slot(&w, &whole, slot);
             states++;
         }
-        close_world(&w);
+        gdn_world_close(&w);
     }
     assert_true(states > MIXES);
-    close_world(&whole);
+    gdn_world_close(&whole);
 }
 
 // ---------------------------------------------------------------- memory
 
-// A decode row writes only the other parity; an inert one nothing.
+// A decode row writes only behind the rows that wait; an inert one nothing.
 static void rows_touch_what_they_may(void **state)
 {
     (void)state;
-    struct world w;
-    open_world(&w, 1, 2, 40);
-    run_step(&w, (struct piece[SLOTS]){{5, 0}, {6, 0}, {7, 0}});
-    run_step(&w, (struct piece[SLOTS]){{4, 2}, {4, 4}, {3, 1}});
-    size_t k_bytes = SLOTS * 2 * ROW_VERIFY_MAX * DIM * sizeof(float);
-    size_t state_bytes = state_values(&w) * sizeof(float);
+    struct gdn_world w;
+    gdn_world_open(&w, 1, 2, 40);
+    gdn_world_step(&w, (struct gdn_piece[SLOTS]){{5, 0}, {6, 0}, {7, 0}});
+    gdn_world_step(&w, (struct gdn_piece[SLOTS]){{4, 2}, {4, 4}, {3, 1}});
+    size_t k_bytes = SLOTS * GDN_PENDING_ROWS * DIM * sizeof(float);
+    size_t state_bytes = gdn_world_states(&w) * sizeof(float);
     size_t conv_bytes = SLOTS * 3 * (size_t)w.channels * sizeof(bf16);
     float *k = ops_copy(&w.ops, w.op.state.pending_k, k_bytes);
     float *s = ops_copy(&w.ops, w.op.state.state, state_bytes);
@@ -491,29 +332,60 @@ static void rows_touch_what_they_may(void **state)
         assert_memory_equal((char *)w.op.state.conv + (size_t)slot * own_conv,
                             (char *)conv + (size_t)slot * own_conv, own_conv);
     }
-    // Slot 1 had written parity 1 and so now writes one row of parity 0.
-    size_t buffer = k_bytes / (SLOTS * 2), row = buffer / ROW_VERIFY_MAX;
-    assert_int_equal(w.steps.slots.slots[1].parity, 1);
+    // Four rows of slot 1 wait and go on waiting, so it writes the fifth; the state stays.
+    size_t ring = k_bytes / SLOTS, row = ring / GDN_PENDING_ROWS, at = ring + 4 * row;
+    assert_int_equal(w.steps.slots.slots[1].pending, 4);
     const char *now = (const char *)w.op.state.pending_k, *before = (const char *)k;
-    assert_memory_equal(now, before, 2 * buffer);
-    assert_memory_not_equal(now + 2 * buffer, before + 2 * buffer, row);
-    assert_memory_equal(now + 2 * buffer + row, before + 2 * buffer + row, 4 * buffer - row);
-    close_world(&w);
+    assert_memory_equal(now, before, at);
+    assert_memory_not_equal(now + at, before + at, row);
+    assert_memory_equal(now + at + row, before + at + row, k_bytes - at - row);
+    assert_memory_equal(w.op.state.state, s, state_bytes);
+    gdn_world_close(&w);
+}
+
+// Rows wait for as long as those and the step's are GDN_WAITING_MAX at most; the state is written
+// when they are folded, and only then; and where a row is to leave a checkpoint.
+static void rows_wait_for_their_fold(void **state)
+{
+    (void)state;
+    struct gdn_world w;
+    gdn_world_open(&w, 1, 2, 43);
+    size_t bytes = gdn_world_states(&w) * sizeof(float);
+    gdn_world_run(&w, 0, (struct gdn_piece){3, 0});
+    for (int step = 0; step < 3 * GDN_WAITING_MAX; step++) {
+        float *before = ops_copy(&w.ops, w.op.state.state, bytes);
+        int waited = gdn_world_waiting(&w, 0);
+        gdn_world_run(&w, 0, (struct gdn_piece){1, 1});
+        bool folds = waited + 1 > GDN_WAITING_MAX;
+        assert_int_equal(gdn_world_waiting(&w, 0), folds ? 1 : waited + 1);
+        assert_int_equal(memcmp(before, w.op.state.state, bytes) != 0, folds);
+    }
+    gdn_world_run(&w, 0, (struct gdn_piece){6, 2});
+    assert_true(gdn_world_waiting(&w, 0) > 1);
+    w.pause_at = gdn_world_position(&w, 0);
+    gdn_world_run(&w, 0, (struct gdn_piece){2, 1});
+    assert_int_equal(gdn_world_waiting(&w, 0), 1);
+    gdn_world_run(&w, 0, (struct gdn_piece){2, 0});
+    assert_int_equal(gdn_world_waiting(&w, 0), 0);
+    gdn_world_close(&w);
 }
 
 static void opening_zeroes_fresh_slots_only(void **state)
 {
     (void)state;
-    struct world w;
-    open_world(&w, 1, 2, 41);
-    size_t values = state_values(&w) / SLOTS, columns = 3 * (size_t)w.channels;
+    struct gdn_world w;
+    gdn_world_open(&w, 1, 2, 41);
+    size_t values = gdn_world_states(&w) / SLOTS, columns = 3 * (size_t)w.channels;
     memset(w.op.state.state, 0x41, SLOTS * values * sizeof(float));
     memset(w.op.state.conv, 0x41, SLOTS * columns * sizeof(bf16));
+    for (int i = 0; i < 2 * SLOTS; i++)
+        w.op.state.waiting[i].count = 9;
     struct slot_opening openings[2] = {{.slot = 2, .position = 0}, {.slot = 0, .position = 64}};
     const struct gdn_state layers[2] = {
         w.op.state,
         {.state = ops_copy(&w.ops, w.op.state.state, SLOTS * values * sizeof(float)),
-         .conv = ops_copy(&w.ops, w.op.state.conv, SLOTS * columns * sizeof(bf16))}};
+         .conv = ops_copy(&w.ops, w.op.state.conv, SLOTS * columns * sizeof(bf16)),
+         .waiting = ops_copy(&w.ops, w.op.state.waiting, 2 * SLOTS * sizeof(struct gdn_waiting))}};
     gdn_open(w.ops.streams[0], &(struct gdn_open){.layers = layers,
                                                   .layers_count = 2,
                                                   .key_heads = 1,
@@ -522,6 +394,8 @@ static void opening_zeroes_fresh_slots_only(void **state)
                                                   .openings_count = 2});
     ops_wait(&w.ops);
     for (int layer = 0; layer < 2; layer++) {
+        for (int i = 0; i < 2 * SLOTS; i++)
+            assert_int_equal(layers[layer].waiting[i].count, i / 2 == 1 ? 9 : 0);
         for (size_t i = 0; i < SLOTS * values * sizeof(float); i++) {
             int expected = i / (values * sizeof(float)) == 2 ? 0 : 0x41;
             assert_int_equal(((const uint8_t *)layers[layer].state)[i], expected);
@@ -531,20 +405,20 @@ static void opening_zeroes_fresh_slots_only(void **state)
             assert_int_equal(((const uint8_t *)layers[layer].conv)[i], expected);
         }
     }
-    close_world(&w);
+    gdn_world_close(&w);
 }
 
 static void twin_is_o_before_rounding(void **state)
 {
     (void)state;
-    struct world a, b;
-    open_world(&a, 1, 2, 42);
-    open_world(&b, 1, 2, 42);
-    run_alone(&a, 0, (struct piece){20, 0});
+    struct gdn_world a, b;
+    gdn_world_open(&a, 1, 2, 42);
+    gdn_world_open(&b, 1, 2, 42);
+    gdn_world_run(&a, 0, (struct gdn_piece){20, 0});
     steps_clear(&b.steps);
     steps_add_prefill(&b.steps, 0, NULL, 20, 1);
     steps_begin(&b.steps);
-    fill_inputs(&b, (struct piece[SLOTS]){{20, 0}, {0, 0}, {0, 0}});
+    gdn_world_inputs(&b, (struct gdn_piece[SLOTS]){{20, 0}, {0, 0}, {0, 0}});
     b.op.tables = b.steps.tables;
     b.op.slots = b.steps.slots;
     double *o = ops_alloc(&b.ops, 20 * (size_t)b.o_width * sizeof *o);
@@ -552,8 +426,8 @@ static void twin_is_o_before_rounding(void **state)
     for (int i = 0; i < 20 * b.o_width; i++)
         assert_true(ops_rounded_bf16(a.o[i], o[i], 0));
     assert_int_equal(b.op.o[0].bits, 0xffff); // not written
-    close_world(&a);
-    close_world(&b);
+    gdn_world_close(&a);
+    gdn_world_close(&b);
 }
 
 int main(void)
@@ -561,10 +435,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_formulas),
         cmocka_unit_test(checkpoints_are_what_cuts_leave),
+        cmocka_unit_test(checkpoints_have_what_waits_folded),
         cmocka_unit_test(prefill_cut_anywhere_is_whole),
         cmocka_unit_test(every_accepted_count_folds_to_the_same_bits),
         cmocka_unit_test(any_mix_of_rows_is_whole),
         cmocka_unit_test(rows_touch_what_they_may),
+        cmocka_unit_test(rows_wait_for_their_fold),
         cmocka_unit_test(opening_zeroes_fresh_slots_only),
         cmocka_unit_test(twin_is_o_before_rounding),
     };

@@ -150,7 +150,7 @@ enum {
     POSITIONS = PLACE + 40,
     CHANNELS = (2 * KEY_HEADS + VALUE_HEADS) * DIM,
     STRIDE = CHANNELS + VALUE_HEADS * DIM + 2 * VALUE_HEADS,
-    PENDING_ROWS = SLOTS * 2 * ROW_VERIFY_MAX,
+    PENDING_ROWS = SLOTS * GDN_PENDING_ROWS,
 };
 
 struct sequence {
@@ -174,6 +174,7 @@ static void open_sequence(struct sequence *q)
                   .pending_k = ops_alloc(ops, PENDING_ROWS * KEY_HEADS * DIM * sizeof(float)),
                   .pending_u = ops_alloc(ops, PENDING_ROWS * VALUE_HEADS * DIM * sizeof(float)),
                   .pending_g = ops_alloc(ops, PENDING_ROWS * VALUE_HEADS * sizeof(float)),
+                  .waiting = ops_alloc(ops, SLOTS * 2 * sizeof(struct gdn_waiting)),
                   .pending_conv =
                       ops_alloc(ops, SLOTS * 2 * GDN_PENDING_COLUMNS * CHANNELS * sizeof(bf16))},
         .projected = ops_alloc(ops, POSITIONS * STRIDE * sizeof(bf16)),
@@ -314,6 +315,14 @@ static void check_fold(uint64_t seed, int first, int verify)
     q.w.op.moves = &load;
     state_checkpoint_load(q.w.ops.streams[0], &q.w.op);
     steps_open_slot(&q.steps, 2, PLACE, &sampling);
+    gdn_open(q.w.ops.streams[0],
+             &(struct gdn_open){.layers = &q.gdn.state,
+                                .layers_count = 1,
+                                .key_heads = KEY_HEADS,
+                                .value_heads = VALUE_HEADS,
+                                .openings = &(struct slot_opening){.slot = 2, .position = PLACE},
+                                .openings_count = 1});
+    ops_wait(&q.w.ops);
     run_prompt(&q, 2, POSITIONS - PLACE);
     assert_memory_equal(layer->state, layer->state + 2 * (size_t)STATES, STATES * sizeof(float));
     assert_memory_equal(layer->conv, layer->conv + 2 * (size_t)COLUMNS, COLUMNS * sizeof(bf16));
