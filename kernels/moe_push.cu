@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // moe_push.cu -- which kernels serve how many tokens: one to four add their experts in registers
-// (experts_down.cuh); up to some hundred stream each expert's weights once (experts_few.cuh), more
-// are multiplied in large tiles (moe_push_sm90.cu), and a token's products are then added in the
-// order of its picks; odd shapes take a warp per column.
+// (experts_down.cuh); up to some hundred stream each expert's weights once (experts_few.cuh, and
+// moe_push_stream_sm90.cu where experts have more of them), more are multiplied in large tiles
+// (moe_push_sm90.cu), and a token's products are then added in the order of its picks; odd shapes
+// take a warp per column.
 #include "kernels/device/dot.cuh"
 #include "kernels/device/experts_down.cuh"
 #include "kernels/device/experts_few.cuh"
 #include "kernels/device/experts_many.cuh"
+#include "kernels/device/experts_stream.cuh"
 #include "kernels/device/lane.cuh"
 
 extern "C" {
@@ -293,7 +295,13 @@ extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
     bool tiles = op->hidden % CHUNK == 0 && op->width % CHUNK == 0 && op->shared_width % CHUNK == 0;
     bool few = op->tokens <= MOE_FLOAT_TOKENS_MAX && op->experts <= EXPERTS_MAX &&
                op->tokens * op->picks <= EXPERT_SLOTS_MAX;
-    if (tiles && few) {
+    if (experts_stream_serves(op)) {
+        experts_stream(stream->handle, op);
+        if (op->tokens <= MOE_FLOAT_TOKENS_MAX)
+            moe_combine<float>(stream->handle, op, lane);
+        else
+            moe_combine<bf16>(stream->handle, op, lane);
+    } else if (tiles && few) {
         moe_few(stream->handle, op, lane);
     } else if (experts_many_serves(op)) {
         experts_many(stream->handle, op);

@@ -41,28 +41,39 @@ static __device__ __forceinline__ uint32_t warp_scan(uint32_t value)
 }
 
 // This warp's part of the slots: each gets its place from counts, which moves on.
-template <bool PLACE>
+template <bool PLACE, int BATCH>
 static __device__ __forceinline__ void expert_list_walk(const expert_list &list, uint16_t *counts,
                                                         const int32_t *ids, int from, int to)
 {
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    for (int i = from; i < to; i += WARP_THREADS) {
-        bool there = i + lane < to;
-        unsigned id = there ? static_cast<unsigned>(__ldcg(ids + i + lane)) : 0xffffffffu;
-        unsigned same = __match_any_sync(0xffffffffu, id);
-        int before = __popc(same & ((1u << lane) - 1));
-        unsigned place = there ? counts[id] + static_cast<unsigned>(before) : 0;
-        __syncwarp();
-        if (PLACE && there)
-            list.slots[place] = static_cast<uint16_t>(i + lane);
-        if (there && before == 0)
-            counts[id] = static_cast<uint16_t>(place + static_cast<unsigned>(__popc(same)));
-        __syncwarp();
+    for (int batch = from; batch < to; batch += WARP_THREADS * BATCH) {
+        unsigned ids_of[BATCH];
+#pragma unroll
+        for (int j = 0; j < BATCH; j++) {
+            int i = batch + j * WARP_THREADS + lane;
+            ids_of[j] = i < to ? static_cast<unsigned>(__ldcg(ids + i)) : 0xffffffffu;
+        }
+#pragma unroll
+        for (int j = 0; j < BATCH; j++) {
+            int i = batch + j * WARP_THREADS;
+            if (i >= to)
+                break;
+            bool there = i + lane < to;
+            unsigned id = ids_of[j], same = __match_any_sync(0xffffffffu, id);
+            int before = __popc(same & ((1u << lane) - 1));
+            unsigned place = there ? counts[id] + static_cast<unsigned>(before) : 0;
+            __syncwarp();
+            if (PLACE && there)
+                list.slots[place] = static_cast<uint16_t>(i + lane);
+            if (there && before == 0)
+                counts[id] = static_cast<uint16_t>(place + static_cast<unsigned>(__popc(same)));
+            __syncwarp();
+        }
     }
 }
 
 // In all threads of a block of WARPS warps; ids [slots_count] valid. Returns the groups' number.
-template <int WARPS>
+template <int WARPS, int BATCH = 1>
 static __device__ int expert_list_build(const expert_list &list, const int32_t *ids,
                                         int slots_count, int experts, int group_tokens)
 {
@@ -75,7 +86,7 @@ static __device__ int expert_list_build(const expert_list &list, const int32_t *
     for (int i = thread; i < WARPS * experts; i += THREADS)
         list.counts[i] = 0;
     __syncthreads();
-    expert_list_walk<false>(list, counts, ids, from, to);
+    expert_list_walk<false, BATCH>(list, counts, ids, from, to);
     __syncthreads();
     // Each thread takes some neighbouring experts; slots in the low half, groups in the high one.
     uint32_t own[PER_THREAD], sum = 0;
@@ -122,7 +133,7 @@ static __device__ int expert_list_build(const expert_list &list, const int32_t *
         before += own[i];
     }
     __syncthreads();
-    expert_list_walk<true>(list, counts, ids, from, to);
+    expert_list_walk<true, BATCH>(list, counts, ids, from, to);
     __syncthreads();
     return static_cast<int>(all >> 16);
 }

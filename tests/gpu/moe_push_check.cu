@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // moe_push_check.cu -- the middle against the twin; the combined sums against the formula in
-// double over the middle that the kernel left. Routings: uniform, a quarter of the experts, and
-// one expert that everybody picks, so that others are empty.
+// double over the middle that the kernel left. Routings: uniform, a quarter of the experts,
+// one expert that everybody picks, and the same experts for everybody, so that others are empty.
 #include <stdlib.h>
 
 #include "tests/gpu/check_products.cuh"
@@ -17,7 +17,7 @@ static void launch(struct stream *stream, const void *argument)
     moe_push(stream, static_cast<const struct moe_push *>(argument));
 }
 
-enum routing { ROUTING_UNIFORM, ROUTING_NARROW, ROUTING_FIRST, ROUTINGS };
+enum routing { ROUTING_UNIFORM, ROUTING_NARROW, ROUTING_FIRST, ROUTING_SAME, ROUTINGS };
 
 struct moe_case {
     int tokens, hidden, experts, picks, width, shared_width;
@@ -39,6 +39,8 @@ static void route(int32_t *ids, float *weights, const struct moe_case &shape)
                 own[i] = static_cast<int32_t>(check_random() % static_cast<unsigned>(among));
                 if (shape.routing == ROUTING_FIRST && i == 0)
                     own[i] = shape.experts - 1;
+                if (shape.routing == ROUTING_SAME)
+                    own[i] = i * 3 % shape.experts;
                 again = false;
                 for (int j = 0; j < i; j++)
                     again |= own[j] == own[i];
@@ -182,6 +184,14 @@ CHECK(moe_push)
     check_case({600, 64, 512, 10, 64, 64, ROUTING_UNIFORM});
     check_case({5000, 128, 64, 8, 64, 64, ROUTING_NARROW});
     check_case({8200, 64, 128, 8, 64, 64, ROUTING_UNIFORM}); // a warp sorts more than its lanes
+    // What the streaming kernel serves, at the borders of its tasks' tokens and of its shapes.
+    for (int tokens : {5, 8, 9, 16, 17, 31, 33, 64, 100, 127, 128, 129})
+        check_case({tokens, 256, 16, 4, 128, 128, static_cast<enum routing>(tokens % ROUTINGS)});
+    for (int tokens : {255, 256, 257, 511, 512, 513, 1000, 1024})
+        check_case({tokens, 256, 16, 2, 128, 128, static_cast<enum routing>(tokens % ROUTINGS)});
+    check_case({64, 256, 16, 4, 128, 128, ROUTING_SAME});
+    check_case({300, 256, 16, 2, 128, 128, ROUTING_SAME});
+    check_case({70, 512, 64, 8, 256, 256, ROUTING_UNIFORM});
     check_case({3, 64, 8, 2, 40, 24, ROUTING_UNIFORM});      // no multiple of a chunk
     check_case({1, 2048, 32, 8, 512, 512, ROUTING_UNIFORM}); // 35B-A3B, fewer experts
     check_case({6, 2048, 32, 8, 512, 512, ROUTING_UNIFORM});
@@ -282,6 +292,6 @@ static void bench_case_of(const struct moe_case &shape)
 
 BENCH(moe_push)
 {
-    for (int tokens : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 8192})
+    for (int tokens : {1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 768, 1024, 2048, 8192})
         bench_case_of({tokens, 2048, 256, 8, 512, 512, ROUTING_UNIFORM});
 }
