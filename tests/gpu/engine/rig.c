@@ -63,8 +63,8 @@ static void open_engine(struct rig *rig, struct error *error)
     must(step_engine_open(&rig->engine, &options, error), error);
 }
 
-// State as a device may hand it out: nothing behind the block table has a value but the two tables
-// that state_open fills.
+// State as a device may hand it out: nothing behind the block table has a value but the tables that
+// state_open fills.
 static void fill_state(struct rig *rig)
 {
     const struct rank_state *state = &rig->state;
@@ -80,6 +80,11 @@ static void fill_state(struct rig *rig)
                           (size_t)rig->model.config.rope.rotary_dim / 2 * sizeof(float));
     stream_copy_to_device(rig->model.stream, state->prefix.layers_dev, state->prefix.layers,
                           (size_t)state->prefix.layers_count * sizeof *state->prefix.layers_dev);
+    for (int layer = 0, i = 0; layer < rig->model.config.layers; layer++) {
+        if (!rig->model.config.layer_is_attention[layer])
+            stream_copy_to_device(rig->model.stream, state->gdn_dev + i++, &state->gdn[layer],
+                                  sizeof *state->gdn_dev);
+    }
     stream_synchronize(rig->model.stream);
     free(values);
 }
