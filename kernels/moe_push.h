@@ -6,7 +6,8 @@
 //           shared_width]; ids and weights as moe_route gives them
 //   needs   tokens * hidden * 2 <= the exchange's lane_bytes
 //   launch  to 4 tokens two persistent kernels; to 256 experts' slots are grouped, each expert's
-//           weights are streamed once, and a third kernel adds a token's products; beyond, the
+//           weights are streamed once, and a third kernel adds a token's products; on Hopper from
+//           65 to 512 one block groups the slots and both products are one kernel; beyond, the
 //           slots are sorted and multiplied in tiles of 256 rows of W by up to 160 slots
 //   moves   weights of the distinct experts picked + tokens * hidden * (1 + ranks) * 2 bytes
 //   limit   HBM at one token: 8 experts of [2048, 512] move 50.3 MB, 10.9 us at 4.6 TB/s
@@ -51,7 +52,7 @@ struct moe_push {
     int width; // expert_intermediate of this rank
     struct weight shared_gate_up, shared_down;
     int shared_width;
-    bf16 *partial;  // [tokens, hidden] workspace
+    bf16 *partial;  // [tokens, hidden] workspace, on a GPU of counters
     bf16 *middle;   // [tokens, picks * width + shared_width] workspace
     void *products; // moe_products_bytes: [tokens, picks + 1, hidden]; CUDA only
     int32_t *lists; // moe_lists_count: slots sorted by expert, offsets, tiles; CUDA only

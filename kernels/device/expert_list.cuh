@@ -40,7 +40,8 @@ static __device__ __forceinline__ uint32_t warp_scan(uint32_t value)
     return value;
 }
 
-// This warp's part of the slots: each gets its place from counts, which moves on.
+// This warp's part of the slots: each gets its place from counts, which moves on. BATCH: loads of a
+// lane on their way.
 template <bool PLACE, int BATCH>
 static __device__ __forceinline__ void expert_list_walk(const expert_list &list, uint16_t *counts,
                                                         const int32_t *ids, int from, int to)

@@ -178,20 +178,25 @@ class Judge:
         texts = [tuple(request["ids"]) + tuple(ids) for request, ids in zip(requests, answers)]
         self.ask([text for text in dict.fromkeys(texts) if text not in self.told])
         tokens = others = drawn = far = 0
-        gap_most = 0
+        gap_most, first_far = 0, None
         for request, text in zip(requests, texts):
             greedy = request["temperature"] == 0
-            for token, logprob, top in self.told[text][len(request["ids"]):]:
+            for at in range(len(request["ids"]), len(text)):
+                _, logprob, top = self.told[text][at]
                 gap = top[0 if greedy else request["top_k"] - 1] - logprob
                 drawn += not greedy
                 tokens += greedy
                 others += greedy and gap > 0
-                far += not gap <= self.limits.tolerance
                 gap_most = max(gap_most, gap)
+                if not gap <= self.limits.tolerance:
+                    far += 1
+                    first_far = first_far or {"at": at, "gap": gap, "text": text,
+                                              "prompt_tokens": len(request["ids"])}
         share, most = others / max(tokens, 1), self.limits.most(tokens)
         return {"tokens": tokens, "others": others, "share": round(share, 4),
                 "share_max": round(most, 4), "gap_max": round(gap_most, 4),
-                "tolerance": round(self.limits.tolerance, 4), "far": far, "drawn": drawn,
+                "tolerance": round(self.limits.tolerance, 4), "far": far, "first_far": first_far,
+                "drawn": drawn,
                 "good": far == 0 and share <= most}
 
 
