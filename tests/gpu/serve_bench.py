@@ -59,7 +59,8 @@ class Floor:
                        self.layers * ((shared + self.experts * hidden) if self.experts else dense))
         self.layer = attention + (shared + self.experts * hidden if self.experts else dense)
         self.head = c["vocab_size"] * hidden
-        self.state_bytes = self.gdn * values * 128 * 4 * 2
+        # Read in every step, and written in one of eight (kernels/gdn.h).
+        self.state_bytes = self.gdn * values * 128 * 4 * (1 + 1 / 8)
         self.kv_bytes = self.attention * 4 * kv * dim
         self.score_flops = self.attention * 4 * heads * dim
 
