@@ -243,7 +243,9 @@ class Check:
         for number in range(self.streams):
             beginning = base[number % len(base)]
             ids = beginning[:dice.randrange(1, len(beginning) + 1)]
-            ids = ids + [dice.randrange(10, 300) for _ in range(dice.randrange(3))]
+            # Words that the model knows: behind random ids half an ulp of noise in every product
+            # moves the demo model's logits by up to 4.9, in its own text by 0.16 at most.
+            ids = ids + base[dice.randrange(len(base))][:dice.randrange(3)]
             request = {"ids": ids, "max_tokens": dice.randrange(1, 250), "temperature": 0,
                        "ignore_eos": True}
             if number % 5 == 0:
