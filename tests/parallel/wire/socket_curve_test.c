@@ -61,10 +61,13 @@ static int tear_down(void **state)
     return 0;
 }
 
+static uint64_t failed_before; // the router's count of failed handshakes when dial was called
+
 static struct socket *dial(const char *dir, const char *who)
 {
     char endpoint[64];
     struct socket *dealer;
+    failed_before = socket_counts(router).handshakes_failed;
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%s",
              strrchr(socket_endpoint(router), ':') + 1);
     struct socket_options options = options_of(endpoint, dir, who);
@@ -73,15 +76,17 @@ static struct socket *dial(const char *dir, const char *who)
 }
 
 // Whether the dealer gets in; false once it has been turned away, with the router's count of it.
+// The count is compared with the one before the dial: a handshake can fail before this is called,
+// and a dealer told of a protocol error does not come again.
 static bool gets_in(struct socket *dealer)
 {
     uint64_t end_ns = clock_now_ns() + (uint64_t)WAIT_MS * CLOCK_NS_PER_MS;
-    uint64_t failed = socket_counts(router).handshakes_failed;
     while (clock_now_ns() < end_ns) {
         socket_wait(router, -1, 10);
         if (socket_is_connected(dealer))
             return true;
-        if (socket_refusal(dealer)[0] != '\0' && socket_counts(router).handshakes_failed > failed)
+        if (socket_refusal(dealer)[0] != '\0' &&
+            socket_counts(router).handshakes_failed > failed_before)
             return false;
     }
     fail_msg("neither in nor turned away within %d ms", WAIT_MS);
