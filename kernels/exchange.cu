@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // exchange.cu -- the kernel of kernels/exchange_cuda.h: packets out to all ranks, packets in, sum.
 #include "kernels/device/bf16.cuh"
+#include "kernels/device/clock.cuh"
 #include "kernels/device/launch.cuh"
 
 extern "C" {
@@ -46,13 +47,6 @@ static __device__ __forceinline__ uint4 read_packet(const uint8_t *from)
     return packet;
 }
 
-static __device__ __forceinline__ uint64_t clock_ns()
-{
-    uint64_t now;
-    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-    return now;
-}
-
 // False when the wait ended without the packet; then the report says so.
 static __device__ bool await_packet(uint2 *data, const uint8_t *from, uint32_t flag, int source,
                                     const exchange_cuda &exchange)
@@ -74,6 +68,7 @@ static __device__ bool await_packet(uint2 *data, const uint8_t *from, uint32_t f
         if (!aborted) {
             // Of this GPU's threads alone: PCIe knows no OR on the host's memory.
             atomicOr(&exchange.report_dev->missing, 1u << source);
+            __threadfence_system(); // who is told to abort finds out whom for
             *static_cast<volatile uint32_t *>(exchange.abort_word_dev) = 1;
         }
         *static_cast<volatile uint32_t *>(&exchange.report_dev->failed) = 1;

@@ -7,6 +7,7 @@
 // and across the border between the products; four warps gather rows of x into the same ring.
 #include "kernels/device/experts_stream.cuh"
 
+#include "kernels/device/clock.cuh"
 #include "kernels/device/stream_tasks.cuh"
 #include "kernels/device/tensor_copy.cuh"
 #include "kernels/device/wgmma_few.cuh"
@@ -22,7 +23,12 @@ enum {
     STREAM_STAGES_MAX = 24,
     STREAM_SHARED_MAX = 226 << 10,
     STREAM_TILE_BYTES = WGMMA_ROWS * WGMMA_ROW_BYTES,
+    STREAM_LOOKS_PER_CLOCK = 1024,
 };
+
+// Every block must be resident, or one could wait for another that never starts (where the GPU is
+// shared out by MPS, say). Far above any step, so that a worker ends instead of hanging.
+static const uint64_t STREAM_WAIT_NS_MAX = 10000000000;
 
 // Matrices of gate and up are pairs of matrices.
 struct stream_maps {
@@ -32,13 +38,23 @@ struct stream_maps {
 // ---- rows of x ----
 
 // Until `count` warps have said by done_add that they are done; what they stored is seen then. Not
-// for threads that copy: it waits for their copies too.
+// for threads that copy: it waits for their copies too. Ends the kernel with a fault after
+// STREAM_WAIT_NS_MAX.
 static __device__ __forceinline__ void done_wait(const int32_t *done, int count)
 {
-    int value;
-    do {
+    uint64_t begun = 0;
+    for (uint32_t looks = 1;; looks++) {
+        int value;
         asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(done) : "memory");
-    } while (value < count);
+        if (value >= count)
+            return;
+        if (looks % STREAM_LOOKS_PER_CLOCK != 0)
+            continue;
+        uint64_t now = clock_ns();
+        begun = begun == 0 ? now : begun;
+        if (now - begun > STREAM_WAIT_NS_MAX)
+            __trap();
+    }
 }
 
 static __device__ __forceinline__ void done_add(int32_t *done)
@@ -491,7 +507,7 @@ bool experts_stream_serves(const struct moe_push *op)
     stream_arguments a;
     return device_is_sm90() && op->tokens >= STREAM_TOKENS_MIN && op->tokens <= STREAM_TOKENS_MAX &&
            op->experts <= EXPERTS_MAX && op->tokens * op->picks <= STREAM_SLOTS_MAX &&
-           op->width % CHUNK == 0 && op->shared_width % CHUNK == 0 &&
+           op->width % CHUNK == 0 && op->shared_width > 0 && op->shared_width % CHUNK == 0 &&
            stream_divides(op, WGMMA_ROWS) && stream_place(&a, op, STREAM_GROUP_TOKENS);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// experts_stream.cuh -- products of a mixture of experts for tens to some thousand tokens, on
+// experts_stream.cuh -- products of a mixture of experts for some dozen to some hundred tokens, on
 // Hopper's warpgroup products with tokens on the short side. Not an op: moe_push.cu queues it.
 #pragma once
 

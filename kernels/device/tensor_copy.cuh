@@ -91,12 +91,13 @@ static void box_encode(CUtensorMap *map, const void *matrix, unsigned rank, cons
                        const cuuint64_t *strides, const cuuint32_t *box)
 {
     static void *encode = NULL;
-    cudaDriverEntryPointQueryResult found;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSuccess;
     const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
     if (encode == NULL)
         CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000,
                                                     cudaEnableDefault, &found));
-    ASSERT(encode != NULL);
+    if (encode == NULL)
+        DIE("the driver has no cuTensorMapEncodeTiled: %d", static_cast<int>(found));
     CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(encode)(
         map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void *>(matrix), sizes, strides,
         box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
