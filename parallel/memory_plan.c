@@ -215,6 +215,9 @@ static uint64_t workspace_bytes(const struct model_config *config, const struct 
     bytes += sequences * 2 * (uint64_t)shard->vocab.count; // how often each token was drawn
     bytes += sequences * SEQUENCE_LISTS_BYTES;
     bytes += sequences * 2 * (uint64_t)config->hidden; // the MTP head's last hidden rows
+    // What waits in the slot that is never opened.
+    bytes += (uint64_t)(config->layers - attention_layers(config)) * PENDING_PARITIES * 2 *
+             sizeof(int32_t);
     if (ranks > 1) // the exchange's inbox: two parities, a lane per rank
         bytes += 2 * ranks * aligned(tokens * (uint64_t)config->hidden * 2);
     return bytes;

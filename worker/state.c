@@ -73,8 +73,9 @@ static void carve_gdn(struct gdn_state *state, struct carver *carver,
     state->pending_k = (float *)carve(carver, pending * key_heads * GDN_HEAD_DIM, sizeof(float));
     state->pending_u = (float *)carve(carver, pending * value_heads * GDN_HEAD_DIM, sizeof(float));
     state->pending_g = (float *)carve(carver, pending * value_heads, sizeof(float));
+    // Read, and not used, for rows of kind none too, whose slot is behind the last.
     state->waiting =
-        (struct gdn_waiting *)carve(carver, slots_count * 2, sizeof(struct gdn_waiting));
+        (struct gdn_waiting *)carve(carver, (slots_count + 1) * 2, sizeof(struct gdn_waiting));
     state->pending_conv =
         (bf16 *)carve(carver, slots_count * 2 * GDN_PENDING_COLUMNS * channels, sizeof(bf16));
 }

@@ -202,8 +202,15 @@ static enum status load_staged(struct step_engine *engine, struct error *error)
 static enum status load_buckets(struct step_engine *engine, struct error *error)
 {
     int rows_max = most_rows(engine, 0), tokens_max = engine->options.memory.step_tokens;
+    int drafts_max = engine->options.drafts_max, verify = 1 + drafts_max;
+    int samples_max = most_rows(engine, drafts_max) * verify; // more than rows_max with drafts only
     for (int rows = 8; rows < rows_max; rows = runtime_tokens_bucket(rows + 1)) {
         stage_decode(engine, rows, 0);
+        TRY(load_staged(engine, error));
+    }
+    for (int samples = runtime_tokens_bucket(rows_max + 1); samples < samples_max;
+         samples = runtime_tokens_bucket(samples + 1)) {
+        stage_decode(engine, samples / verify, drafts_max);
         TRY(load_staged(engine, error));
     }
     for (int tokens = 8; tokens < tokens_max; tokens = runtime_tokens_bucket(tokens + 1)) {
