@@ -29,7 +29,7 @@ struct worker {
 // A step that was sent and has not been reported by every rank.
 struct flight {
     uint64_t step;
-    uint64_t sent_ns;
+    uint64_t begun_ns; // since when it can run: it was sent, and the one before it has ended
     uint32_t reported; // bit r: rank r has reported
     uint64_t hash;     // of the first report
     uint64_t step_ns;  // of the report that took least: it waited least for the others

@@ -381,8 +381,9 @@ static enum MHD_Result on_request(void *argument, struct MHD_Connection *handle,
 
 // ---- the loop ----
 
-static void on_news(struct door_http *door, const struct link_news *news)
+static void on_news(void *argument, const struct link_news *news)
 {
+    struct door_http *door = (struct door_http *)argument;
     switch (news->type) {
     case NEWS_READY: door->context = news->context; break;
     case NEWS_DRAINING: door->draining = true; break;
@@ -466,12 +467,9 @@ static bool has_last_words(const struct door_http *door)
 static void *run(void *argument)
 {
     struct door_http *door = (struct door_http *)argument;
-    struct link_news news;
     while (!door->ended || has_last_words(door)) {
         wait_events(door);
-        link_clear(door->options.link->door_fd);
-        while (link_next_news(door->options.link, &news))
-            on_news(door, &news);
+        link_take_news(door->options.link, on_news, door);
         (void)MHD_run(door->daemon);
         check_time(door);
     }

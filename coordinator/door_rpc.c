@@ -303,12 +303,14 @@ static void on_frame(struct door_rpc *door, const struct socket_peer *peer, cons
     }
 }
 
+// For one turn: news must not wait until no client wants anything.
 static void receive_clients(struct door_rpc *door)
 {
     struct socket_peer peer;
     const void *frame;
     size_t bytes;
-    for (;;) {
+    uint64_t end_ns = clock_now_ns() + LINK_TURN_MS * MS_NS;
+    while (clock_now_ns() < end_ns) {
         struct error error;
         enum status status = socket_receive(door->socket, &peer, &frame, &bytes);
         if (status == E_TIMEOUT)
@@ -456,8 +458,9 @@ static void tell_status(struct door_rpc *door, const struct overview *overview)
     free(json);
 }
 
-static void on_news(struct door_rpc *door, const struct link_news *news)
+static void on_news(void *argument, const struct link_news *news)
 {
+    struct door_rpc *door = (struct door_rpc *)argument;
     struct door_request *request = door_requests_by_number(&door->requests, news->request);
     if (request != NULL && request->first->is_cut_off)
         request = NULL; // the client hears of its end alone
@@ -513,12 +516,9 @@ static void ping(struct door_rpc *door)
 static void *run(void *argument)
 {
     struct door_rpc *door = (struct door_rpc *)argument;
-    struct link_news news;
     while (!door->ended) {
         (void)socket_wait(door->socket, door->options.link->door_fd, POLL_MS);
-        link_clear(door->options.link->door_fd);
-        while (link_next_news(door->options.link, &news))
-            on_news(door, &news);
+        link_take_news(door->options.link, on_news, door);
         receive_clients(door);
         ping(door);
     }

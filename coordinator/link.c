@@ -79,6 +79,21 @@ bool link_next_news(struct link *link, struct link_news *out)
     return true;
 }
 
+void link_take_news(struct link *link, void (*on_news)(void *door, const struct link_news *news),
+                    void *door)
+{
+    struct link_news news;
+    uint64_t end_ns = clock_now_ns() + (uint64_t)LINK_TURN_MS * CLOCK_NS_PER_MS;
+    link_clear(link->door_fd);
+    while (link_next_news(link, &news)) {
+        on_news(door, &news);
+        if (clock_now_ns() < end_ns)
+            continue;
+        link_wake_door(link);
+        return;
+    }
+}
+
 static void wake(int fd)
 {
     uint64_t one = 1;

@@ -14,6 +14,7 @@
 enum {
     LINK_TO_CORE_MAX = 8192,    // orders waiting for the core
     LINK_FROM_CORE_MAX = 65536, // news waiting for the door: 64 steps of 1,024 rows
+    LINK_TURN_MS = 5,           // a door's news and its clients take turns
 };
 
 enum link_order_type {
@@ -82,6 +83,10 @@ void link_close(struct link *link);
 // Door's side. False when the ring is full: the caller answers `overloaded`.
 bool link_order(struct link *link, const struct link_order *order);
 bool link_next_news(struct link *link, struct link_news *out);
+// Clears the door's eventfd and hands the news that there are to on_news, for LINK_TURN_MS at most;
+// when some are left then, the door stays awake.
+void link_take_news(struct link *link, void (*on_news)(void *door, const struct link_news *news),
+                    void *door);
 
 // Core's side. link_tell waits when the ring is full: a door never blocks, so it will read.
 void link_tell(struct link *link, const struct link_news *news);

@@ -383,7 +383,7 @@ static void check_group_time(struct coord *coord, int32_t g, struct coord_action
     if (group->flights_count == 0)
         return;
     const struct flight *flight = &group->flights[(group->step_done + 1) % COORD_FLIGHT_MAX];
-    if (coord->now_ns - flight->sent_ns > (uint64_t)STEP_TIMEOUT_MS * MS_NS) {
+    if (coord->now_ns - flight->begun_ns > (uint64_t)STEP_TIMEOUT_MS * MS_NS) {
         int32_t rank = slowest_rank(coord, group);
         members_fail_group(coord, g, out,
                            "group %d: step %llu has not ended after %d ms; rank %d (pid %d) is "
@@ -400,7 +400,7 @@ void members_forgive(struct coord *coord, uint64_t paused_ns)
     for (int32_t g = 0; g < coord->options.groups; g++) {
         coord->groups[g].placed_ns += paused_ns;
         for (int i = 0; i < COORD_FLIGHT_MAX; i++)
-            coord->groups[g].flights[i].sent_ns += paused_ns;
+            coord->groups[g].flights[i].begun_ns += paused_ns;
     }
 }
 

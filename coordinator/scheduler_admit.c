@@ -55,13 +55,15 @@ static int32_t pages_spare(const struct group_state *group)
     return group->running.count;
 }
 
-// The most senior request in the queue that may run in this group.
+// The most senior request in the queue that may run in this group. While too many wait that have
+// run before, that is one of them: a new one, however urgent, must not stand in their way.
 static int32_t first_for(struct coord *coord, int32_t g)
 {
     int32_t index = coord->requests.queued.first;
+    bool takes_new = coord->requests.preempted < COORD_PREEMPTED_MAX;
     while (index != REQUEST_NONE_INDEX) {
         const struct request *request = request_at(coord, index);
-        if (request->group == -1 || request->group == g)
+        if ((request->group == -1 || request->group == g) && (takes_new || request->ran))
             break;
         index = request->next;
     }
@@ -74,9 +76,7 @@ static bool admit(struct coord *coord, int32_t g, int32_t index)
     struct group_state *group = &coord->groups[g];
     struct request *request = request_at(coord, index);
     int32_t pages = pages_at_first(request);
-    bool is_new = !request->ran;
-    if (group->slots.slots_free == 0 ||
-        (is_new && coord->requests.preempted >= COORD_PREEMPTED_MAX))
+    if (group->slots.slots_free == 0)
         return false;
     struct prefix_hit hit = scheduler_find_prefix(coord, group, request);
     int32_t shared = hit.position / TOKENS_PER_PAGE;
@@ -92,10 +92,10 @@ static bool admit(struct coord *coord, int32_t g, int32_t index)
     scheduler_take_prefix(group, request, &hit);
     bool taken = scheduler_take_pages(group, pages - shared, coord_pages(group, request) + shared);
     ASSERT(taken);
-    request->ran = true;
     request->pages_count = pages;
     request_list_remove(&coord->requests.queued, &coord->requests, index);
-    coord->requests.preempted -= !is_new;
+    coord->requests.preempted -= request->ran;
+    request->ran = true;
     request_list_insert(&group->running, &coord->requests, index);
     return true;
 }

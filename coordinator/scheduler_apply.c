@@ -106,6 +106,8 @@ static void apply(struct coord *coord, int32_t g, struct coord_actions *out)
     struct flight *flight = coord_flight(group, group->step_done + 1);
     group->step_done = flight->step;
     group->flights_count--;
+    if (group->flights_count > 0)
+        coord_flight(group, group->step_done + 1)->begun_ns = coord->now_ns;
     scheduler_pace_note(&group->pace, flight->decode_rows, flight->prefill_tokens, flight->step_ns,
                         coord->options.prefill_gap_ns);
     scheduler_note_drafts(coord, g, flight);

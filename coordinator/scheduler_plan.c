@@ -425,7 +425,7 @@ bool scheduler_build(struct coord *coord, int32_t g, struct coord_actions *out)
     plan->step = group->step_sent + 1;
     plan->epoch = group->epoch;
     flight->step = plan->step;
-    flight->sent_ns = coord->now_ns;
+    flight->begun_ns = coord->now_ns;
     flight->verify = plan->verify;
     flight->drafts = plan->draft;
     group->drafts_made = plan->draft;

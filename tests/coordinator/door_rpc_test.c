@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // door_rpc_test.c -- the door between a core that the test plays and real clients: thousands of
-// streams on one connection, and a client that does not read for too long.
+// streams on one connection, a client that does not read for too long, and many requests at once.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -183,11 +183,50 @@ static void who_does_not_read_is_cut_off_and_told(void **state)
         assert_int_equal(reply->type, REPLY_ACCEPTED);
 }
 
+// A prompt that takes the door some time to read, and is refused for its last id.
+static void send_wrong_request(int index)
+{
+    enum { IDS = 20000 };
+    static int32_t ids[IDS];
+    static uint8_t packed[5 * IDS];
+    struct generate_request request;
+    generate_request_init(&request);
+    ids[IDS - 1] = VOCAB;
+    snprintf(request.id, sizeof request.id, "%d", index);
+    must(generate_request_pack_ids(packed, sizeof packed, &request.ids_bytes, ids, IDS));
+    request.ids = packed;
+    request.ids_count = IDS;
+    must(client_generate(client, &request, &error));
+}
+
+// So many requests come at once that to read them takes a while: a stream's token does not wait for
+// the end of that.
+static void many_requests_do_not_hold_up_streams(void **state)
+{
+    (void)state;
+    enum { MANY = 2000, TOLD_AT = MANY / 4 };
+    const struct reply *reply;
+    int refused = 0;
+    send_request(0);
+    numbers[0] = accept_one();
+    for (int i = 1; i <= MANY; i++) {
+        send_wrong_request(i);
+        if (i == TOLD_AT) {
+            tell_token(numbers[0], 1);
+            link_wake_door(&core);
+        }
+    }
+    while ((reply = next_reply())->type != REPLY_DELTA)
+        refused += reply->type == REPLY_ERROR;
+    assert_in_range(refused, 0, MANY / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(thousands_of_streams_on_one_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_does_not_read_is_cut_off_and_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_requests_do_not_hold_up_streams, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // link_test.c -- orders and news arrive whole, in order and once, from one thread to another; a
-// full ring refuses the door and makes the core wait; a wake is seen by poll.
+// full ring refuses the door and makes the core wait; news take turns; a wake is seen by poll.
 #include "coordinator/link.h"
 
 #include <poll.h>
@@ -10,6 +10,8 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+
+#include "parallel/base/clock.h"
 
 static void open_link(struct link *link)
 {
@@ -135,13 +137,38 @@ static void test_news_across_threads(void **state)
     link_close(&link);
 }
 
+static void count_slowly(void *door, const struct link_news *news)
+{
+    uint64_t *seen = door;
+    assert_int_equal(news->request, (*seen)++);
+    clock_sleep_ns(CLOCK_NS_PER_MS);
+}
+
+// News that take long to be told come in several turns, and the door is awake until the last.
+static void test_news_take_turns(void **state)
+{
+    (void)state;
+    enum { MANY = 40 };
+    struct link link;
+    uint64_t seen = 0;
+    int turns = 0;
+    open_link(&link);
+    for (uint64_t i = 0; i < MANY; i++)
+        link_tell(&link, &(struct link_news){.type = NEWS_TOKENS, .request = i});
+    link_wake_door(&link);
+    for (; awake(link.door_fd); turns++)
+        link_take_news(&link, count_slowly, &seen);
+    assert_int_equal(seen, MANY);
+    assert_true(turns > 1);
+    link_close(&link);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_orders),
-        cmocka_unit_test(test_full),
-        cmocka_unit_test(test_wakes),
-        cmocka_unit_test(test_news_across_threads),
+        cmocka_unit_test(test_orders),          cmocka_unit_test(test_full),
+        cmocka_unit_test(test_wakes),           cmocka_unit_test(test_news_across_threads),
+        cmocka_unit_test(test_news_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

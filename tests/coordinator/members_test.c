@@ -354,6 +354,24 @@ static void test_load_timeout(void **state)
     coord_rig_close(&rig);
 }
 
+// The second of two steps in flight waits for the first: that time is none of its own.
+static void test_a_step_waits_for_the_one_before(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    open_started(&rig, 1, 2);
+    coord_rig_submit(&rig, 1, 10, 50);
+    wait_beating(&rig, STEP_TIMEOUT_MS - 10);
+    assert_int_equal(rig.steps_sent[0], 2);
+    coord_rig_report(&rig, 0, 1);
+    wait_beating(&rig, STEP_TIMEOUT_MS);
+    assert_int_equal(coord_rig_count(&rig, ACTION_GROUP_FAILED), 0);
+    coord_rig_wait(&rig, 1);
+    expect_failed(&rig, "group 0: step 2 has not ended after 60000 ms; rank 0 (pid 4242) is "
+                        "furthest behind");
+    coord_rig_close(&rig);
+}
+
 static void test_step_timeout_names_the_slowest(void **state)
 {
     (void)state;
@@ -494,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_anything_said_is_a_sign_of_life),
         cmocka_unit_test(test_silent_waiting_worker_loses_its_place),
         cmocka_unit_test(test_load_timeout),
+        cmocka_unit_test(test_a_step_waits_for_the_one_before),
         cmocka_unit_test(test_step_timeout_names_the_slowest),
         cmocka_unit_test(test_worker_gives_up),
         cmocka_unit_test(test_worker_gone),

@@ -486,6 +486,45 @@ static void test_deadlines(void **state)
     coord_rig_close(&rig);
 }
 
+// So many have been preempted that nobody new is let in: those who have run go on all the same when
+// a new one is more urgent, and so stands before them.
+static void test_an_urgent_one_does_not_lock_out_the_preempted(void **state)
+{
+    (void)state;
+    enum { REQUESTS = 512, PREEMPTED = 256, STEPS_MAX = 20000 };
+    struct coord_options options;
+    struct coord_rig rig;
+    struct coord_status status;
+    coord_rig_options(&options, 1, 1);
+    options.wishes.sequences = REQUESTS;
+    options.wishes.sequence_tokens = 512;
+    options.wishes.step_tokens = 4096;
+    options.wishes.pages = 2 * REQUESTS;
+    options.queued_max = REQUESTS;
+    coord_rig_open(&rig, &options);
+    coord_rig_start(&rig);
+    for (uint64_t request = 1; request <= REQUESTS; request++)
+        coord_rig_submit(&rig, request, 60, 400);
+    bool asked = false;
+    int done = 0;
+    for (int step = 0; step < STEPS_MAX && done <= REQUESTS; step++) {
+        coord_status(rig.coord, &status);
+        if (!asked && status.preempted >= PREEMPTED) {
+            submit(&rig, REQUESTS + 1, -1, 0);
+            asked = true;
+        }
+        coord_rig_forget(&rig);
+        if (status.running == 0)
+            break;
+        coord_rig_report(&rig, 0, (uint64_t)step + 1);
+        done += coord_rig_count(&rig, ACTION_DONE);
+    }
+    assert_true(asked);
+    assert_int_equal(done, REQUESTS + 1);
+    expect_all_free(&rig);
+    coord_rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,6 +541,7 @@ int main(void)
         cmocka_unit_test(test_priorities),
         cmocka_unit_test(test_the_less_urgent_is_preempted),
         cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_an_urgent_one_does_not_lock_out_the_preempted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
