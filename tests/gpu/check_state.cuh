@@ -23,3 +23,7 @@ static inline struct check_numbers check_numbers_none()
 struct check_entry *check_entries();
 int check_failures();
 struct stream *check_stream();
+
+// From here on checks of much memory are left out, and the others run once: for sanitizers, which
+// make a kernel a thousand times slower.
+void check_small_only();

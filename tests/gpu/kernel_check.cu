@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// kernel_check.cu -- the program: kernel_check check|bench [op..] runs the checks or the benchmarks
-// of all ops or of those named; one line a check, one JSON line a benchmark. Exit code 1: a check
-// failed; 2: no such op, or no GPU.
+// kernel_check.cu -- the program: kernel_check check|small|bench [op..] runs the checks, the small
+// ones once (for sanitizers), or the benchmarks of all ops or of those named; one line a check, one
+// JSON line a benchmark. Exit code 1: a check failed; 2: no such op, or no GPU.
 #include <stdio.h>
 #include <string.h>
 
@@ -20,10 +20,13 @@ int main(int count, char **arguments)
     struct error error;
     bool bench = count > 1 && strcmp(arguments[1], "bench") == 0;
     int runs = 0;
-    if (count < 2 || (!bench && strcmp(arguments[1], "check") != 0)) {
-        fprintf(stderr, "usage: kernel_check check|bench [op..]\n");
+    bool small = count > 1 && strcmp(arguments[1], "small") == 0;
+    if (count < 2 || (!bench && !small && strcmp(arguments[1], "check") != 0)) {
+        fprintf(stderr, "usage: kernel_check check|small|bench [op..]\n");
         return 2;
     }
+    if (small)
+        check_small_only();
     if (runtime_open(0, &error) != OK) {
         fprintf(stderr, "%s\n", error.text);
         return 2;
