@@ -24,6 +24,6 @@ struct check_entry *check_entries();
 int check_failures();
 struct stream *check_stream();
 
-// From here on checks of much memory are left out, and the others run once: for sanitizers, which
-// make a kernel a thousand times slower.
-void check_small_only();
+// From here on a check runs once, and scratch memory is left as it is handed out: a sanitizer sees
+// no more in a repetition, and initcheck nothing that has been filled.
+void check_once();

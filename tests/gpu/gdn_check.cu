@@ -316,6 +316,38 @@ CHECK(gdn)
     check_bits();
 }
 
+// ---- for sanitizers ----
+
+// Both heights of a block, one token and several; a prefill row that leaves checkpoints.
+SMALL(gdn_recurrent)
+{
+    check_decode(1, 2, 4, 1);
+    check_decode(4, 8, 5, 1);
+    check_decode(4, 8, 5, 2);
+    check_prefill(1, 2, 5, 0, -1);
+}
+
+// 640 heads: from there on blocks stay. Every count of tokens that has a kernel of its own.
+SMALL(gdn_stream_1)
+{
+    check_decode(16, 32, 20, 1);
+}
+SMALL(gdn_stream_4)
+{
+    check_decode(16, 32, 20, 3);
+}
+SMALL(gdn_stream_16)
+{
+    check_decode(16, 32, 20, 5);
+}
+
+// Enough chunks to use each stage and hand-over twice; two rows, the ends of both ragged.
+SMALL(gdn_scan)
+{
+    check_prefill(1, 2, 257, 8, -1);
+    check_prefill(1, 1, 70, 8, -1);
+}
+
 // ---- benchmarks ----
 
 struct gdn_bench {

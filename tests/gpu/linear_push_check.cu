@@ -77,6 +77,29 @@ CHECK(linear_push)
     check_case(5, 40, 24, false); // no multiple of a chunk
 }
 
+// The gate folded in, and by a kernel; one tile of tokens and two; rows of x that leave room for
+// few stages; beyond those kernels' tokens; no multiple of a chunk.
+SMALL(linear_few)
+{
+    check_case(1, 256, 40, true);
+    check_case(2, 128, 24, true);
+    check_case(9, 64, 24, false);
+    check_case(3, 17408, 16, false);
+}
+SMALL(linear_some)
+{
+    check_case(17, 64, 40, false);
+    check_case(9, 17408, 32, false);
+}
+SMALL(linear_general)
+{
+    check_case(5, 40, 24, false);
+}
+SMALL(linear_library)
+{
+    check_case(40, 64, 40, false);
+}
+
 struct push_bench {
     struct linear_push op;
     const bf16 *weights;
