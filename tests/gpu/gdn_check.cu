@@ -302,6 +302,8 @@ CHECK(gdn)
     check_decode(2, 6, 60, 5);
     check_decode(16, 32, 160, 2);
     check_decode(1, 1, 160, 1);
+    for (int verify : {1, 5}) // as few rows as blocks that stay take, and more than they know of
+        check_decode(16, 32, verify == 1 ? 150 : 20, verify);
     for (int i = 0; i < CHECK_TOKENS_COUNT; i++) {
         const int *pair = heads[i % 5];
         if (CHECK_TOKENS[i] <= 100)
@@ -321,10 +323,12 @@ CHECK(gdn)
 // Both heights of a block, one token and several; a prefill row that leaves checkpoints.
 SMALL(gdn_recurrent)
 {
-    check_decode(1, 2, 4, 1);
-    check_decode(4, 8, 5, 1);
-    check_decode(4, 8, 5, 2);
+    for (int verify : {1, 2}) {
+        check_decode(1, 2, 4, verify);
+        check_decode(4, 8, 5, verify);
+    }
     check_prefill(1, 2, 5, 0, -1);
+    check_prefill(6, 12, 5, 0, -1);
 }
 
 // 640 heads: from there on blocks stay. Every count of tokens that has a kernel of its own.
@@ -336,7 +340,7 @@ SMALL(gdn_stream_4)
 {
     check_decode(16, 32, 20, 3);
 }
-SMALL(gdn_stream_16)
+SMALL(gdn_stream_6)
 {
     check_decode(16, 32, 20, 5);
 }

@@ -221,9 +221,11 @@ SMALL(moe_stream)
 SMALL(moe_stream_bf16)
 {
     check_case({257, 64, 4, 1, 64, 64, ROUTING_UNIFORM});
+    check_case({257, 128, 4, 1, 64, 64, ROUTING_UNIFORM});
+    check_case({257, 256, 4, 1, 128, 128, ROUTING_UNIFORM});
 }
 
-// One block sorts, and several; eight picks are added by a kernel of their own.
+// One block sorts, and several; eight picks and ten are added by kernels of their own.
 SMALL(moe_many)
 {
     check_case({513, 64, 4, 1, 64, 64, ROUTING_UNIFORM});
@@ -231,6 +233,7 @@ SMALL(moe_many)
 SMALL(moe_many_picks)
 {
     check_case({513, 64, 16, 8, 64, 64, ROUTING_UNIFORM});
+    check_case({513, 64, 16, 10, 64, 64, ROUTING_UNIFORM});
 }
 
 struct moe_bench {

@@ -105,7 +105,9 @@ SMALL(norm_linear_pull)
 {
     check_case({1, 64, 40, true, false});
     check_case({3, 64, 33, true, true});
+    check_case({4, 12288, 16, true, false}); // leaves room for few stages
     check_case({5, 1024, 0, true, false});
+    check_case({2, 8192, 0, true, false});
     check_case({5, 64, 0, true, false});
     check_case({5, 66, 0, true, false});
 }
