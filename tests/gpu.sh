@@ -7,14 +7,16 @@
 #             same plans, recorded or not; a layer of full size against PyTorch, where there is
 #             one; serves the checkpoints and the demo model, alone, in company, with drafts and
 #             prefix reuse, and under load, and judges every token
-#   sanitize  the kernels' checks under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+#   sanitize  small suites of every kernel and a few steps of an engine under compute-sanitizer:
+#             memcheck, racecheck, initcheck, synccheck; within 8 minutes (tests/gpu/sanitize.py)
 #   multi     on a machine of several GPUs: groups of 2, 4, 8 (what there is): sums, times, a death;
 #             the same models served by all GPUs and by one
 #   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit,
 #             and for loading weights from files
 #   serve     a server with dummy weights of 35B-A3B under load: a JSON line for every case, with
 #             the fraction of the limit; its README is tests/bench/README.md
-# BIN=DIR: programs that are built already. OPS="gdn embed": only these kernels. OUT=DIR: results.
+# BIN=DIR: programs that are built already. OPS="gdn embed": only these kernels; of sanitize only
+# these suites, which `kernel_check suites` names. OUT=DIR: results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode="${1:-check}"
@@ -62,10 +64,7 @@ check)
     exec python3 tests/gpu/serve_check.py --bin "$bin" --out "$out"
     ;;
 sanitize)
-    for tool in memcheck racecheck initcheck synccheck; do
-        echo "== $tool"
-        compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/kernel_check" check "${ops[@]}"
-    done
+    exec python3 tests/gpu/sanitize.py --bin "$bin" --out "$out" "${ops[@]}"
     ;;
 bench)
     "$bin/kernel_check" bench "${ops[@]}" | tee "$out/kernels-bench.jsonl"

@@ -327,3 +327,32 @@ CHECK(attention)
     check_rows("MTP prefill", {16, 2},
                {{ROW_PREFILL, 0, 70, 70}, {ROW_PREFILL, 1, 5, 5}, {ROW_PREFILL, 64, 33, 33}}, 1, 0);
 }
+
+// ---- for sanitizers ----
+
+// Up to 16, 32 and 48 queries of a key head at a time.
+SMALL(attention_decode)
+{
+    for (int tokens : {1, 4, 6})
+        check_rows("decode", {8, 1},
+                   {{ROW_DECODE, 130, tokens, tokens}, {ROW_DECODE, 63, tokens, 1}}, 0, 1);
+}
+
+// Borders of more parts than are merged in one way.
+SMALL(attention_merge)
+{
+    check_rows("decode", {2, 1}, std::vector<row_case>(10, {ROW_DECODE, 65, 1, 1}), 0, 0);
+}
+
+// Seven pages of a row pass the stages; a second row, and one that does not run.
+SMALL(attention_prefill)
+{
+    check_rows("prefill", {4, 1},
+               {{ROW_PREFILL, 390, 40, 40}, {ROW_PREFILL, 0, 70, 70}, {ROW_PREFILL, 3, 9, 0}}, 0,
+               1);
+}
+
+SMALL(attention_mtp)
+{
+    check_rows("MTP", {4, 1}, {{ROW_DECODE, 63, 2, 1}, {ROW_PREFILL, 1, 5, 5}}, 1, 0);
+}

@@ -32,10 +32,12 @@ enum { CHECK_TOKENS_COUNT = sizeof CHECK_TOKENS / sizeof *CHECK_TOKENS };
 
 // ---- registration ----
 
+enum check_kind { CHECK_WHOLE, CHECK_SMALL, CHECK_BENCH };
+
 struct check_entry {
-    const char *op;
+    const char *op; // of a small one: its suite
     void (*run)();
-    bool bench;
+    enum check_kind kind;
     struct check_entry *next;
 };
 
@@ -43,15 +45,18 @@ struct check_registration {
     explicit check_registration(struct check_entry *entry);
 };
 
-// CHECK(op) { ... } is run by `kernel_check check [op..]`, BENCH(op) { ... } by `.. bench [op..]`.
-#define CHECK_REGISTER_(op_name, kind, is_bench)                                                   \
-    static void kind##_##op_name();                                                                \
-    static struct check_entry kind##_entry_##op_name = {#op_name, kind##_##op_name, is_bench,      \
-                                                        NULL};                                     \
-    static struct check_registration kind##_registration_##op_name(&kind##_entry_##op_name);       \
-    static void kind##_##op_name()
-#define CHECK(op_name) CHECK_REGISTER_(op_name, check, false)
-#define BENCH(op_name) CHECK_REGISTER_(op_name, bench, true)
+// CHECK(op) { ... } is run by `kernel_check check [op..]`, BENCH(op) { ... } by `.. bench [op..]`,
+// SMALL(suite) { ... } by `.. small [suite..]`: for sanitizers, under which a kernel is a thousand
+// times slower, one path of an op at the smallest shapes that reach it.
+#define CHECK_REGISTER_(op_name, prefix, kind)                                                     \
+    static void prefix##_##op_name();                                                              \
+    static struct check_entry prefix##_entry_##op_name = {#op_name, prefix##_##op_name, kind,      \
+                                                          NULL};                                   \
+    static struct check_registration prefix##_registration_##op_name(&prefix##_entry_##op_name);   \
+    static void prefix##_##op_name()
+#define CHECK(op_name)    CHECK_REGISTER_(op_name, check, CHECK_WHOLE)
+#define SMALL(suite_name) CHECK_REGISTER_(suite_name, small, CHECK_SMALL)
+#define BENCH(op_name)    CHECK_REGISTER_(op_name, bench, CHECK_BENCH)
 
 // ---- a check ----
 

@@ -23,3 +23,7 @@ static inline struct check_numbers check_numbers_none()
 struct check_entry *check_entries();
 int check_failures();
 struct stream *check_stream();
+
+// From here on a check runs once, and scratch memory is left as it is handed out: a sanitizer sees
+// no more in a repetition, and initcheck nothing that has been filled.
+void check_once();

@@ -50,6 +50,11 @@ CHECK(embed)
         check_tokens(CHECK_TOKENS[i], i % 2 == 0 ? 1024 : 2048);
 }
 
+SMALL(embed)
+{
+    check_tokens(3, 64);
+}
+
 // Rows are read at random: turns use tables of their own.
 struct embed_bench {
     bf16 *y, *tables;

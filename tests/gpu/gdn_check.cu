@@ -302,6 +302,8 @@ CHECK(gdn)
     check_decode(2, 6, 60, 5);
     check_decode(16, 32, 160, 2);
     check_decode(1, 1, 160, 1);
+    for (int verify : {1, 5}) // as few rows as blocks that stay take, and more than they know of
+        check_decode(16, 32, verify == 1 ? 150 : 20, verify);
     for (int i = 0; i < CHECK_TOKENS_COUNT; i++) {
         const int *pair = heads[i % 5];
         if (CHECK_TOKENS[i] <= 100)
@@ -314,6 +316,40 @@ CHECK(gdn)
     // Too little room: the second row goes token by token.
     check_prefill(1, 2, 256, 4, -1);
     check_bits();
+}
+
+// ---- for sanitizers ----
+
+// Both heights of a block, one token and several; a prefill row that leaves checkpoints.
+SMALL(gdn_recurrent)
+{
+    for (int verify : {1, 2}) {
+        check_decode(1, 2, 4, verify);
+        check_decode(4, 8, 5, verify);
+    }
+    check_prefill(1, 2, 5, 0, -1);
+    check_prefill(6, 12, 5, 0, -1);
+}
+
+// 640 heads: from there on blocks stay. Every count of tokens that has a kernel of its own.
+SMALL(gdn_stream_1)
+{
+    check_decode(16, 32, 20, 1);
+}
+SMALL(gdn_stream_4)
+{
+    check_decode(16, 32, 20, 3);
+}
+SMALL(gdn_stream_6)
+{
+    check_decode(16, 32, 20, 5);
+}
+
+// Enough chunks to use each stage and hand-over twice; two rows, the ends of both ragged.
+SMALL(gdn_scan)
+{
+    check_prefill(1, 2, 257, 8, -1);
+    check_prefill(1, 1, 70, 8, -1);
 }
 
 // ---- benchmarks ----

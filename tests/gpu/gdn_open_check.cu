@@ -64,6 +64,11 @@ static void check_open(int key_heads, int value_heads)
     check_end();
 }
 
+SMALL(gdn_open)
+{
+    check_open(1, 2);
+}
+
 CHECK(gdn_open)
 {
     check_open(1, 2);

@@ -34,7 +34,8 @@ static void check_case(int tokens, int columns, int rows, bool gated)
     op.tokens = tokens;
     op.partial = static_cast<bf16 *>(check_array(ARRAY_SCRATCH, outputs * sizeof(bf16)));
     if (gated) {
-        op.gate_stride = columns + 6; // even is all that the projection promises
+        // Even is all that the projection promises; where it is a multiple of 8, vectors are read.
+        op.gate_stride = columns + (rows % 8 == 0 ? 8 : 6);
         size_t gate_count = count * static_cast<size_t>(op.gate_stride);
         bf16 *gate = static_cast<bf16 *>(check_array(ARRAY_INPUT, gate_count * sizeof(bf16)));
         float *norm = static_cast<float *>(check_array(ARRAY_INPUT, DIM * sizeof(float)));
@@ -75,6 +76,27 @@ CHECK(linear_push)
     check_case(2, 17408, 24, false);
     check_case(9, 17408, 24, false);
     check_case(5, 40, 24, false); // no multiple of a chunk
+}
+
+// The gate folded in, and by two kernels; one tile of tokens and two; rows of x that leave room for
+// few stages; beyond those kernels' tokens; no multiple of a chunk.
+SMALL(linear_few)
+{
+    check_case(1, 256, 40, true);
+    check_case(2, 128, 24, true);
+    check_case(2, 128, 26, true);
+    check_case(9, 64, 24, false);
+    check_case(3, 17408, 16, false);
+}
+SMALL(linear_some)
+{
+    check_case(17, 64, 40, false);
+    check_case(9, 17408, 32, false);
+}
+SMALL(linear_library)
+{
+    check_case(40, 64, 40, false);
+    check_case(5, 40, 24, false);
 }
 
 struct push_bench {

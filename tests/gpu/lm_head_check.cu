@@ -65,6 +65,14 @@ CHECK(lm_head)
     check_samples(3, 20000, 2048);
 }
 
+SMALL(lm_head)
+{
+    check_samples(1, 1033, 64);
+    check_samples(9, 40, 64);
+    check_samples(20, 40, 64);
+    check_samples(3, 40, 40);
+}
+
 struct lm_head_bench {
     struct lm_head_op op;
     bf16 *weights; // [turns, vocab, hidden]

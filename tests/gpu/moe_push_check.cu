@@ -197,6 +197,45 @@ CHECK(moe_push)
     check_case({6, 2048, 32, 8, 512, 512, ROUTING_UNIFORM});
 }
 
+// ---- for sanitizers: {tokens, hidden, experts, picks, width, shared width} ----
+
+SMALL(moe_general)
+{
+    check_case({3, 64, 8, 2, 40, 24, ROUTING_UNIFORM}); // no multiple of a chunk
+}
+
+// Without a list, with the second product in registers; with one.
+SMALL(moe_few)
+{
+    check_case({2, 64, 8, 2, 64, 64, ROUTING_UNIFORM});
+    check_case({9, 128, 8, 2, 64, 64, ROUTING_UNIFORM});
+}
+
+// Three shapes of a task; beyond 256 tokens products are bf16.
+SMALL(moe_stream)
+{
+    check_case({66, 64, 4, 2, 64, 64, ROUTING_UNIFORM});
+    check_case({66, 128, 4, 2, 64, 64, ROUTING_NARROW});
+    check_case({66, 256, 4, 2, 128, 128, ROUTING_SAME});
+}
+SMALL(moe_stream_bf16)
+{
+    check_case({257, 64, 4, 1, 64, 64, ROUTING_UNIFORM});
+    check_case({257, 128, 4, 1, 64, 64, ROUTING_UNIFORM});
+    check_case({257, 256, 4, 1, 128, 128, ROUTING_UNIFORM});
+}
+
+// One block sorts, and several; eight picks and ten are added by kernels of their own.
+SMALL(moe_many)
+{
+    check_case({513, 64, 4, 1, 64, 64, ROUTING_UNIFORM});
+}
+SMALL(moe_many_picks)
+{
+    check_case({513, 64, 16, 8, 64, 64, ROUTING_UNIFORM});
+    check_case({513, 64, 16, 10, 64, 64, ROUTING_UNIFORM});
+}
+
 struct moe_bench {
     struct moe_push op;
     const int32_t *ids; // [turns, tokens, picks]

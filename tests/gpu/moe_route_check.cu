@@ -105,6 +105,14 @@ CHECK(moe_route)
     check_case(2, 2048, 256, 8, false); // 35B-A3B
 }
 
+// A lane has up to 8, 16 and 32 experts.
+SMALL(moe_route)
+{
+    check_case(3, 64, 16, 4, true);
+    check_case(2, 64, 300, 10, false);
+    check_case(2, 64, 520, 8, false);
+}
+
 struct route_bench {
     struct moe_route op;
     const bf16 *routers;

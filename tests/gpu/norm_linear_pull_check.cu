@@ -100,6 +100,24 @@ CHECK(norm_linear_pull)
     check_case({3, 5120, 1544, true, false});
 }
 
+// Folded in; a row in registers, in vectors and value by value.
+SMALL(norm_linear_pull)
+{
+    check_case({1, 64, 40, true, false});
+    check_case({3, 64, 33, true, true});
+    check_case({4, 12288, 16, true, false}); // leaves room for few stages
+    check_case({5, 1024, 0, true, false});
+    check_case({2, 8192, 0, true, false});
+    check_case({5, 64, 0, true, false});
+    check_case({5, 66, 0, true, false});
+}
+
+// Rows that are no multiple of eight, for more tokens than share a stream of W.
+SMALL(linear_many)
+{
+    check_case({1025, 64, 33, false, true});
+}
+
 struct norm_bench {
     struct norm_linear_pull op;
     const bf16 *weights;

@@ -217,6 +217,17 @@ CHECK(sample_cut)
     check_chain(9, 248320, 248077, true);
 }
 
+// Every kind of sampling has a row; many parts of a row, and few.
+SMALL(sample)
+{
+    check_chain(1, 1000, 990, false);
+    check_chain(9, 300, 290, false);
+}
+SMALL(sample_cut)
+{
+    check_chain(8, 300, 290, true);
+}
+
 static void launch_bench(struct stream *stream, const void *op, int turn)
 {
     (void)turn;

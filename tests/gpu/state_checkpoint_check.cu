@@ -153,6 +153,12 @@ CHECK(state_checkpoint)
     }
 }
 
+SMALL(state_checkpoint)
+{
+    for (int what = 0; what < WHATS; what++)
+        check_what(static_cast<enum what>(what), 1, 1, 40);
+}
+
 // A turn folds a move of its own: slot i into checkpoint i.
 static void launch_bench(struct stream *stream, const void *argument, int turn)
 {

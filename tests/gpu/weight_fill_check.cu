@@ -46,3 +46,9 @@ CHECK(weight_fill)
     check_rectangle(1000, 512, 2048, false);
     check_rectangle(999, 2048, 2048, true);
 }
+
+SMALL(weight_fill)
+{
+    check_rectangle(3, 37, 41, false);
+    check_rectangle(3, 37, 41, true);
+}

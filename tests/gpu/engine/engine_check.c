@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // engine_check.c -- the engine of a worker on the random checkpoints of tests/golden, run from the
 // repository's root: engine_check [--goldens | --scripts] [CASE..]. Lines that do not depend on
-// times; with DELTAMESH_PDL=0 they must be the same. And for layer_check.py:
+// times; with DELTAMESH_PDL=0 they must be the same. engine_check --small CASE is for sanitizers.
+// And for layer_check.py:
 // engine_check --dump MODEL_DIR FILE VOCAB SEQUENCES TOKENS STEPS.
 #include "tests/gpu/engine/engine_check.h"
 
@@ -61,7 +62,9 @@ int main(int count, char **arguments)
     int first = *mode != '\0' ? 2 : 1, code = 0;
     if (runtime_open(0, &error) != OK)
         DIE("%s", error.text);
-    if (strcmp(mode, "--dump") == 0 && count == 8) {
+    if (strcmp(mode, "--small") == 0 && count == 3) {
+        code = small_check(arguments[2]);
+    } else if (strcmp(mode, "--dump") == 0 && count == 8) {
         struct dump_size size = {.vocab = atoi(arguments[4]),
                                  .sequences = atoi(arguments[5]),
                                  .tokens = atoi(arguments[6]),

@@ -29,6 +29,9 @@ int golden_check(const char *name);
 // One sequence of plans again and again: the same reports; its texts against prompts.
 int script_check(const char *name);
 
+// A few steps through every op of the model and every class of sampling, for sanitizers.
+int small_check(const char *name);
+
 struct dump_size {
     int sequences, tokens, steps; // tokens of each prompt; steps of one row per sequence
     int vocab;                    // as in the model's config

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The small suites under compute-sanitizer: every tool over every suite of kernel_check and over a
+few steps of an engine, as processes side by side that share one GPU, each with a limit of time. A
+line a check, and the same as JSON in OUT/sanitize.jsonl; what the tools said is in OUT/sanitize/.
+Exit code 1: something was found, did not end, or was not run."""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+TOOLS = ["racecheck", "initcheck", "synccheck", "memcheck"]  # the slowest first
+ENGINES = ["moe_e8_r2", "dense_tied_r1"]  # experts and the head for drafts; neither
+# Those that take longest begin first; the order is no promise.
+HEAVY = ["engine", "gdn_stream", "linear_many", "gdn_scan", "moe_many", "moe_stream", "attention"]
+MEMORY_SHARE_MAX = 0.8  # of the GPU's memory in use, then no process is started
+CHECK_SECONDS = 200     # of one check
+# Reports that are known not to be true: every one of a check has to be of this kind.
+KNOWN = {
+    # A warp's lanes write, __syncwarp, lane 0 arrives for all of them: racecheck sees one arrival.
+    ("racecheck", "gdn_scan"): re.compile(
+        r"(read_out\(.*carry_state\(|carry_state\(.*read_out\()", re.S),
+}
+SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
+REPORT = re.compile(r"^=+ (?:Error|Warning): (?:(?!^=+ *$).)*", re.S | re.M)
+
+
+class Memory:
+    """Whether the GPU has room for one process more."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def full(self):
+        query = ["nvidia-smi", "--query-gpu=memory.used,memory.total",
+                 "--format=csv,noheader,nounits"]
+        try:
+            text = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout
+            used, total = (float(x) for x in text.splitlines()[0].split(","))
+        except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+            return False  # nobody says
+        return used > MEMORY_SHARE_MAX * total
+
+    def wait(self, deadline):
+        with self.lock:
+            while self.full() and time.monotonic() < deadline:
+                time.sleep(0.5)
+
+
+def command_of(options, tool, suite):
+    kind, _, name = suite.partition(":")
+    if kind == "engine":
+        program = [os.path.join(options.bin, "engine_check"), "--small", name]
+    else:
+        program = [os.path.join(options.bin, "kernel_check"), "small", suite]
+    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", *program]
+
+
+def run_limited(command, path, seconds):
+    """Runs it with its output in a file; the exit code, or None when time was over."""
+    with open(path, "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
+                                   start_new_session=True)
+        try:
+            return process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None
+
+
+def judge(tool, suite, code, text):
+    """What became of a check, and how many errors the tool counts (None: it did not say)."""
+    counts = [int(a or b) for a, b in SUMMARY.findall(text)]
+    errors = sum(counts) if counts else None
+    if code is None:
+        return "timeout", errors
+    if errors is None:
+        return "no summary", None
+    if errors > 0:
+        known = KNOWN.get((tool, suite))
+        reports = REPORT.findall(text)
+        if known and reports and "all checks passed" in text:
+            if all(known.search(report) for report in reports):
+                return "known", errors
+        return "errors", errors
+    return ("ok" if code == 0 else "failed"), errors
+
+
+def check(options, memory, deadline, tool, suite):
+    begun = time.monotonic()
+    result = {"tool": tool, "suite": suite, "seconds": 0.0, "errors": None, "state": "not run"}
+    memory.wait(deadline)
+    left = deadline - time.monotonic()
+    if left > 1:
+        path = os.path.join(options.out, "sanitize", f"{tool}-{suite.replace(':', '-')}.txt")
+        begun = time.monotonic()
+        code = run_limited(command_of(options, tool, suite), path, min(left, options.check_seconds))
+        with open(path, errors="replace") as log:
+            result["state"], result["errors"] = judge(tool, suite, code, log.read())
+        result["seconds"] = round(time.monotonic() - begun, 1)
+    return result
+
+
+def weight(task):
+    tool, suite = task
+    heavy = next((i for i, name in enumerate(HEAVY) if suite.startswith(name)), len(HEAVY))
+    return (TOOLS.index(tool) > 0, heavy, TOOLS.index(tool))
+
+
+def suites_of(options):
+    listed = subprocess.run([os.path.join(options.bin, "kernel_check"), "suites"],
+                            capture_output=True, text=True, check=True).stdout.split()
+    suites = sorted(listed) + [f"engine:{name}" for name in ENGINES]
+    if options.suites:
+        unknown = [name for name in options.suites if name not in suites]
+        if unknown:
+            sys.exit(f"no such suites: {' '.join(unknown)}; there are {' '.join(suites)}")
+        suites = options.suites
+    return suites
+
+
+def show(result):
+    errors = "-" if result["errors"] is None else result["errors"]
+    print(f"{result['state']:<10} {result['tool']:<9} {result['suite']:<20} "
+          f"{result['seconds']:6.1f} s  errors {errors}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", default="build/cuda/bin")
+    parser.add_argument("--out", default="/tmp")
+    parser.add_argument("--jobs", type=int, default=max(2, (os.cpu_count() or 2) - 2))
+    parser.add_argument("--seconds", type=float, default=470, help="of all checks together")
+    parser.add_argument("--check-seconds", type=float, default=CHECK_SECONDS)
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
+    parser.add_argument("suites", nargs="*", help="only these")
+    options = parser.parse_args()
+    if shutil.which("compute-sanitizer") is None:
+        sys.exit("compute-sanitizer is not in PATH")
+    os.makedirs(os.path.join(options.out, "sanitize"), exist_ok=True)
+    begun, memory = time.monotonic(), Memory()
+    tasks = [(tool, suite) for suite in suites_of(options) for tool in options.tools]
+    states = {}
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool, \
+            open(os.path.join(options.out, "sanitize.jsonl"), "w") as lines:
+        runs = [pool.submit(check, options, memory, begun + options.seconds, *task)
+                for task in sorted(tasks, key=weight)]
+        for run in concurrent.futures.as_completed(runs):
+            result = run.result()
+            states[result["state"]] = states.get(result["state"], 0) + 1
+            show(result)
+            lines.write(json.dumps(result) + "\n")
+            lines.flush()
+    told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    print(f"{len(tasks)} checks in {time.monotonic() - begun:.0f} s: {told}")
+    return 0 if set(states) <= {"ok", "known"} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
