@@ -29,13 +29,13 @@ enum {
 static const double FORGET_PER_ROW = 0.0025;    // of the counts of all: the last 400 drafts count,
 static const double FORGET_MAX = 0.02;          // and at least the last 50 steps;
 static const double IDLE_OFFERED = 10;          // what is not offered any more goes down to this
-static const float OWN_FORGET = 1.f / 48;       // of a sequence's: per step that offered it drafts,
+static const float OWN_FORGET = 1.f / 96;       // of a sequence's: per step that offered it drafts,
 static const float OWN_FORGET_IDLE = 1.f / 192; // and per step that did not
 static const double OWN_PRIOR = 6;              // weight of what all have shown beside its own
 static const double FIRST_TAKEN = 0.7;          // before anything is seen
 static const double PRIOR_OFFERED = 2;  // weight of what is assumed without having been seen
 static const double BETTER = 1.01;      // a change has to promise so much
-static const double LOSS_SHARE = 0.001; // of all time may go into trials of a number that lose
+static const double LOSS_SHARE = 0.002; // of all time may go into trials of a number that lose
 static const double DRAFT_COST = 0.15;  // of a step without, where nothing was measured nearby
 static const double OUTLIER = 1.25;     // times the mean; longer counts as that
 
