@@ -9,9 +9,12 @@
 
 #include "parallel/base/clock.h"
 
-enum status link_open(struct link *link, struct error *error)
+enum status link_open(struct link *link, int32_t requests_max, struct error *error)
 {
-    size_t orders_bytes = LINK_TO_CORE_MAX * sizeof(struct link_order);
+    // A request may end twice for the door (a stop, then its client leaves), and a new one may have
+    // its number before the core has seen that.
+    uint64_t orders_max = 2 * (LINK_TO_CORE_MAX + (uint64_t)requests_max);
+    size_t orders_bytes = orders_max * sizeof(struct link_order);
     size_t news_bytes = LINK_FROM_CORE_MAX * sizeof(struct link_news);
     memset(link, 0, sizeof *link);
     link->core_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -21,7 +24,7 @@ enum status link_open(struct link *link, struct error *error)
         link_close(link);
         return error_set(error, E_SYSTEM, "no memory or file descriptor for a door");
     }
-    ring_init(&link->to_core, link->memory, sizeof(struct link_order), LINK_TO_CORE_MAX);
+    ring_init(&link->to_core, link->memory, sizeof(struct link_order), orders_max);
     ring_init(&link->from_core, (uint8_t *)link->memory + orders_bytes, sizeof(struct link_news),
               LINK_FROM_CORE_MAX);
     return OK;
@@ -39,6 +42,9 @@ void link_close(struct link *link)
 
 bool link_order(struct link *link, const struct link_order *order)
 {
+    uint64_t waiting = ring_written(&link->to_core) - ring_read(&link->to_core);
+    if (order->type != ORDER_FINISH && waiting >= LINK_TO_CORE_MAX)
+        return false;
     void *item = ring_write_begin(&link->to_core);
     if (item == NULL)
         return false;

@@ -12,7 +12,7 @@
 #include "parallel/base/ring.h"
 
 enum {
-    LINK_TO_CORE_MAX = 8192,    // orders waiting for the core
+    LINK_TO_CORE_MAX = 8192,    // orders waiting for the core, beside those that finish a request
     LINK_FROM_CORE_MAX = 65536, // news waiting for the door: 64 steps of 1,024 rows
     LINK_TURN_MS = 5,           // a door's news and its clients take turns
 };
@@ -75,12 +75,14 @@ struct link {
     void *memory;
 };
 
-// Takes memory and eventfds; E_SYSTEM when there are none.
-enum status link_open(struct link *link, struct error *error) MUST_CHECK;
+// requests_max: unfinished ones that a door can have; there is room for an end of each. Takes
+// memory and eventfds; E_SYSTEM when there are none.
+enum status link_open(struct link *link, int32_t requests_max, struct error *error) MUST_CHECK;
 // Once neither side uses it any more.
 void link_close(struct link *link);
 
-// Door's side. False when the ring is full: the caller answers `overloaded`.
+// Door's side. False when LINK_TO_CORE_MAX wait: the caller answers `overloaded`. ORDER_FINISH has
+// room even then, so that a door does not wait for a core that waits for it.
 bool link_order(struct link *link, const struct link_order *order);
 bool link_next_news(struct link *link, struct link_news *out);
 // Clears the door's eventfd and hands the news that there are to on_news, for LINK_TURN_MS at most;

@@ -274,7 +274,7 @@ static enum status open_rpc(const struct deployment *d, struct doors *doors, str
                                        .seed = a->seed,
                                        .has_seed = a->has_seed,
                                        .requests_max = a->queued_max + 2 * SEQUENCES_MAX};
-    TRY(link_open(&doors->links[LINK_RPC], error));
+    TRY(link_open(&doors->links[LINK_RPC], options.requests_max, error));
     doors->links_count = LINK_RPC + 1;
     return door_rpc_open(&doors->rpc, &options, error);
 }
@@ -298,7 +298,7 @@ static enum status open_http(const struct deployment *d, struct doors *doors, st
                                         .requests_max = a->queued_max + 2 * SEQUENCES_MAX};
     if (strcmp(a->http, "off") == 0)
         return OK;
-    TRY(link_open(&doors->links[LINK_HTTP], error));
+    TRY(link_open(&doors->links[LINK_HTTP], options.requests_max, error));
     doors->links_count = LINK_HTTP + 1;
     return door_http_open(&doors->http, &options, error);
 }

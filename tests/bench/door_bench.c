@@ -182,7 +182,7 @@ int main(int count, char **words)
     bool has_text = count > 4;
     if (has_text)
         must(tokenizer_load(&tokenizer, words[4], &error), &error);
-    must(link_open(&bench.link, &error), &error);
+    must(link_open(&bench.link, STREAMS_MAX, &error), &error);
     struct door_rpc_options options = {.endpoint = "tcp://127.0.0.1:0",
                                        .link = &bench.link,
                                        .tokenizer = has_text ? &tokenizer : NULL,

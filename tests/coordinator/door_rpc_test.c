@@ -32,7 +32,7 @@ static void must(enum status status)
 static int set_up(void **state)
 {
     (void)state;
-    must(link_open(&core, &error));
+    must(link_open(&core, STREAMS, &error));
     struct door_rpc_options options = {.endpoint = "tcp://127.0.0.1:0",
                                        .link = &core,
                                        .vocab_real = VOCAB,

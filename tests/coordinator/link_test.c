@@ -13,10 +13,12 @@
 
 #include "parallel/base/clock.h"
 
+enum { FINISHES = 100 }; // as many unfinished requests, at most
+
 static void open_link(struct link *link)
 {
     struct error error = {.status = OK};
-    assert_int_equal(link_open(link, &error), OK);
+    assert_int_equal(link_open(link, FINISHES, &error), OK);
 }
 
 static bool awake(int fd)
@@ -67,9 +69,15 @@ static void test_full(void **state)
     assert_int_equal(got.request, 0);
     assert_true(link_order(&link, &order));
     assert_false(link_order(&link, &order));
-    for (uint64_t i = 1; i <= LINK_TO_CORE_MAX; i++) {
+    order.type = ORDER_FINISH; // whoever leaves is heard all the same
+    for (int i = 0; i < 2 * FINISHES; i++) {
+        order.request++;
+        assert_true(link_order(&link, &order));
+    }
+    for (uint64_t i = 1; i <= LINK_TO_CORE_MAX + 2 * FINISHES; i++) {
         assert_true(link_next_order(&link, &got));
         assert_int_equal(got.request, i);
+        assert_int_equal(got.type, i <= LINK_TO_CORE_MAX ? ORDER_STATUS : ORDER_FINISH);
     }
     assert_false(link_next_order(&link, &got));
     link_close(&link);

@@ -131,7 +131,7 @@ int main(int argc, char **argv)
     enum status status = tokenizer_load(&tokenizer, argv[2], &error);
     options.vocab_real = (int)tokenizer.id_count;
     if (status == OK)
-        status = link_open(&core, &error);
+        status = link_open(&core, REQUESTS_MAX, &error);
     if (status == OK)
         status = door_http_open(&door, &options, &error);
     if (status != OK)
