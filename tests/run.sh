@@ -75,13 +75,32 @@ build() { # name of the build folder, target, cmake arguments...
         quietly "$name.build" cmake --build "build/$name" --target "$target" -j "$jobs"
 }
 
-# Runs ctest, shows it, and adds its figures to the sum.
-run_tests() { # name of the build folder, ctest arguments...
-    local name="$1" log="$log_folder/$1.ctest.log" total bad code=0
-    shift
+# Runs ctest and shows it: name of the build folder, log, ctest arguments...
+show_ctest() {
+    local name="$1" log="$2" code=0
+    shift 2
     no_aslr ctest --test-dir "build/$name" --output-on-failure --no-tests=error --timeout 600 \
-        -j "$jobs" "$@" 2>&1 | tee "$log" || code=$?
+        "$@" 2>&1 | tee "$log" || code=$?
+    return "$code"
+}
+
+# Runs ctest, shows it, and adds its figures to the sum. What failed runs once more if, and only if,
+# the machine stood still meanwhile: bounds on time say nothing then (tests/standstill.py).
+run_tests() { # name of the build folder, ctest arguments...
+    local name="$1" log="$log_folder/$1.ctest.log" stills="$log_folder/$1.stills"
+    local watcher total bad code=0
+    shift
+    python3 tests/standstill.py "$stills" &
+    watcher=$!
+    show_ctest "$name" "$log" -j "$jobs" "$@" || code=$?
+    kill "$watcher" 2>/dev/null || true
+    wait "$watcher" 2>/dev/null || true
     total="$(sed -n 's/.*tests failed out of \([0-9]*\).*/\1/p' "$log" | tail -n 1)"
+    if [ "$code" -ne 0 ] && [ -s "$stills" ]; then
+        note "$name: this machine stood still ($(paste -sd ';' "$stills")): what failed runs again"
+        code=0
+        show_ctest "$name" "$log" --rerun-failed -j 1 || code=$?
+    fi
     bad="$(sed -n 's/.*tests passed, \([0-9]*\) tests failed.*/\1/p' "$log" | tail -n 1)"
     failed=$((failed + ${bad:-1}))
     passed=$((passed + ${total:-0} - ${bad:-0}))
