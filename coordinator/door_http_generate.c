@@ -49,8 +49,8 @@ static struct http_choice *choice_of(const struct door_http *door, uint64_t numb
 static void order_finish(struct door_http *door, const struct http_choice *choice,
                          const char *reason)
 {
-    struct link_order order = {.type = ORDER_FINISH, .request = choice->number, .reason = reason};
-    while (!link_order(door->options.link, &order)) { // the core empties its ring every 50 ms
+    // The core empties it every 50 ms.
+    while (!link_finish(door->options.link, choice->number, reason)) {
         link_wake_core(door->options.link);
         clock_sleep_ns(CLOCK_NS_PER_MS);
     }

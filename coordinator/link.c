@@ -13,20 +13,22 @@ enum status link_open(struct link *link, int32_t requests_max, struct error *err
 {
     // A request may end twice for the door (a stop, then its client leaves), and a new one may have
     // its number before the core has seen that.
-    uint64_t orders_max = 2 * (LINK_TO_CORE_MAX + (uint64_t)requests_max);
-    size_t orders_bytes = orders_max * sizeof(struct link_order);
+    uint64_t finishes_max = 2 * (LINK_TO_CORE_MAX + (uint64_t)requests_max);
+    size_t orders_bytes = LINK_TO_CORE_MAX * sizeof(struct link_order);
     size_t news_bytes = LINK_FROM_CORE_MAX * sizeof(struct link_news);
     memset(link, 0, sizeof *link);
     link->core_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     link->door_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    link->memory = malloc(orders_bytes + news_bytes);
+    link->memory = malloc(orders_bytes + news_bytes + finishes_max * sizeof(struct link_finish));
     if (link->core_fd < 0 || link->door_fd < 0 || link->memory == NULL) {
         link_close(link);
         return error_set(error, E_SYSTEM, "no memory or file descriptor for a door");
     }
-    ring_init(&link->to_core, link->memory, sizeof(struct link_order), orders_max);
+    ring_init(&link->to_core, link->memory, sizeof(struct link_order), LINK_TO_CORE_MAX);
     ring_init(&link->from_core, (uint8_t *)link->memory + orders_bytes, sizeof(struct link_news),
               LINK_FROM_CORE_MAX);
+    ring_init(&link->finishes, (uint8_t *)link->memory + orders_bytes + news_bytes,
+              sizeof(struct link_finish), finishes_max);
     return OK;
 }
 
@@ -42,9 +44,6 @@ void link_close(struct link *link)
 
 bool link_order(struct link *link, const struct link_order *order)
 {
-    uint64_t waiting = ring_written(&link->to_core) - ring_read(&link->to_core);
-    if (order->type != ORDER_FINISH && waiting >= LINK_TO_CORE_MAX)
-        return false;
     void *item = ring_write_begin(&link->to_core);
     if (item == NULL)
         return false;
@@ -53,13 +52,31 @@ bool link_order(struct link *link, const struct link_order *order)
     return true;
 }
 
-bool link_next_order(struct link *link, struct link_order *out)
+bool link_finish(struct link *link, uint64_t request, const char *reason)
 {
-    const void *item = ring_read_begin(&link->to_core);
+    struct link_finish *item = ring_write_begin(&link->finishes);
     if (item == NULL)
         return false;
-    memcpy(out, item, sizeof *out);
-    ring_read_end(&link->to_core);
+    *item = (struct link_finish){.request = request, .reason = reason};
+    ring_write_end(&link->finishes);
+    return true;
+}
+
+bool link_next_order(struct link *link, struct link_order *out)
+{
+    // Looked at first, taken last: what was ordered before an end is in the other ring by then.
+    const struct link_finish *finish = ring_read_begin(&link->finishes);
+    const void *item = ring_read_begin(&link->to_core);
+    if (item != NULL) {
+        memcpy(out, item, sizeof *out);
+        ring_read_end(&link->to_core);
+        return true;
+    }
+    if (finish == NULL)
+        return false;
+    *out = (struct link_order){
+        .type = ORDER_FINISH, .request = finish->request, .reason = finish->reason};
+    ring_read_end(&link->finishes);
     return true;
 }
 

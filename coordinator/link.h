@@ -12,7 +12,7 @@
 #include "parallel/base/ring.h"
 
 enum {
-    LINK_TO_CORE_MAX = 8192,    // orders waiting for the core, beside those that finish a request
+    LINK_TO_CORE_MAX = 8192,    // orders waiting for the core, beside ends of requests
     LINK_FROM_CORE_MAX = 65536, // news waiting for the door: 64 steps of 1,024 rows
     LINK_TURN_MS = 5,           // a door's news and its clients take turns
 };
@@ -69,21 +69,30 @@ struct link_news {
     };
 };
 
+// The end of a request, as it waits for the core; read as ORDER_FINISH.
+struct link_finish {
+    uint64_t request;
+    const char *reason; // a literal
+};
+
 struct link {
-    struct ring to_core, from_core;
+    struct ring to_core, from_core, finishes;
     int core_fd, door_fd; // eventfds: something is in the ring that this side reads
     void *memory;
 };
 
-// requests_max: unfinished ones that a door can have; there is room for an end of each. Takes
+// requests_max: unfinished ones that a door can have; there is room for the ends of all. Takes
 // memory and eventfds; E_SYSTEM when there are none.
 enum status link_open(struct link *link, int32_t requests_max, struct error *error) MUST_CHECK;
 // Once neither side uses it any more.
 void link_close(struct link *link);
 
-// Door's side. False when LINK_TO_CORE_MAX wait: the caller answers `overloaded`. ORDER_FINISH has
-// room even then, so that a door does not wait for a core that waits for it.
+// Door's side. False when LINK_TO_CORE_MAX wait: the caller answers `overloaded`.
 bool link_order(struct link *link, const struct link_order *order);
+// Orders the end of a request, behind what was ordered before; reason: a literal. It has room when
+// other orders have none, so that a door does not wait for a core that waits for it. False when
+// more wait than a door can have requests.
+bool link_finish(struct link *link, uint64_t request, const char *reason);
 bool link_next_news(struct link *link, struct link_news *out);
 // Clears the door's eventfd and hands the news that there are to on_news, for LINK_TURN_MS at most;
 // when some are left then, the door stays awake.

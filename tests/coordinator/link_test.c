@@ -39,8 +39,7 @@ static void test_orders(void **state)
     order.prompt_tokens = 1;
     order.sampling.stop_ids[15] = 5;
     assert_true(link_order(&link, &order));
-    order = (struct link_order){.type = ORDER_FINISH, .request = 4, .reason = "abort"};
-    assert_true(link_order(&link, &order));
+    assert_true(link_finish(&link, 4, "abort"));
     assert_true(link_next_order(&link, &got));
     assert_int_equal(got.type, ORDER_SUBMIT);
     assert_int_equal(got.request, 3);
@@ -69,11 +68,8 @@ static void test_full(void **state)
     assert_int_equal(got.request, 0);
     assert_true(link_order(&link, &order));
     assert_false(link_order(&link, &order));
-    order.type = ORDER_FINISH; // whoever leaves is heard all the same
-    for (int i = 0; i < 2 * FINISHES; i++) {
-        order.request++;
-        assert_true(link_order(&link, &order));
-    }
+    for (int i = 0; i < 2 * FINISHES; i++) // whoever leaves is heard all the same
+        assert_true(link_finish(&link, ++order.request, "abort"));
     for (uint64_t i = 1; i <= LINK_TO_CORE_MAX + 2 * FINISHES; i++) {
         assert_true(link_next_order(&link, &got));
         assert_int_equal(got.request, i);
