@@ -115,6 +115,64 @@ static void test_streams_fill_the_gap(void **state)
     assert_true(share > 0.3 && share < 0.55);
 }
 
+// A machine whose streams alone take more than the gap: 70 ms for 64 of them, 80 us a prompt token.
+static uint64_t slow_step_ns(int32_t rows, int32_t tokens)
+{
+    uint64_t streams_us = rows > 0 ? 60000 + 150 * (uint64_t)rows : 0;
+    uint64_t prompts_us = 80 * (uint64_t)tokens;
+    return 1000 *
+           (streams_us > prompts_us ? streams_us + prompts_us / 4 : streams_us / 4 + prompts_us);
+}
+
+enum { PROMPTS = 64, PROMPT_TOKENS = 1024, ANSWER_TOKENS = 256, STEP_TOKENS = 8192 };
+
+struct served {
+    uint64_t ns, first_ns, longest_ns; // all; the last first token; the longest step with streams
+};
+
+// All prompts come at once, and are read one after the other.
+static struct served serve(uint64_t gap_ns)
+{
+    struct scheduler_pace pace = {0};
+    struct served served = {0};
+    int32_t left[PROMPTS] = {0}, given = 0, rows = 0;
+    while (given < PROMPTS * PROMPT_TOKENS || rows > 0) {
+        int32_t budget = STEP_TOKENS - TOKENS_PER_PAGE, rest = PROMPTS * PROMPT_TOKENS - given;
+        if (rows > 0 && gap_ns > 0 && scheduler_pace_tokens(&pace, gap_ns) < budget)
+            budget = scheduler_pace_tokens(&pace, gap_ns);
+        int32_t tokens = rest < budget ? rest : budget;
+        uint64_t step_ns = slow_step_ns(rows, tokens);
+        scheduler_pace_note(&pace, rows, tokens, step_ns, gap_ns);
+        served.ns += step_ns;
+        if (rows > 0 && step_ns > served.longest_ns)
+            served.longest_ns = step_ns;
+        for (int i = 0; i < PROMPTS; i++)
+            rows -= left[i] > 0 && --left[i] == 0;
+        for (int i = given / PROMPT_TOKENS; i < (given + tokens) / PROMPT_TOKENS; i++) {
+            left[i] = ANSWER_TOKENS - 1;
+            rows++;
+            served.first_ns = served.ns;
+        }
+        given += tokens;
+    }
+    return served;
+}
+
+// There a queue of prompts drains nearly as fast as without any limit, by steps of twice the time.
+static void test_a_queue_on_a_slow_machine(void **state)
+{
+    (void)state;
+    struct served with = serve(GAP_NS), without = serve(0);
+    print_message("with the gap %.1f s, last first token %.1f s, longest step %.0f ms; without "
+                  "%.1f s, %.1f s, %.0f ms\n",
+                  (double)with.ns * 1e-9, (double)with.first_ns * 1e-9,
+                  (double)with.longest_ns * 1e-6, (double)without.ns * 1e-9,
+                  (double)without.first_ns * 1e-9, (double)without.longest_ns * 1e-6);
+    assert_true(with.ns < without.ns + without.ns / 4);
+    assert_true(with.first_ns < 3 * without.first_ns);
+    assert_true(with.longest_ns < 200 * MS_NS);
+}
+
 // A prompt whose tokens cost ever more does not pass for streams that do: the gap holds.
 static void test_a_long_prompt(void **state)
 {
@@ -172,7 +230,7 @@ int main(void)
         cmocka_unit_test(test_prefill_alone), cmocka_unit_test(test_noise_of_small_chunks),
         cmocka_unit_test(test_slower),        cmocka_unit_test(test_more_streams),
         cmocka_unit_test(test_any_report),    cmocka_unit_test(test_streams_fill_the_gap),
-        cmocka_unit_test(test_a_long_prompt),
+        cmocka_unit_test(test_a_long_prompt), cmocka_unit_test(test_a_queue_on_a_slow_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
