@@ -6,8 +6,11 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 
 #include <cmocka.h>
+
+#include "parallel/base/clock.h"
 
 static void is_full_and_empty_at_its_bounds(void **state)
 {
@@ -39,7 +42,13 @@ static void is_full_and_empty_at_its_bounds(void **state)
     }
 }
 
-enum { STREAMED = 200000 };
+enum { STREAMED = 200000, WAIT_S = 60 };
+
+// A ring that loses an item would make both wait for ever.
+static bool in_time(uint64_t begun_ns)
+{
+    return clock_now_ns() - begun_ns < (uint64_t)WAIT_S * CLOCK_NS_PER_S;
+}
 
 struct item { // no power of two
     uint64_t number, square, check;
@@ -48,7 +57,8 @@ struct item { // no power of two
 static void *write_items(void *argument)
 {
     struct ring *ring = argument;
-    for (uint64_t i = 0; i < STREAMED;) {
+    uint64_t begun_ns = clock_now_ns();
+    for (uint64_t i = 0; i < STREAMED && in_time(begun_ns);) {
         struct item *item = ring_write_begin(ring);
         if (item == NULL) {
             sched_yield();
@@ -68,8 +78,8 @@ static void check_streaming(uint64_t items_max)
     ring_init(&ring, items, sizeof items[0], items_max);
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, write_items, &ring), 0);
-    uint64_t wrong = 0;
-    for (uint64_t i = 0; i < STREAMED;) {
+    uint64_t wrong = 0, i = 0, begun_ns = clock_now_ns();
+    while (i < STREAMED && in_time(begun_ns)) {
         const struct item *item = ring_read_begin(&ring);
         if (item == NULL) {
             sched_yield();
@@ -80,6 +90,7 @@ static void check_streaming(uint64_t items_max)
         i++;
     }
     pthread_join(thread, NULL);
+    assert_int_equal(i, STREAMED);
     assert_int_equal(wrong, 0);
     assert_null(ring_read_begin(&ring));
 }
