@@ -37,7 +37,7 @@ struct coord_options {
     int synthetic_thousandths;       // forced acceptance length * 1000 (benchmarks), 0 = none
     int queued_max;                  // requests waiting for a slot
     int32_t checkpoint_interval;     // tokens of a text between two, 0 = CHECKPOINT_INTERVAL
-    uint64_t prefill_gap_ns;         // longest step with running streams and prefill, 0 = any
+    uint64_t prefill_gap_ns;         // aim of a step with streams and prefill, 0 = none
     int64_t pool_tokens;             // prompt tokens of all unfinished requests together
     char build[WIRE_NAME_BYTES_MAX]; // what a worker's HELLO must say
     uint8_t entropy[32];             // random; the ids of the groups' epochs come from it

@@ -68,7 +68,7 @@ static __device__ bool await_packet(uint2 *data, const uint8_t *from, uint32_t f
         if (!aborted) {
             // Of this GPU's threads alone: PCIe knows no OR on the host's memory.
             atomicOr(&exchange.report_dev->missing, 1u << source);
-            __threadfence_system(); // who is told to abort finds out whom for
+            __threadfence_system(); // who sees the word below sees who is missing
             *static_cast<volatile uint32_t *>(exchange.abort_word_dev) = 1;
         }
         *static_cast<volatile uint32_t *>(&exchange.report_dev->failed) = 1;

@@ -19,7 +19,7 @@ enum {
     SOCKET_ENDPOINT_BYTES_MAX = 256,
     SOCKET_HEARTBEAT_INTERVAL_MS = 500,
     // A connection without any byte for so long is given up: a cable that was pulled is found out
-    // within 5 s, and a virtual machine may stand still for 3.9 s (3.4 s were seen on a busy host).
+    // within 5 s, and a virtual machine may stand still a little (3.4 s were seen on a busy host).
     SOCKET_SILENCE_MS_MAX = 4500,
     SOCKET_HANDSHAKE_MS_MAX = 5000, // from TCP's accept to the end of ZMTP's handshake
 };
