@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // moe_route.cu -- router logits by the product, then a warp picks for a token, logits in registers.
 #include "kernels/device/linear.cuh"
-#include "kernels/device/reduce.cuh"
+#include "kernels/device/route.cuh"
 
 extern "C" {
 #include "kernels/moe_route.h"
@@ -16,17 +16,7 @@ struct route_arguments {
 
 enum { ROUTE_WARPS = 4 };
 
-// Larger is better; a NaN comes after all numbers, what is taken (0) after that.
-static __device__ __forceinline__ unsigned route_key(float logit)
-{
-    unsigned bits = __float_as_uint(logit + 0.0f); // -0 becomes 0
-    if (isnan(logit))
-        return 1;
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-// grid tokens / ROUTE_WARPS, a warp per token: lane l holds the logits of experts l, l + 32, ..;
-// `picks` times the largest that is left, ties to the lowest id. PER_LANE * 32 >= experts.
+// grid tokens / ROUTE_WARPS, a warp per token. PER_LANE * 32 >= experts.
 template <int PER_LANE>
 static __global__ void __launch_bounds__(ROUTE_WARPS *WARP_THREADS)
     route_kernel(const route_arguments a)
@@ -37,44 +27,14 @@ static __global__ void __launch_bounds__(ROUTE_WARPS *WARP_THREADS)
     pdl_trigger();
     if (token >= a.tokens)
         return;
-    const float *logits = a.logits + token * (a.experts + 1);
-    unsigned keys[PER_LANE];
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++) {
-        int id = i * WARP_THREADS + lane;
-        keys[i] = id < a.experts ? route_key(logits[id]) : 0;
-    }
-    int own_id = 0; // of pick `lane`
-    for (int pick = 0; pick < a.picks; pick++) {
-        unsigned best = 0;
-        int best_at = 0;
-#pragma unroll
-        for (int i = 0; i < PER_LANE; i++) {
-            if (keys[i] > best) {
-                best = keys[i];
-                best_at = i;
-            }
-        }
-        unsigned most = __reduce_max_sync(0xffffffffu, best);
-        unsigned id = static_cast<unsigned>(best_at * WARP_THREADS + lane);
-        id = __reduce_min_sync(0xffffffffu, best == most ? id : 0xffffffffu);
-#pragma unroll
-        for (int i = 0; i < PER_LANE; i++) {
-            if (static_cast<unsigned>(i * WARP_THREADS + lane) == id)
-                keys[i] = 0;
-        }
-        if (lane == pick)
-            own_id = static_cast<int>(id);
-    }
-    float first = logits[__shfl_sync(0xffffffffu, own_id, 0)];
-    float share = lane < a.picks ? expf(logits[own_id] - first) : 0.0f;
-    float sum = warp_sum(share);
+    route_picked own =
+        route_token<PER_LANE>(a.logits + token * (a.experts + 1), a.experts, a.picks);
     if (lane < a.picks) {
-        a.expert_ids[token * a.picks + lane] = own_id;
-        a.expert_weights[token * a.picks + lane] = share / sum;
+        a.expert_ids[token * a.picks + lane] = own.id;
+        a.expert_weights[token * a.picks + lane] = own.weight;
     }
     if (lane == 0)
-        a.shared_weights[token] = 1.0f / (1.0f + expf(-logits[a.experts]));
+        a.shared_weights[token] = own.shared;
 }
 
 extern "C" void moe_route(struct stream *stream, const struct moe_route *op)
