@@ -103,10 +103,10 @@ static __device__ void few_norm_rows(const few_arguments &a, uint8_t *rows, floa
     if (threadIdx.x % WARP_THREADS == 0)
         shared[warp] = squares;
     __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
+    // No fence: what the block read has arrived, the sums hang on it; and a fence would wait for
+    // this thread's copies of weights, too.
+    if (threadIdx.x == 0)
         *last = a.lane != NULL && atomicAdd(&few_readers, 1) == gridDim.x - 1;
-    }
     squares = 0;
     for (int i = 0; i < team; i++)
         squares += shared[token * team + i];
