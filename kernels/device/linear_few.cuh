@@ -126,6 +126,14 @@ static __device__ void few_norm_rows(const few_arguments &a, uint8_t *rows, floa
     }
 }
 
+// Brings `count` values of the norm near to the block, to be there when the wait is over.
+static __device__ __forceinline__ void few_prefetch_norm(const few_arguments &a, int count)
+{
+    int at = static_cast<int>(threadIdx.x) * WARP_THREADS; // a line of 128 bytes
+    if (a.norm != NULL && at < count)
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(a.norm + at));
+}
+
 // In the last reader alone: nobody needs the old residual any more.
 static __device__ void few_update_residual(const few_arguments &a)
 {
@@ -303,6 +311,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, 1) few_kernel(const few_ar
         few_issue(&cursor, a, copy_to + stage * STAGE_BYTES, tile_step);
     if (threadIdx.x == 0)
         last = 0;
+    few_prefetch_norm(a, INPUT == FEW_NORM ? a.columns : FEW_GATE_DIM);
     pdl_wait();
     pdl_trigger();
     if (INPUT == FEW_PLAIN)
