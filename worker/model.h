@@ -24,10 +24,15 @@ struct model {
 // [tokens, hidden] rows after the final norm.
 void model_forward(const struct model *model, const struct step_tables *tables);
 
-// Queues the logits of the sampled rows into state->workspace.logits [samples, vocab own], from
-// hidden rows [tokens, hidden].
+// How many of this rank's vocabulary rows, from its first one on, a choice among ids below ids_end
+// looks at: whole tiles, which may hold ids beyond, and one tile where all its ids lie beyond. With
+// config.vocab all.
+int model_vocab_rows(const struct model *model, int ids_end);
+
+// Queues the logits of the sampled rows into state->workspace.logits [samples,
+// model_vocab_rows(ids_end)], from hidden rows [tokens, hidden].
 void model_logits(const struct model *model, const struct step_tables *tables,
-                  const bf16 *hidden_rows);
+                  const bf16 *hidden_rows, int ids_end);
 
 // Queues what the multi-token-prediction head keeps of known pairs, its keys and values only: ids
 // and hidden_rows as in model_mtp; id -1 = no pair. workspace.hidden and logits stay; residual,

@@ -234,11 +234,21 @@ void model_forward(const struct model *model, const struct step_tables *tables)
     norm_only(model, pull, weights->norm, w->hidden, tokens);
 }
 
-void model_logits(const struct model *model, const struct step_tables *tables,
-                  const bf16 *hidden_rows)
+int model_vocab_rows(const struct model *model, int ids_end)
 {
+    enum { TILE_ROWS = 64 }; // whole tiles of lm_head's kernels and whole loads of sample.h's
+    const struct span *own = &model->shard.vocab;
+    int tiles = (ids_end - own->first + TILE_ROWS - 1) / TILE_ROWS;
+    int rows = tiles > 0 ? tiles * TILE_ROWS : TILE_ROWS;
+    return rows < own->count ? rows : own->count;
+}
+
+void model_logits(const struct model *model, const struct step_tables *tables,
+                  const bf16 *hidden_rows, int ids_end)
+{
+    struct weight head = weight_rows(&model->weights->lm_head, 0, model_vocab_rows(model, ids_end));
     lm_head(model->stream, model->state->workspace.logits, hidden_rows, tables->sample_tokens,
-            &model->weights->lm_head, tables->samples_count, model->state->workspace.normed);
+            &head, tables->samples_count, model->state->workspace.normed);
 }
 
 // The head's joined and projected input, into the residual stream.

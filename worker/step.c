@@ -180,6 +180,9 @@ enum status step_engine_open(struct step_engine **out, const struct step_options
     if (engine == NULL)
         return error_set(error, E_SYSTEM, "no memory for the step engine");
     engine->options = *options;
+    int vocab = options->model->config.vocab;
+    if (options->draft_vocab == 0 || options->draft_vocab > vocab)
+        engine->options.draft_vocab = vocab;
     engine->samples_max = state_samples_max(&options->memory);
     engine->sampling = calloc((size_t)options->memory.sequences, sizeof *engine->sampling);
     enum status status = engine->sampling != NULL

@@ -19,8 +19,9 @@ struct step_options {
     const struct model *model; // borrowed
     struct memory_plan memory;
     uint64_t epoch;
-    int vocab_real; // ids from here on are padding and never drawn
-    int drafts_max; // drafts that a step may be asked for; 0: the model's MTP head is never run
+    int vocab_real;  // ids from here on are padding and never drawn
+    int drafts_max;  // drafts that a step may be asked for; 0: the model's MTP head is never run
+    int draft_vocab; // drafts are ids below this one, 0: any; lm_head runs over as many rows
     double synthetic_length; // mean tokens of a verify row by chance (benchmarks), 0: the model's
     int notify_fd;           // eventfd that gets 1 for every step that has ended
     bool graphs; // record decode steps at start and launch them: where launches cost time

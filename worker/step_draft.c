@@ -63,10 +63,11 @@ static void queue_pass(const struct step_engine *engine, const struct mtp_rows *
 {
     const struct model *model = engine->options.model;
     bf16 *hidden = model->state->workspace.hidden;
+    int ids_end = engine->options.draft_vocab;
     mtp_rows_draft_begin(model->stream, op, pass);
     model_mtp(model, &op->drafts, op->drafts.token_ids, hidden);
-    model_logits(model, &op->drafts, hidden);
-    step_queue_candidates(engine, &op->drafts, NULL);
+    model_logits(model, &op->drafts, hidden, ids_end);
+    step_queue_candidates(engine, &op->drafts, NULL, ids_end);
     sample_pick(model->stream, engine->draft_picks_dev, engine->draft_hash_dev,
                 engine->gathered_dev, model->shard.ranks, &op->drafts, engine->upload_dev.step);
     mtp_rows_draft_take(model->stream, op, engine->draft_picks_dev, pass);

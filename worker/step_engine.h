@@ -210,10 +210,10 @@ void step_graphs_close(struct step_engine *engine);
 struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
                                const struct sampling_plan *sampling, int drafts);
 
-// One pass over this shard's logits for the samples of tables: its best of every row, gathered from
-// all ranks. cuts_dev [samples] or NULL.
+// One pass over this shard's logits for the samples of tables, as model_logits left them: its best
+// id below ids_end of every row, gathered from all ranks. cuts_dev [samples] or NULL.
 void step_queue_candidates(const struct step_engine *engine, const struct step_tables *tables,
-                           const float *cuts_dev);
+                           const float *cuts_dev, int ids_end);
 
 // ---- step_draft.c: the multi-token-prediction head; only with drafts_max > 0 ----
 

@@ -184,13 +184,13 @@ static void warm_prompt(struct step_engine *engine, int tokens)
 
 // Records what is staged and throws it away: the code that it needs is on the device then, without
 // the time to run it.
-static enum status load_staged(struct step_engine *engine, struct error *error)
+static enum status load_staged(struct step_engine *engine, int drafts, struct error *error)
 {
     struct stream *stream = engine->options.model->stream;
     struct sampling_plan plain = plan_of(STEP_CLASS_PLAIN, engine->tables_dev.samples_count);
     struct graph *graph;
     stream_capture_begin(stream);
-    step_queue_rows(engine, &plain, 0);
+    step_queue_rows(engine, &plain, drafts);
     TRY(stream_capture_end(stream, &graph, error));
     stream_synchronize(stream);
     graph_close(graph);
@@ -198,20 +198,23 @@ static enum status load_staged(struct step_engine *engine, struct error *error)
 }
 
 // Steps that are not recorded have any count of tokens: what the buckets of counts need. A group
-// of ranks sums large steps by calls that are not to be recorded, so it runs them.
+// of ranks sums large steps by calls that are not to be recorded, so it runs them. The products of
+// a draft are the model's own but for a head that is shorter.
 static enum status load_buckets(struct step_engine *engine, struct error *error)
 {
     int rows_max = most_rows(engine, 0), tokens_max = engine->options.memory.step_tokens;
     int drafts_max = engine->options.drafts_max, verify = 1 + drafts_max;
     int samples_max = most_rows(engine, drafts_max) * verify; // more than rows_max with drafts only
+    bool own_head =
+        drafts_max > 0 && engine->options.draft_vocab < engine->options.model->config.vocab;
     for (int rows = 8; rows < rows_max; rows = runtime_tokens_bucket(rows + 1)) {
         stage_decode(engine, rows, 0);
-        TRY(load_staged(engine, error));
+        TRY(load_staged(engine, own_head ? 1 : 0, error));
     }
     for (int samples = runtime_tokens_bucket(rows_max + 1); samples < samples_max;
          samples = runtime_tokens_bucket(samples + 1)) {
         stage_decode(engine, samples / verify, drafts_max);
-        TRY(load_staged(engine, error));
+        TRY(load_staged(engine, 0, error));
     }
     for (int tokens = 8; tokens < tokens_max; tokens = runtime_tokens_bucket(tokens + 1)) {
         if (engine->options.model->shard.ranks > 1) {
@@ -219,7 +222,7 @@ static enum status load_buckets(struct step_engine *engine, struct error *error)
             continue;
         }
         stage_prompt(engine, tokens);
-        TRY(load_staged(engine, error));
+        TRY(load_staged(engine, 0, error));
     }
     return OK;
 }

@@ -31,7 +31,7 @@ static void queue_logits(const struct step_engine *engine, int first, int count)
     struct step_tables tables = engine->tables_dev;
     tables.sample_tokens = engine->upload_dev.logprob_hidden + first;
     tables.samples_count = count;
-    model_logits(model, &tables, model->state->workspace.hidden);
+    model_logits(model, &tables, model->state->workspace.hidden, model->config.vocab);
 }
 
 static int turn_of(const struct step_engine *engine, int rest)

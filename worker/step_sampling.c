@@ -37,16 +37,17 @@ struct sample_lists step_lists_op(const struct step_engine *engine, int rows_cou
 }
 
 void step_queue_candidates(const struct step_engine *engine, const struct step_tables *tables,
-                           const float *cuts_dev)
+                           const float *cuts_dev, int ids_end)
 {
     const struct model *model = engine->options.model;
+    int real = engine->options.vocab_real;
     sample_shard(model->stream, &(struct sample_shard){
                                     .tables = *tables,
                                     .slots = model->state->slots,
                                     .logits = model->state->workspace.logits,
                                     .vocab_first = model->shard.vocab.first,
-                                    .vocab_count = model->shard.vocab.count,
-                                    .vocab_real = engine->options.vocab_real,
+                                    .vocab_count = model_vocab_rows(model, ids_end),
+                                    .vocab_real = ids_end < real ? ids_end : real,
                                     .cuts = cuts_dev,
                                     .candidates = engine->candidates_dev,
                                     .parts = engine->parts_dev,
@@ -120,19 +121,20 @@ void step_queue_sampling(const struct step_engine *engine, const struct sampling
 {
     const struct model *model = engine->options.model;
     const struct step_tables *tables = &engine->tables_dev;
+    int ids_end = model->config.vocab; // all
     if (tables->samples_count > 0) {
         struct sample_penalty penalty = step_penalty_op(engine, sampling);
-        model_logits(model, tables, model->state->workspace.hidden);
+        model_logits(model, tables, model->state->workspace.hidden, ids_end);
         struct sample_lists lists = step_lists_op(engine, sampling->lists_count);
         if (sampling->lists_count > 0)
             sample_lists(model->stream, &lists);
         if (sampling->penalty_count > 0)
             sample_penalty(model->stream, &penalty);
-        step_queue_candidates(engine, tables, NULL);
+        step_queue_candidates(engine, tables, NULL, ids_end);
     }
     if (sampling->cut_count > 0) {
         queue_cuts(engine, sampling);
-        step_queue_candidates(engine, tables, engine->cuts_dev);
+        step_queue_candidates(engine, tables, engine->cuts_dev, ids_end);
     }
     sample_pick(model->stream, engine->sampled_dev, engine->download_dev.hash, engine->gathered_dev,
                 model->shard.ranks, tables, engine->upload_dev.step);

@@ -26,13 +26,18 @@ enum {
     PAGES = 4,
     DRAFTS_MAX = STEP_VERIFY_MAX - 1,
     REAL_IDS = 1000, // of the demo's vocabulary; all are trained
+    VOCAB = 4096,    // its rows
+    TRAINED_IDS = 3833,
 };
 
 // Sanitizers make this test twenty times slower, and look for races and stray reads only.
 #ifdef DELTAMESH_SANITIZED
 enum { RANKS_FIRST = 2, DRAFTS_LAST = -1, STOPS = 1 };
+static const int draft_vocabs[] = {37};
 #else
 enum { RANKS_FIRST = 1, DRAFTS_LAST = DRAFTS_MAX, STOPS = 8 };
+// Of two ranks the second has the rows from 2048 on; 64 rows are a tile of the head.
+static const int draft_vocabs[] = {1, 500, 3000, TRAINED_IDS, VOCAB};
 #endif
 
 static const char *const model_dir = SOURCE_DIR "/deploy/demo/model";
@@ -46,14 +51,20 @@ struct run {
     int32_t tokens[SEQUENCES][OUTPUT + STEP_VERIFY_MAX];
     int counts[SEQUENCES], ends[SEQUENCES];
     int steps, verified, accepted; // decode rows that drew; drafts they could have taken, and took
-    int widths[STEP_VERIFY_MAX + 1]; // rows that drew so many tokens
-    double synthetic_length;
+    int widths[STEP_VERIFY_MAX + 1];    // rows that drew so many tokens
+    int32_t guesses[SEQUENCES][OUTPUT]; // the first draft for token i, -1: none was made
+    struct run_wishes {
+        double synthetic_length;
+        int draft_vocab, real_ids; // real_ids 0: REAL_IDS
+    } wishes;
 };
 
 static const int prompts[SEQUENCES] = {9, 150, 64, 33};
 
-static void open_run(struct run *run, int ranks, int drafts_max, double synthetic_length)
+// Everything but the wishes begins anew.
+static void open_run(struct run *run, int ranks, int drafts_max)
 {
+    struct run_wishes wishes = run->wishes;
     struct error error = {.text = ""};
     struct team_options options = {.model_dir = model_dir,
                                    .load_format = LOAD_AUTO,
@@ -62,7 +73,8 @@ static void open_run(struct run *run, int ranks, int drafts_max, double syntheti
                                    .sequence_tokens = PAGES * 64,
                                    .step_tokens = 256};
     memset(run, 0, sizeof *run);
-    run->synthetic_length = synthetic_length;
+    memset(run->guesses, -1, sizeof run->guesses);
+    run->wishes = wishes;
     run->ranks = ranks;
     run->team = (struct team *)calloc(1, sizeof *run->team);
     team_open(run->team, &options);
@@ -71,9 +83,10 @@ static void open_run(struct run *run, int ranks, int drafts_max, double syntheti
         struct step_options step = {.model = &run->team->ranks[r].model,
                                     .memory = run->team->ranks[r].plan,
                                     .epoch = 1,
-                                    .vocab_real = REAL_IDS,
+                                    .vocab_real = wishes.real_ids > 0 ? wishes.real_ids : REAL_IDS,
                                     .drafts_max = drafts_max,
-                                    .synthetic_length = synthetic_length,
+                                    .draft_vocab = wishes.draft_vocab,
+                                    .synthetic_length = wishes.synthetic_length,
                                     .graphs = drafts_max > 0,
                                     .notify_fd = run->fds[r],
                                     .poison = true};
@@ -208,6 +221,26 @@ static void take_reports(struct run *run)
     }
 }
 
+// What the slots' drafts are now: the same on every rank, and of the ids that are asked for.
+static void take_drafts(struct run *run, int made)
+{
+    int end = run->wishes.draft_vocab > 0 ? run->wishes.draft_vocab : VOCAB;
+    for (int s = 0; s < SEQUENCES; s++) {
+        const struct slot *slot = &run->team->ranks[0].state.slots.slots[s];
+        if (run->counts[s] == 0 || run->ends[s] != 0)
+            continue;
+        for (int r = 1; r < run->ranks; r++)
+            assert_memory_equal(run->team->ranks[r].state.slots.slots[s].drafts, slot->drafts,
+                                sizeof slot->drafts);
+        for (int i = 0; i < made; i++) {
+            bool room = run->counts[s] + i < OUTPUT;
+            assert_true(room ? slot->drafts[i] >= 0 : slot->drafts[i] == -1);
+            assert_true(slot->drafts[i] < end);
+        }
+        run->guesses[s][run->counts[s]] = made > 0 ? slot->drafts[0] : -1;
+    }
+}
+
 static bool all_ended(const struct run *run)
 {
     for (int s = 0; s < SEQUENCES; s++) {
@@ -223,7 +256,7 @@ static void run_all(struct run *run, int ranks, int drafts, int32_t stop_id)
     uint32_t dice = 12345;
     int verify = 1;
     struct error error = {.text = ""};
-    open_run(run, ranks, drafts == 0 ? 0 : DRAFTS_MAX, run->synthetic_length);
+    open_run(run, ranks, drafts == 0 ? 0 : DRAFTS_MAX);
     for (uint64_t step = 1; !all_ended(run); step++) {
         assert_true(step < 200);
         dice = dice * 1664525u + 1013904223u;
@@ -234,6 +267,7 @@ static void run_all(struct run *run, int ranks, int drafts, int32_t stop_id)
                 fail_msg("%s", error.text);
         }
         take_reports(run);
+        take_drafts(run, draft);
         verify = 1 + draft;
         run->steps++;
     }
@@ -292,15 +326,91 @@ static void a_stop_may_fall_anywhere(void **state)
     free(run);
 }
 
+// A first draft follows tokens that are the same in both runs: it is the same where it may be.
+static void assert_guesses_as_far_as_allowed(const struct run *whole, const struct run *run)
+{
+    int end = run->wishes.draft_vocab, same = 0, other = 0;
+    for (int s = 0; s < SEQUENCES; s++) {
+        for (int i = 0; i < OUTPUT; i++) {
+            int32_t guess = run->guesses[s][i], free_guess = whole->guesses[s][i];
+            if (guess < 0 || free_guess < 0)
+                continue;
+            if (free_guess < end)
+                assert_int_equal(guess, free_guess);
+            same += free_guess < end;
+            other += free_guess >= end;
+        }
+    }
+    assert_true(end >= TRAINED_IDS ? other == 0 : end == 1 ? same < other : same + other > 0);
+}
+
+static void assert_same_drafts(const struct run *whole, const struct run *run)
+{
+    assert_memory_equal(run->guesses, whole->guesses, sizeof run->guesses);
+    assert_memory_equal(run->widths, whole->widths, sizeof run->widths);
+    assert_int_equal(run->accepted, whole->accepted);
+    assert_int_equal(run->steps, whole->steps);
+}
+
+// Drafts are chosen among few ids: worse ones, and the same tokens. Of all ids by their number they
+// are what they are unasked.
+static void drafts_may_be_of_few_ids(void **state)
+{
+    struct run *plain = (struct run *)calloc(1, sizeof *plain);
+    struct run *whole = (struct run *)calloc(1, sizeof *whole);
+    struct run *run = (struct run *)calloc(1, sizeof *run);
+    (void)state;
+    plain->wishes.real_ids = whole->wishes.real_ids = run->wishes.real_ids = TRAINED_IDS;
+    for (int ranks = RANKS_FIRST; ranks <= 2; ranks++) {
+        run_all(plain, ranks, 0, -1);
+        run_all(whole, ranks, 3, -1);
+        for (size_t i = 0; i < sizeof draft_vocabs / sizeof draft_vocabs[0]; i++) {
+            run->wishes.draft_vocab = draft_vocabs[i];
+            run_all(run, ranks, 3, -1);
+            assert_same_tokens(plain, run);
+            assert_guesses_as_far_as_allowed(whole, run);
+            print_message("tp %d, drafts below %d: %d steps for %d, %d of %d drafts taken\n", ranks,
+                          draft_vocabs[i], run->steps, plain->steps, run->accepted, run->verified);
+            if (draft_vocabs[i] >= TRAINED_IDS)
+                assert_same_drafts(whole, run);
+        }
+    }
+    free(plain);
+    free(whole);
+    free(run);
+}
+
+// Whole tiles of 64, at least one and never more than a rank has.
+static void the_head_has_as_many_rows_as_ids_need(void **state)
+{
+    (void)state;
+    static const struct {
+        int first, count, ids_end, rows;
+    } cases[] = {
+        {0, 4096, 1, 64},        {0, 4096, 64, 64},        {0, 4096, 65, 128},
+        {0, 4096, 4033, 4096},   {0, 4096, 4096, 4096},    {0, 90, 65, 90},
+        {0, 40, 1, 40},          {2048, 2048, 1, 64},      {2048, 2048, 2048, 64},
+        {2048, 2048, 2049, 64},  {2048, 2048, 2112, 64},   {2048, 2048, 2113, 128},
+        {2048, 2048, 3000, 960}, {2048, 2048, 4096, 2048}, {0, 2048, 4096, 2048},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct model model = {.shard = {.vocab = {cases[i].first, cases[i].count}}};
+        assert_int_equal(model_vocab_rows(&model, cases[i].ids_end), cases[i].rows);
+    }
+}
+
 // Two drafts always, the third never: rows of three tokens but where the output ends or begins.
 static void acceptance_can_be_forced(void **state)
 {
     struct run *run = (struct run *)calloc(1, sizeof *run);
     (void)state;
-    run->synthetic_length = 3;
-    run_all(run, 2, 3, -1);
-    assert_int_equal(run->widths[4], 0);
-    assert_true(run->widths[3] >= SEQUENCES * (OUTPUT - 4) / 3);
+    run->wishes.synthetic_length = 3;
+    for (int draft_vocab = 0; draft_vocab <= 37; draft_vocab += 37) {
+        run->wishes.draft_vocab = draft_vocab;
+        run_all(run, 2, 3, -1);
+        assert_int_equal(run->widths[4], 0);
+        assert_true(run->widths[3] >= SEQUENCES * (OUTPUT - 4) / 3);
+    }
     free(run);
 }
 
@@ -309,6 +419,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drafts_change_no_token),
         cmocka_unit_test(a_stop_may_fall_anywhere),
+        cmocka_unit_test(drafts_may_be_of_few_ids),
+        cmocka_unit_test(the_head_has_as_many_rows_as_ids_need),
         cmocka_unit_test(acceptance_can_be_forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

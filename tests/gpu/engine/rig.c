@@ -53,6 +53,7 @@ static void open_engine(struct rig *rig, struct error *error)
         .epoch = 1,
         .vocab_real = rig->options.vocab_real,
         .drafts_max = rig->weights.has_mtp ? rig->options.drafts_max : 0,
+        .draft_vocab = rig->options.draft_vocab,
         .synthetic_length = rig->options.synthetic_length,
         .notify_fd = eventfd(0, EFD_NONBLOCK),
         .graphs = rig->options.graphs,
@@ -253,7 +254,7 @@ void rig_all_logits(struct rig *rig, int count, float *logits)
         struct step_tables all = {.sample_tokens = rig->all_tokens_dev + first,
                                   .tokens_count = count,
                                   .samples_count = count - first < most ? count - first : most};
-        model_logits(&rig->model, &all, rig->state.workspace.hidden);
+        model_logits(&rig->model, &all, rig->state.workspace.hidden, rig->model.config.vocab);
         rig_sampled_logits(rig, all.samples_count,
                            logits + (size_t)first * (size_t)rig->model.config.vocab);
     }

@@ -15,7 +15,8 @@ struct rig_options {
     const char *model_dir; // dummy weights
     int sequences, sequence_tokens, step_tokens, pages, checkpoints, drafts_max;
     int vocab_real;          // ids from here on are never drawn
-    double synthetic_length; // as in struct step_options
+    int draft_vocab;         // as in struct step_options
+    double synthetic_length; // as there
     bool graphs, padded;     // as there
     uint8_t fill;            // of all state and workspace before the first step
 };

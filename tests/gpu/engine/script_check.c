@@ -24,6 +24,7 @@ enum {
     PAGES = 190,
     CHECKPOINTS = 2 * SLOTS, // by prefill of a slot; folded by a slot
     IDS = 300,
+    DRAFT_VOCAB = 100, // of 384, and no whole tiles of the head
     REST = 2, // steps after which nothing in flight names a slot, page or checkpoint any more
 };
 
@@ -348,7 +349,19 @@ struct outcome {
     uint64_t reports, state;
     uint64_t bytes_before, bytes_after;
     uint64_t trail[STEPS + 1];
+    int32_t draft_most; // of the drafts that lie in the slots, -1: there are none
 };
+
+static int32_t draft_most(struct rig *rig)
+{
+    int32_t drafts[ROW_VERIFY_MAX - 1], most = -1;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        rig_drafts(rig, slot, drafts);
+        for (int i = 0; i < ROW_VERIFY_MAX - 1; i++)
+            most = drafts[i] > most ? drafts[i] : most;
+    }
+    return most;
+}
 
 static struct outcome run_script(struct script *s, const struct rig_options *options, int ahead)
 {
@@ -375,6 +388,7 @@ static struct outcome run_script(struct script *s, const struct rig_options *opt
     outcome.reports = rig->hash;
     memcpy(outcome.trail, s->trail, sizeof outcome.trail);
     outcome.state = rig_state_hash(rig);
+    outcome.draft_most = draft_most(rig);
     rig_close(rig);
     free(rig);
     return outcome;
@@ -488,6 +502,12 @@ static int check_script(const char *name, struct script *s, const struct rig_opt
            "graphs, %d rows of several tokens\n",
            name, s->sequences_count, s->loads, s->saves, s->folds, s->replays, s->graphs,
            s->accepted);
+    if (options->draft_vocab > 0) {
+        bool below = first.draft_most >= 0 && first.draft_most < options->draft_vocab;
+        printf("%s %s script: the largest draft is %d of %d\n", below ? "ok  " : "FAIL", name,
+               first.draft_most, options->draft_vocab);
+        failed += !below;
+    }
     return failed + judge_texts(name, s, options, root);
 }
 
@@ -511,6 +531,10 @@ int script_check(const char *name)
     if (head) {
         options.synthetic_length = 3.39;
         printf("     %s with drafts accepted by chance\n", name);
+        failed += check_script(name, s, &options, golden.root);
+        options.synthetic_length = 0;
+        options.draft_vocab = DRAFT_VOCAB;
+        printf("     %s with drafts of few ids\n", name);
         failed += check_script(name, s, &options, golden.root);
     }
     golden_close(&golden);
