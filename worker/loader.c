@@ -106,6 +106,7 @@ static enum status open_all(struct loader *loader, struct error *error)
                                    .epoch = place->epoch,
                                    .vocab_real = place->vocab_real,
                                    .drafts_max = loader->weights.has_mtp ? place->drafts_max : 0,
+                                   .draft_vocab = place->draft_vocab,
                                    .synthetic_length = place->synthetic_thousandths / 1000.0,
                                    .notify_fd = loader->options.notify_fd,
                                    .graphs = wants_graphs(),
