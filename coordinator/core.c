@@ -134,6 +134,10 @@ enum status coord_init(struct coord **out, void *memory, const struct coord_opti
                          "speculative-tokens is %d, accepted is 0 to %d, or %d for auto",
                          options->speculative_tokens, STEP_VERIFY_MAX - 1, SPECULATION_AUTO);
     }
+    if (options->draft_vocab < 0 || options->draft_vocab > options->config.vocab) {
+        return error_set(error, E_INPUT, "draft-vocab is %d, accepted is 0 to %d",
+                         options->draft_vocab, options->config.vocab);
+    }
     // Every request passes through the queue, also one that runs at once.
     if (options->queued_max < 1 || options->queued_max > 1 << 20) {
         return error_set(error, E_INPUT, "max-queued is %d, accepted is 1 to %d",
@@ -449,6 +453,7 @@ void coord_status(const struct coord *coord, struct coord_status *out)
     *out = (struct coord_status){
         .groups = coord->options.groups,
         .vocab = coord->options.vocab_real,
+        .draft_vocab = coord->options.draft_vocab,
         .queued = coord->requests.queued.count,
         .queued_max = coord->options.queued_max,
         .preempted = coord->requests.preempted,

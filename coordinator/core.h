@@ -34,6 +34,7 @@ struct coord_options {
     int vocab_real;                  // number of real token ids
     int32_t turn_id;                 // begins a turn of a conversation, -1 = no id does
     int speculative_tokens;          // a sequence and step; 0 = none, SPECULATION_AUTO = measured
+    int draft_vocab;                 // drafts are ids below this one, 0 = any
     int synthetic_thousandths;       // forced acceptance length * 1000 (benchmarks), 0 = none
     int queued_max;                  // requests waiting for a slot
     int32_t checkpoint_interval;     // tokens of a text between two, 0 = CHECKPOINT_INTERVAL
@@ -172,7 +173,8 @@ struct coord_drafts {
 
 struct coord_status {
     int groups_ready, groups;
-    int vocab; // real token ids
+    int vocab;       // real token ids
+    int draft_vocab; // drafts are ids below this one, 0 = any
     int running, queued, queued_max;
     int preempted; // of queued: have run before, beyond queued_max
     int slots_free, slots, pages_free, pages;

@@ -82,6 +82,8 @@ static void put_core(struct page *page, const struct coord_status *status)
         {"deltamesh:groups", "gauge", "tensor-parallel groups", status->groups},
         {"deltamesh:groups_ready", "gauge", "groups that serve", status->groups_ready},
         {"deltamesh:queued_max", "gauge", "requests that may wait", status->queued_max},
+        {"deltamesh:draft_vocab", "gauge", "drafts are token ids below this one; 0: any",
+         status->draft_vocab},
         {"deltamesh:requests_preempted", "gauge", "preempted requests that wait to go on",
          status->preempted},
         {"deltamesh:requests_timeout_total", "counter", "requests that their time has ended",

@@ -28,7 +28,7 @@ struct arguments {
     const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir,
         *log_format, *speculative;
     int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s, gap_ms,
-        pages, checkpoint_interval;
+        pages, checkpoint_interval, draft_vocab;
     double utilization, gibibytes_free, synthetic;
     uint64_t seed;
     bool has_seed, no_prefix_cache, insecure, dry_run, version, help;
@@ -48,6 +48,19 @@ static void print_help(const struct option *options, int count)
     printf("usage: deltamesh-coordinator --model DIR [options]\n\n"
            "The doors, the scheduler and the memory plan of one deployment. Needs no GPU.\n\n");
     options_print(stdout, options, count);
+}
+
+// After the words have been read: what they say together.
+static enum status finish(struct arguments *a, const struct option *options, int count,
+                          struct error *error)
+{
+    for (int i = 0; i < count; i++)
+        a->has_seed |= options[i].value == &a->seed && options[i].given != NULL;
+    if (a->help)
+        print_help(options, count);
+    if (a->help || a->version || a->model != NULL)
+        return OK;
+    return error_set(error, E_USAGE, "--model is needed; see --help");
 }
 
 static enum status parse(struct arguments *a, int argc, char **argv, struct error *error)
@@ -89,6 +102,8 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          NULL},
         {"--speculative-tokens", "--num-speculative-tokens", OPTION_TEXT, &a->speculative, 0, 0,
          "K|auto", "tokens to draft per sequence and step, 0 to 5; auto: what pays", NULL},
+        {"--draft-vocab", NULL, OPTION_INT, &a->draft_vocab, INT32_MIN, INT32_MAX, "N",
+         "draft only token ids below N, by so many rows of lm_head (0: all)", NULL},
         {"--synthetic-acceptance", NULL, OPTION_REAL, &a->synthetic, 1, STEP_VERIFY_MAX, "AL",
          "for benchmarks: tokens per verified row by chance, not by the model", NULL},
         {"--seed", NULL, OPTION_SEED, &a->seed, 0, 0, "S",
@@ -112,13 +127,7 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
     };
     int count = (int)(sizeof options / sizeof options[0]);
     TRY(options_parse(options, count, argc - 1, argv + 1, error));
-    for (int i = 0; i < count; i++)
-        a->has_seed |= options[i].value == &a->seed && options[i].given != NULL;
-    if (a->help)
-        print_help(options, count);
-    if (a->help || a->version || a->model != NULL)
-        return OK;
-    return error_set(error, E_USAGE, "--model is needed; see --help");
+    return finish(a, options, count, error);
 }
 
 // --speculative-tokens; without it, what pays.
@@ -137,6 +146,17 @@ static enum status read_speculative(int *out, const struct arguments *a, struct 
     return OK;
 }
 
+static enum status check_draft_vocab(const struct deployment *d, struct error *error)
+{
+    int32_t draft_vocab = d->arguments.draft_vocab;
+    if (draft_vocab >= 0 && draft_vocab <= d->config.vocab)
+        return OK;
+    return error_set(error, E_USAGE,
+                     "--draft-vocab is %d, accepted is 1 to %d, the model's vocabulary, or 0 for "
+                     "all of it",
+                     draft_vocab, d->config.vocab);
+}
+
 static const char *model_name(const struct arguments *a)
 {
     if (a->name != NULL)
@@ -148,6 +168,7 @@ static const char *model_name(const struct arguments *a)
 static enum status load(struct deployment *d, struct error *error)
 {
     TRY(config_load(&d->config, d->arguments.model, error));
+    TRY(check_draft_vocab(d, error));
     TRY(generation_config_load(&d->sampling_default, d->arguments.model, error));
     enum status status = tokenizer_load(&d->tokenizer, d->arguments.model, error);
     json_t *name = json_string(model_name(&d->arguments));
@@ -238,6 +259,7 @@ static enum status run_shell(const struct deployment *d, struct doors *doors, st
                  .queued_max = a->queued_max,
                  .checkpoint_interval = a->checkpoint_interval,
                  .prefill_gap_ns = (uint64_t)a->gap_ms * CLOCK_NS_PER_MS,
+                 .draft_vocab = a->draft_vocab,
                  .synthetic_thousandths = (int)lround(1000 * a->synthetic),
                  .pool_tokens = POOL_TOKENS},
         .workers_endpoint = a->workers,

@@ -129,6 +129,7 @@ static void place_all(struct coord *coord, int32_t g, struct coord_actions *out)
             .checkpoints = memory->checkpoints,
             .vocab_real = coord->options.vocab_real,
             .drafts_max = group->speculation.drafts_max,
+            .draft_vocab = coord->options.draft_vocab,
             .synthetic_thousandths = coord->options.synthetic_thousandths,
         };
         make_id(place->id, coord->options.entropy, group->epoch);

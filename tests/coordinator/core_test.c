@@ -68,6 +68,13 @@ static void test_init(void **state)
     expect_init(&options, E_INPUT, "max-queued is 0, accepted is 1 to 1048576");
     options.queued_max = (1 << 20) + 1;
     expect_init(&options, E_INPUT, "max-queued is 1048577");
+    options.queued_max = 10;
+    options.draft_vocab = options.config.vocab;
+    expect_init(&options, OK, NULL);
+    options.draft_vocab = options.config.vocab + 1;
+    expect_init(&options, E_INPUT, "draft-vocab is 101, accepted is 0 to 100");
+    options.draft_vocab = -1;
+    expect_init(&options, E_INPUT, "draft-vocab is -1, accepted is 0 to 100");
 }
 
 // ---- refusals ----

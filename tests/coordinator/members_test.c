@@ -138,6 +138,26 @@ static void test_places(void **state)
     coord_rig_close(&rig);
 }
 
+// What workers are told of drafts is what was asked for.
+static void test_places_tell_of_drafts(void **state)
+{
+    (void)state;
+    struct coord_rig rig;
+    struct coord_options options;
+    coord_rig_options(&options, 1, 1);
+    options.speculative_tokens = 2;
+    options.draft_vocab = 40;
+    options.synthetic_thousandths = 2500;
+    coord_rig_open(&rig, &options);
+    struct hello hello = coord_rig_hello(&rig);
+    hello.has_mtp = 1;
+    coord_rig_say_hello(&rig, 0, &hello);
+    assert_int_equal(rig.did[0].place.drafts_max, 2);
+    assert_int_equal(rig.did[0].place.draft_vocab, 40);
+    assert_int_equal(rig.did[0].place.synthetic_thousandths, 2500);
+    coord_rig_close(&rig);
+}
+
 // ---- memory ----
 
 static struct place_message place_with(const char *backend, const char *host, uint64_t bytes_first,
@@ -503,6 +523,7 @@ int main(void)
         cmocka_unit_test(test_mismatches_name_both_sides),
         cmocka_unit_test(test_surplus_and_repetition),
         cmocka_unit_test(test_places),
+        cmocka_unit_test(test_places_tell_of_drafts),
         cmocka_unit_test(test_memory_of_the_smallest_rank),
         cmocka_unit_test(test_memory_too_small),
         cmocka_unit_test(test_ready_counts_once_and_only_for_its_place),
