@@ -15,7 +15,7 @@
 static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
         *gap, *pages, *seed, *name, *curve_dir, *log_format, *speculative, *synthetic,
-        *checkpoint_interval;
+        *checkpoint_interval, *draft_vocab;
     int32_t groups;
     bool insecure, no_prefix_cache, prefix_cache;
 } words;
@@ -55,6 +55,8 @@ static struct option table[] = {
          "prefix reuse: a long text can be gone on from every N tokens (4096)"),
     TEXT("--speculative-tokens", "--num-speculative-tokens", &words.speculative, "K|auto",
          "tokens to draft per sequence and step, 0 to 5 (auto: what pays)"),
+    TEXT("--draft-vocab", NULL, &words.draft_vocab, "N",
+         "draft only token ids below N, by so many rows of lm_head (0: all)"),
     TEXT("--synthetic-acceptance", NULL, &words.synthetic, "AL",
          "for benchmarks: tokens per verified row by chance, not by the model"),
     TEXT("--seed", NULL, &words.seed, "S", "requests without a seed get one derived from it"),
@@ -85,7 +87,7 @@ static struct option table[] = {
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 23, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 24, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)

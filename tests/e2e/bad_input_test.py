@@ -51,6 +51,17 @@ class Models(harness.Case):
     def test_no_such_directory(self):
         self.assert_not_served("/nonexistent/model", "/nonexistent/model", "No such file")
 
+    def test_draft_vocabularies_that_are_none(self):
+        for value in ("4097", "-1", "2147483647"):
+            for more in ((), ("--dry-run",)):
+                self.assert_not_served(harness.DEMO, f"--draft-vocab is {value}", "1 to 4096", "0",
+                                       options=(f"--draft-vocab={value}", *more), code=1)
+        self.assert_not_served(harness.DEMO, "--draft-vocab", "many",
+                               options=("--draft-vocab", "many"), code=1)
+        for value in ("0", "1", "4096"):
+            result = run("serve", "--model", harness.DEMO, "--draft-vocab", value, "--dry-run")
+            self.assertEqual(result.returncode, 0, result.stderr)
+
     def test_config_without_a_field(self):
         folder = self.copy(harness.DEMO)
         config = self.read(folder, "config.json")

@@ -77,6 +77,30 @@ class Answers(harness.SharedCase):
             self.assertEqual((plain["usage"]["drafted"], plain["usage"]["target_steps"]),
                              (0, count))
 
+    def test_drafts_of_few_ids(self):
+        options = ("--speculative-tokens", "3")
+        few = self.own(self.server(harness.DEMO, *options, "--draft-vocab", "300", ranks=2)
+                       .client())
+        whole = self.own(self.server(harness.DEMO, *options, ranks=2).client())
+        self.assertEqual((few.status()["draft_vocab"], whole.status()["draft_vocab"]), (300, 0))
+        for rules in ({"temperature": 0}, {"temperature": 0.8, "seed": 3},
+                      {"temperature": 0.8, "seed": 4, "repetition_penalty": 1.2, "top_p": 0.9},
+                      {"temperature": 0, "logit_bias": {2000: 100}},
+                      {"temperature": 1, "seed": 5, "allowed_token_ids": [400, 2500, 3000]}):
+            request = {"prompt": "Once upon a time", "max_tokens": 60, "ignore_eos": True, **rules}
+            plain = few.generate(**request, speculative_tokens=0)["ids"]
+            used = {}
+            for name, client in (("few", few), ("whole", whole)):
+                answer = client.generate(**request)
+                self.assertEqual(answer["ids"], plain, (name, rules))
+                used[name] = answer["usage"]
+                self.assertGreater(used[name]["drafted"], 0)
+            self.assertLessEqual(used["few"]["accepted"], used["whole"]["accepted"], rules)
+            if min(plain) >= 300:  # no draft can be right
+                self.assertEqual(used["few"]["accepted"], 0, rules)
+            elif "logit_bias" not in rules:
+                self.assertGreater(used["few"]["accepted"], 0, rules)
+
     def test_stop_id_ends_and_can_be_ignored(self):
         client = self.client()
         question = {"messages": [{"role": "user", "content": "What is 7 + 5?"}],

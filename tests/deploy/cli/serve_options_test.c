@@ -76,6 +76,8 @@ static void the_coordinators_words_are_forwarded(void **state)
     assert_string_equal(forwarded, "--model m ");
     assert_int_equal(PARSE("--model", "m", "--num-speculative-tokens", "auto"), OK);
     assert_string_equal(forwarded, "--model m --speculative-tokens auto ");
+    assert_int_equal(PARSE("--model", "m", "--draft-vocab", "32768"), OK);
+    assert_string_equal(forwarded, "--model m --draft-vocab 32768 ");
     assert_int_equal(PARSE("--model", "m"), OK); // nothing is left of the last call
     assert_string_equal(forwarded, "--model m ");
 }
