@@ -87,27 +87,37 @@ static void launch_bench(struct stream *stream, const void *argument, int turn)
             bench->op.samples, bench->op.gathered);
 }
 
+static void bench_samples(int samples, int vocab)
+{
+    enum { HIDDEN = 2048 };
+    struct lm_head_bench bench = {};
+    size_t rows = static_cast<size_t>(samples), ids = static_cast<size_t>(vocab);
+    size_t weight_bytes = 2 * ids * HIDDEN;
+    char shape[64];
+    snprintf(shape, sizeof shape, "T=%d %dx%d", samples, vocab, HIDDEN);
+    bench.op.samples = samples;
+    bench.op.weight.format = WEIGHT_BF16;
+    bench.op.weight.rows = vocab;
+    bench.op.weight.columns = HIDDEN;
+    bench.weights = static_cast<bf16 *>(bench_memory(2 * weight_bytes, 0.02));
+    bench.op.hidden_rows = static_cast<bf16 *>(bench_memory(rows * HIDDEN * 2, 1));
+    bench.op.gathered = static_cast<bf16 *>(bench_memory(rows * HIDDEN * 2, 1));
+    bench.op.logits = static_cast<float *>(bench_memory(rows * ids * 4, 1));
+    bench.op.sample_tokens = static_cast<int32_t *>(bench_memory(rows * 4, 0));
+    CUDA_CHECK(cudaMemset(bench.op.sample_tokens, 0, rows * 4));
+    double bytes = static_cast<double>(weight_bytes) + 4.0 * samples * vocab;
+    struct bench_case what = {"lm_head", shape, bytes, 2.0 * samples * vocab * HIDDEN};
+    bench_run(&what, launch_bench, &bench, 8);
+    bench_clear();
+}
+
+// The whole vocabulary, and what `--draft-vocab` leaves of it for drafts.
 BENCH(lm_head)
 {
-    enum { VOCAB = 248320, HIDDEN = 2048 };
-    for (int samples : {1, 2, 4, 8, 16, 32, 64, 256}) {
-        struct lm_head_bench bench = {};
-        size_t weight_bytes = 2ull * VOCAB * HIDDEN, rows = static_cast<size_t>(samples);
-        char shape[64];
-        snprintf(shape, sizeof shape, "T=%d %dx%d", samples, VOCAB, HIDDEN);
-        bench.op.samples = samples;
-        bench.op.weight.format = WEIGHT_BF16;
-        bench.op.weight.rows = VOCAB;
-        bench.op.weight.columns = HIDDEN;
-        bench.weights = static_cast<bf16 *>(bench_memory(2 * weight_bytes, 0.02));
-        bench.op.hidden_rows = static_cast<bf16 *>(bench_memory(rows * HIDDEN * 2, 1));
-        bench.op.gathered = static_cast<bf16 *>(bench_memory(rows * HIDDEN * 2, 1));
-        bench.op.logits = static_cast<float *>(bench_memory(rows * VOCAB * 4, 1));
-        bench.op.sample_tokens = static_cast<int32_t *>(bench_memory(rows * 4, 0));
-        CUDA_CHECK(cudaMemset(bench.op.sample_tokens, 0, rows * 4));
-        double bytes = static_cast<double>(weight_bytes) + 4.0 * samples * VOCAB;
-        struct bench_case what = {"lm_head", shape, bytes, 2.0 * samples * VOCAB * HIDDEN};
-        bench_run(&what, launch_bench, &bench, 8);
-        bench_clear();
+    for (int samples : {1, 2, 4, 8, 16, 32, 64, 256})
+        bench_samples(samples, 248320);
+    for (int vocab : {16384, 32768, 65536, 131072}) {
+        for (int samples : {1, 8, 64, 256})
+            bench_samples(samples, vocab);
     }
 }

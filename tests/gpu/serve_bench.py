@@ -3,7 +3,7 @@
 """Whole serving under load, as `deltamesh bench` sees it over RPC; see tests/gpu.sh serve.
 
   serve_bench.py --bin DIR [--out DIR] [--model DIR] [--tp N] [--groups G,..] [--cases REGEX]
-                 [--seconds S]
+                 [--seconds S] [--draft-vocab N]
 
 A server per group of cases, with dummy weights; every case is one run of distinct random prompts,
 all of them at once. Prints a JSON line per case, with the time that the machine's limits leave as
@@ -40,7 +40,7 @@ GROUPS = {
 class Floor:
     """What the limits leave as the least time of a case, from the shapes in config.json."""
 
-    def __init__(self, config, ranks):
+    def __init__(self, config, ranks, draft_vocab):
         c, self.ranks = config.get("text_config", config), ranks
         self.c, hidden = c, c["hidden_size"]
         heads, kv, dim = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
@@ -59,6 +59,7 @@ class Floor:
                        self.layers * ((shared + self.experts * hidden) if self.experts else dense))
         self.layer = attention + (shared + self.experts * hidden if self.experts else dense)
         self.head = c["vocab_size"] * hidden
+        self.draft_head = (draft_vocab or c["vocab_size"]) * hidden
         # Read in every step, and written in one of eight (kernels/gdn.h).
         self.state_bytes = self.gdn * values * 128 * 4 * (1 + 1 / 8)
         self.kv_bytes = self.attention * 4 * kv * dim
@@ -73,7 +74,7 @@ class Floor:
         """A step that verifies `drafts` and drafts anew: bytes or products, what takes longer."""
         tokens = rows * (1 + drafts)
         read = self.always + self.head + self.layers * self.expert_values(tokens)
-        read += drafts * (self.layer + self.head + self.expert_values(rows))
+        read += drafts * (self.layer + self.draft_head + self.expert_values(rows))
         moved = 2 * read + rows * (self.state_bytes + self.kv_bytes * context)
         active = self.always + self.layers * self.expert * self.picks + self.head
         return max(moved / READ_BYTES_PER_S, 2 * active * tokens / FLOPS_PER_S) / self.ranks
@@ -95,7 +96,8 @@ class Server:
         options = ["--speculative-tokens", str(drafts), "--max-num-seqs", str(sequences),
                    "--max-model-len", "33792", "--tp", str(arguments.tp)]
         if drafts:
-            options += ["--synthetic-acceptance", str(ACCEPTANCE[drafts])]
+            options += ["--synthetic-acceptance", str(ACCEPTANCE[drafts]),
+                        "--draft-vocab", str(arguments.draft_vocab)]
         self.log = open(pathlib.Path(arguments.out) / f"serve-{name}.log", "w", encoding="utf-8")
         begun = time.monotonic()
         self.process = subprocess.Popen(
@@ -144,7 +146,7 @@ def row_of(group, case, figures, least_s):
 def run_group(arguments, name, say, until):
     sequences, drafts, cases = GROUPS[name]
     floor = Floor(json.loads((pathlib.Path(arguments.model) / "config.json").read_text()),
-                  arguments.tp)
+                  arguments.tp, arguments.draft_vocab)
     server = Server(arguments, name, sequences, drafts)
     say({"bench": "ready", "group": name, "s": round(server.ready_s, 3)})
     for case in cases:
@@ -170,6 +172,7 @@ def main():
     parser.add_argument("--out", default="/tmp")
     parser.add_argument("--model", default=str(ROOT / "tests" / "models" / "qwen3.5-35b-a3b"))
     parser.add_argument("--tp", type=int, default=1)
+    parser.add_argument("--draft-vocab", type=int, default=0)
     parser.add_argument("--groups", default="plain,mtp3,wide")
     parser.add_argument("--cases", default=".*")
     parser.add_argument("--seconds", type=float, default=450)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_bench.c -- whole steps of a dummy model without coordinator and sockets, two in flight as
-// when serving: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST] ROWS [ROWS..] prints a JSON line
-// per count of rows for decoding behind CONTEXT tokens, with the bytes a step has to move and the
-// share of 4.6 TB/s reached, and one for the prefill before it. With --drafts the head is loaded,
-// too, and there is a line for every count of drafts k from 0 to MOST: steps that verify k + 1
-// tokens a row, of which at most 3.39 are accepted by chance as with --synthetic-acceptance,
-// and draft k. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
+// when serving: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST [--draft-vocab N]] ROWS [ROWS..]
+// prints a JSON line per count of rows for decoding behind CONTEXT tokens, with the bytes a step
+// has to move and the share of 4.6 TB/s reached, and one for the prefill before it. With --drafts
+// the head is loaded, too, and there is a line for every count of drafts k from 0 to MOST: steps
+// that verify k + 1 tokens a row, of which at most 3.39 are accepted by chance as with
+// --synthetic-acceptance, and draft k. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +30,7 @@ struct bench {
     uint64_t step; // number of the last plan submitted
     int context, steps;
     int drafts_max;    // -1: without the head
+    int draft_vocab;   // drafts are ids below this one, 0: any
     uint64_t drawn;    // tokens that decode rows have drawn
     int output_tokens; // of a sequence, at most
 };
@@ -171,7 +172,8 @@ static void run_decode(struct bench *b, const char *model, int rows, int drafts)
            "\"us\": %.1f, \"tokens_per_s\": %.0f, ",
            model, rows, b->context, step_s * 1e6, tokens / step_s);
     if (b->drafts_max >= 0)
-        printf("\"drafts\": %d, \"tokens_per_row\": %.3f}\n", drafts, tokens / rows);
+        printf("\"drafts\": %d, \"draft_vocab\": %d, \"tokens_per_row\": %.3f}\n", drafts,
+               b->draft_vocab, tokens / rows);
     else
         printf("\"bytes\": %.0f, \"percent_of_limit\": %.1f}\n", bytes,
                100 * bytes / 4.6e12 / step_s);
@@ -219,6 +221,7 @@ static void load(struct bench *b, const char *model_dir, struct error *error)
                                                .pages_per_sequence = b->memory.pages_per_sequence,
                                                .vocab_real = b->config.vocab,
                                                .drafts_max = b->drafts_max > 0 ? b->drafts_max : 0,
+                                               .draft_vocab = b->draft_vocab,
                                                .synthetic_thousandths = SYNTHETIC_THOUSANDTHS},
                                      .ended_fd = eventfd(0, 0),
                                      .notify_fd = eventfd(0, EFD_NONBLOCK)};
@@ -256,15 +259,18 @@ int main(int count, char **arguments)
     struct error error = {.text = ""};
     struct bench *b = (struct bench *)calloc(1, sizeof *b);
     bool drafts = count > 5 && strcmp(arguments[4], "--drafts") == 0;
-    if (b == NULL || count < (drafts ? 7 : 5)) {
-        fprintf(stderr,
-                "usage: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST] ROWS [ROWS..]\n");
+    bool some_ids = drafts && count > 7 && strcmp(arguments[6], "--draft-vocab") == 0;
+    int first = some_ids ? 8 : drafts ? 6 : 4;
+    if (b == NULL || count <= first) {
+        fprintf(stderr, "usage: step_bench MODEL_DIR CONTEXT STEPS "
+                        "[--drafts MOST [--draft-vocab N]] ROWS [ROWS..]\n");
         return 1;
     }
     b->context = atoi(arguments[2]);
     b->steps = atoi(arguments[3]);
     b->drafts_max = drafts ? atoi(arguments[5]) : -1;
-    run_all(b, drafts ? 6 : 4, count, arguments, &error);
+    b->draft_vocab = some_ids ? atoi(arguments[7]) : 0;
+    run_all(b, first, count, arguments, &error);
     free(b);
     return 0;
 }
