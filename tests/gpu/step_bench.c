@@ -5,7 +5,8 @@
 // has to move and the share of 4.6 TB/s reached, and one for the prefill before it. With --drafts
 // the head is loaded, too, and there is a line for every count of drafts k from 0 to MOST: steps
 // that verify k + 1 tokens a row, of which at most 3.39 are accepted by chance as with
-// --synthetic-acceptance, and draft k. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
+// --synthetic-acceptance, and draft k. host_us: what queueing a step takes of
+// the host. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,9 @@ struct bench {
     struct loader *loader;
     struct step_plan plan;
     struct report report;
-    uint64_t step; // number of the last plan submitted
+    uint64_t step;        // number of the last plan submitted
+    uint64_t queueing_ns; // that the host took to queue steps, and how many since
+    int queued;
     int context, steps;
     int drafts_max;    // -1: without the head
     int draft_vocab;   // drafts are ids below this one, 0: any
@@ -62,7 +65,10 @@ static void submit(struct bench *b)
     drain(b, 1);
     b->plan.step = ++b->step;
     b->plan.epoch = 1;
+    uint64_t begun_ns = clock_now_ns();
     must(step_submit(loader_engine(b->loader), &b->plan, &error), &error);
+    b->queueing_ns += clock_now_ns() - begun_ns;
+    b->queued++;
 }
 
 static void add_open(struct bench *b, int slot)
@@ -96,6 +102,15 @@ static void add_prefill(struct bench *b, int slot, int first, int count)
     for (int i = 0; i < count; i++)
         plan->tokens[plan->tokens_count++] =
             (int32_t)((uint32_t)(first + i + 1) * 2654435761u % (uint32_t)(1000 + slot) * 97 % ids);
+}
+
+// Microseconds of the host's a step since the last call.
+static double host_us(struct bench *b)
+{
+    double us = b->queued > 0 ? (double)b->queueing_ns * 1e-3 / b->queued : 0;
+    b->queueing_ns = 0;
+    b->queued = 0;
+    return us;
 }
 
 // Opens `rows` slots and runs their prompts in steps of CHUNK_TOKENS; returns the seconds.
@@ -166,11 +181,12 @@ static double decode_bytes(const struct bench *b, int rows)
 static void run_decode(struct bench *b, const char *model, int rows, int drafts)
 {
     decode(b, rows, WARM_STEPS, drafts);
+    host_us(b);
     double step_s = decode(b, rows, b->steps, drafts), bytes = decode_bytes(b, rows);
     double tokens = (double)b->drawn / b->steps;
     printf("{\"op\": \"decode\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
-           "\"us\": %.1f, \"tokens_per_s\": %.0f, ",
-           model, rows, b->context, step_s * 1e6, tokens / step_s);
+           "\"us\": %.1f, \"host_us\": %.1f, \"tokens_per_s\": %.0f, ",
+           model, rows, b->context, step_s * 1e6, host_us(b), tokens / step_s);
     if (b->drafts_max >= 0)
         printf("\"drafts\": %d, \"draft_vocab\": %d, \"tokens_per_row\": %.3f}\n", drafts,
                b->draft_vocab, tokens / rows);
@@ -184,8 +200,8 @@ static void run(struct bench *b, const char *model, int rows)
 {
     double prefill_s = prefill(b, rows), tokens = (double)rows * b->context;
     printf("{\"op\": \"prefill\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
-           "\"s\": %.4f, \"tokens_per_s\": %.0f}\n",
-           model, rows, b->context, prefill_s, tokens / prefill_s);
+           "\"s\": %.4f, \"host_us\": %.1f, \"tokens_per_s\": %.0f}\n",
+           model, rows, b->context, prefill_s, host_us(b), tokens / prefill_s);
     for (int drafts = 0; drafts == 0 || drafts <= b->drafts_max; drafts++)
         run_decode(b, model, rows, drafts);
 }
