@@ -22,9 +22,13 @@ file(GLOB cuda_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} kernels/*.
 add_library(kernels_cuda STATIC ${cuda_sources})
 target_compile_options(kernels_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Werror=all-warnings>)
-if(CMAKE_CUDA_ARCHITECTURES STREQUAL 90a) # what the kernels' sizes are chosen for
+# What the kernels' sizes are chosen for; pauses take registers.
+if(CMAKE_CUDA_ARCHITECTURES STREQUAL 90a AND NOT DELTAMESH_JITTER)
   target_compile_options(kernels_cuda PRIVATE
     $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=--warn-on-spills>)
+endif()
+if(DELTAMESH_JITTER)
+  target_compile_definitions(kernels_cuda PRIVATE DELTAMESH_JITTER)
 endif()
 find_library(CUBLASLT cublasLt HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} /usr/local/cuda/lib64
              REQUIRED)

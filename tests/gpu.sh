@@ -9,14 +9,17 @@
 #             prefix reuse, and under load, and judges every token
 #   sanitize  small suites of every kernel and a few steps of an engine under compute-sanitizer:
 #             memcheck, racecheck, initcheck, synccheck; within 8 minutes (tests/gpu/sanitize.py)
+#   jitter    every kernel again in a build whose threads pause at random where they meet: the same
+#             bytes as without
 #   multi     on a machine of several GPUs: groups of 2, 4, 8 (what there is): sums, times, a death;
 #             the same models served by all GPUs and by one
 #   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit,
 #             and for loading weights from files
 #   serve     a server with dummy weights of 35B-A3B under load: a JSON line for every case, with
 #             the fraction of the limit; its README is tests/bench/README.md
-# BIN=DIR: programs that are built already. OPS="gdn embed": only these kernels; of sanitize only
-# these suites, which `kernel_check suites` names. OUT=DIR: results.
+# BIN=DIR: programs that are built already; JITTER_BIN=DIR: those of the preset `jitter`.
+# OPS="gdn embed": only these kernels; of sanitize only these suites, which `kernel_check suites`
+# names. OUT=DIR: results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode="${1:-check}"
@@ -24,9 +27,9 @@ bin="${BIN:-build/cuda/bin}"
 out="${OUT:-/tmp}"
 read -r -a ops <<<"${OPS:-}"
 case "$mode" in
-check | sanitize | bench | multi | serve) ;;
+check | sanitize | jitter | bench | multi | serve) ;;
 *)
-    echo "usage: tests/gpu.sh check|sanitize|bench|multi|serve" >&2
+    echo "usage: tests/gpu.sh check|sanitize|jitter|bench|multi|serve" >&2
     exit 1
     ;;
 esac
@@ -35,6 +38,10 @@ if [ -z "${BIN:-}" ]; then
     cmake --preset cuda >/dev/null
     cmake --build build/cuda --target kernel_check engine_check deltamesh deltamesh-coordinator \
         deltamesh-worker-cpu deltamesh-worker-cuda group_multi load_bench_cuda
+fi
+if [ "$mode" = jitter ] && [ -z "${JITTER_BIN:-}" ]; then
+    cmake --preset jitter >/dev/null
+    cmake --build build/jitter --target kernel_check
 fi
 
 # The lines of the checks without their times must not depend on programmatic launches.
@@ -65,6 +72,12 @@ check)
     ;;
 sanitize)
     exec python3 tests/gpu/sanitize.py --bin "$bin" --out "$out" "${ops[@]}"
+    ;;
+jitter)
+    "$bin/kernel_check" check "${ops[@]}" | tee "$out/kernels-pdl.txt"
+    "${JITTER_BIN:-build/jitter/bin}/kernel_check" check "${ops[@]}" >"$out/kernels-jitter.txt"
+    diff "$out/kernels-pdl.txt" "$out/kernels-jitter.txt"
+    echo "kernels: random pauses change no byte"
     ;;
 bench)
     "$bin/kernel_check" bench "${ops[@]}" | tee "$out/kernels-bench.jsonl"

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "kernels/device/jitter.cuh"
 #include "kernels/device/sm90.cuh"
 
 // As instructions take it.
@@ -44,6 +45,7 @@ static __device__ __forceinline__ void barrier_arrive_copied(uint64_t *barrier)
 // Returns when the phase of that parity has ended.
 static __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity)
 {
+    jitter();
     ASM_SM90("{\n"
              ".reg .pred done;\n"
              "again:\n"

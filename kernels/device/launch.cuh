@@ -7,6 +7,8 @@
 #include <cuda_runtime.h>
 #include <string.h>
 
+#include "kernels/device/jitter.cuh"
+
 extern "C" {
 #include "kernels/types.h"
 #include "parallel/base/status.h"
@@ -38,9 +40,11 @@ struct stream {
 // Returns when all kernels before this one have ended and their writes are seen.
 static __device__ __forceinline__ void pdl_wait()
 {
+    jitter();
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+    jitter();
 }
 
 // Lets the next kernel begin once every block has said so or ended.
@@ -49,6 +53,7 @@ static __device__ __forceinline__ void pdl_trigger()
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+    jitter();
 }
 
 // Of the device that this process opened: 9 for Hopper.

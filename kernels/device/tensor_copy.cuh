@@ -47,6 +47,7 @@ static __device__ __forceinline__ void box_barrier_arrive_copied(uint64_t *barri
 // Returns when the phase of that parity has ended; a fresh barrier's phase of parity 1 has.
 static __device__ __forceinline__ void box_barrier_wait(uint64_t *barrier, uint32_t parity)
 {
+    jitter();
     ASM_SM90("{\n"
              ".reg .pred done;\n"
              "again:\n"

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "kernels/device/bf16.cuh"
+#include "kernels/device/jitter.cuh"
 #include "kernels/device/reduce.cuh"
 
 enum {
@@ -46,6 +47,7 @@ static __device__ __forceinline__ void copy_commit()
 template <int PENDING> static __device__ __forceinline__ void copy_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+    jitter();
 }
 
 // As PTX names shared memory.
@@ -68,6 +70,7 @@ static __device__ __forceinline__ uint4 shared_load(uint32_t at)
 // Threads of some warps meet; id 0..15, 0 is __syncthreads's.
 static __device__ __forceinline__ void barrier_sync(int id, int threads)
 {
+    jitter();
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
