@@ -34,7 +34,8 @@ struct scan_stage {
 };
 
 // What a warp that carries state hands to the one that reads it out: the state before a chunk as an
-// operand, and u.
+// operand, and u. A lane hands to the same lane, and every lane arrives for itself: right without a
+// barrier of the warp, and so that compute-sanitizer's racecheck sees it.
 struct scan_handoff {
     uint4 image[K_STEPS][WARP_THREADS];
     uint4 u[T_STEPS][WARP_THREADS];
@@ -208,9 +209,7 @@ static __device__ __forceinline__ void carry_state(float s[KEY_TILES][4], const 
 #pragma unroll
     for (int i = 0; i < T_STEPS; i++)
         view.handoff->u[i][lane] = as_vector(x[i]);
-    __syncwarp();
-    if (lane == 0)
-        barrier_arrive(view.given);
+    barrier_arrive(view.given);
     scale_tokens(c, stage.factors + FACTOR_WRITE, lane);
     pack_tokens(x, c);
     float decay = stage.factors[FACTOR_DECAY];
@@ -236,9 +235,7 @@ static __device__ __forceinline__ void read_out(float c[TOKEN_TILES][4], const s
 #pragma unroll
     for (int i = 0; i < T_STEPS; i++)
         from_vector(x[i], view.handoff->u[i][lane]);
-    __syncwarp();
-    if (lane == 0)
-        barrier_arrive(view.taken);
+    barrier_arrive(view.taken);
     read_state(c, image, stage.q);
     scale_tokens(c, stage.factors + FACTOR_OUT, lane);
     multiply_tokens(c, x, stage.p, true);
@@ -394,8 +391,8 @@ static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
             barrier_init(&shared->empty[i], 2 * PAIRS);
         }
         for (int i = 0; i < PAIRS * HANDOFFS; i++) {
-            barrier_init(&shared->given[i / HANDOFFS][i % HANDOFFS], 1);
-            barrier_init(&shared->taken[i / HANDOFFS][i % HANDOFFS], 1);
+            barrier_init(&shared->given[i / HANDOFFS][i % HANDOFFS], WARP_THREADS);
+            barrier_init(&shared->taken[i / HANDOFFS][i % HANDOFFS], WARP_THREADS);
         }
         ASM_SM90("fence.mbarrier_init.release.cluster;" ::: "memory");
         ASM_SM90("fence.proxy.async.shared::cta;" ::: "memory");
