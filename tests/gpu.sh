@@ -16,7 +16,7 @@
 #   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit,
 #             and for loading weights from files
 #   serve     a server with dummy weights of 35B-A3B under load: a JSON line for every case, with
-#             the fraction of the limit; its README is tests/bench/README.md
+#             the fraction of the limit; behind it, options of tests/gpu/serve_bench.py
 # BIN=DIR: programs that are built already; JITTER_BIN=DIR: those of the preset `jitter`.
 # OPS="gdn embed": only these kernels; of sanitize only these suites, which `kernel_check suites`
 # names. OUT=DIR: results.
@@ -84,7 +84,7 @@ bench)
     TMPDIR=/dev/shm "$bin/load_bench_cuda" tests/models/qwen3.5-0.8b 2 | tee "$out/load.jsonl"
     ;;
 serve)
-    exec python3 tests/gpu/serve_bench.py --bin "$bin" --out "$out"
+    exec python3 tests/gpu/serve_bench.py --bin "$bin" --out "$out" "${@:2}"
     ;;
 multi)
     gpus=$(nvidia-smi --list-gpus | wc -l)

@@ -3,12 +3,14 @@
 """Whole serving under load, as `deltamesh bench` sees it over RPC; see tests/gpu.sh serve.
 
   serve_bench.py --bin DIR [--out DIR] [--model DIR] [--tp N] [--groups G,..] [--cases REGEX]
-                 [--seconds S] [--draft-vocab N]
+                 [--seconds S] [--repeats R] [--resume]
 
-A server per group of cases, with dummy weights; every case is one run of distinct random prompts,
-all of them at once. Prints a JSON line per case, with the time that the machine's limits leave as
-the least and the share of the measured time that it is. A case that does not fit into the seconds
-that are left is named and left out."""
+A server per group of cases, with dummy weights; a run of a case is of distinct random prompts, all
+of them at once. First every case runs once, then, while there is time, once more up to R times,
+each time on a new server. OUT/serve-bench.jsonl has a header (commit, GPU, driver, date) and a row
+per case: median, least and most of its runs, the time that the machine's limits leave as the least,
+and the share of the measured time that it is. A case that does not fit into the seconds that are
+left is named as left out. With --resume what is in OUT/serve-runs.jsonl is not run again."""
 import argparse
 import json
 import pathlib
@@ -18,10 +20,14 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+import figures  # noqa: E402
+
 READ_BYTES_PER_S, FLOPS_PER_S = 4.6e12, 660e12  # one H200: a chain of reads; sustained products
 # Tokens a step that `--synthetic-acceptance` draws for k drafts: acceptance lengths of vLLM's and
 # TensorRT-LLM's published runs of this family.
 ACCEPTANCE = {1: 1.93, 2: 2.73, 3: 3.39}
+START_S = 6  # a server and its end, at most
 TTFT = [(f"ttft-{n}", n, 1, 1, count) for n, count in
         ((128, 4), (512, 4), (1024, 4), (8192, 3), (32768, 2))]
 DECODE = [(f"128-256-{c}", 128, 256, c, c) for c in (1, 4, 8, 16, 64, 256)]
@@ -34,7 +40,10 @@ GROUPS = {
     "wide": (512, 0, [("1024-128-512", 1024, 128, 512, 512)]),
     "mtp1": (256, 1, DECODE),
     "mtp2": (256, 2, DECODE),
+    "mtp3-short": (256, 3, DECODE + LONG[:2]),
 }
+DRAFT_VOCAB = {"mtp3-short": 32768}  # of the groups whose drafts are of the first ids alone
+USUAL = "plain,mtp3,wide"
 
 
 class Floor:
@@ -97,11 +106,12 @@ class Server:
                    "--max-model-len", "33792", "--tp", str(arguments.tp)]
         if drafts:
             options += ["--synthetic-acceptance", str(ACCEPTANCE[drafts]),
-                        "--draft-vocab", str(arguments.draft_vocab)]
+                        "--draft-vocab", str(DRAFT_VOCAB.get(name, 0))]
         self.log = open(pathlib.Path(arguments.out) / f"serve-{name}.log", "w", encoding="utf-8")
         begun = time.monotonic()
         self.process = subprocess.Popen(
-            [arguments.program, "serve", "--model", arguments.model, "--backend", "cuda",
+            [arguments.program, "serve", "--model", arguments.model, "--backend",
+             arguments.backend,
              "--load-format", "dummy", "--rpc", "tcp://127.0.0.1:0", "--http", "off", *options],
             stdout=subprocess.PIPE, text=True, stderr=self.log)
         line = self.process.stdout.readline()
@@ -130,63 +140,117 @@ def bench(arguments, server, case, limit_s):
     return json.loads(done.stdout)
 
 
-def row_of(group, case, figures, least_s):
+def row_of(group, case, seen, least_s):
     name, length, output, at_once, _ = case
     return {"bench": "serve", "group": group, "case": name, "input": length, "output": output,
-            "concurrency": at_once, "requests": figures["requests"], "failed": figures["failed"],
-            "output_tokens_per_s": round(figures["output_tokens_per_s"], 1),
-            "total_tokens_per_s": round(figures["total_tokens_per_s"], 1),
-            "ttft_ms": figures["ttft_ms"], "tpot_ms": figures["tpot_ms"],
-            "itl_ms": figures["itl_ms"], "duration_s": round(figures["duration_s"], 4),
-            "acceptance_length": figures.get("acceptance_length"),
-            "floor_s": round(least_s, 4),
-            "percent_of_limit": round(100 * least_s / figures["duration_s"], 1)}
+            "concurrency": at_once, "requests": seen["requests"], "failed": seen["failed"],
+            "output_tokens_per_s": round(seen["output_tokens_per_s"], 1),
+            "total_tokens_per_s": round(seen["total_tokens_per_s"], 1),
+            "ttft_ms": seen["ttft_ms"]["median"], "ttft_p99_ms": seen["ttft_ms"]["p99"],
+            "tpot_ms": seen["tpot_ms"]["median"], "itl_p99_ms": seen["itl_ms"]["p99"],
+            "longest_gap_ms": seen["itl_ms"]["max"], "duration_s": round(seen["duration_s"], 4),
+            "acceptance_length": seen.get("acceptance_length"), "floor_s": round(least_s, 4),
+            "percent_of_limit": round(100 * least_s / seen["duration_s"], 1)}
 
 
-def run_group(arguments, name, say, until):
-    sequences, drafts, cases = GROUPS[name]
-    floor = Floor(json.loads((pathlib.Path(arguments.model) / "config.json").read_text()),
-                  arguments.tp, arguments.draft_vocab)
-    server = Server(arguments, name, sequences, drafts)
-    say({"bench": "ready", "group": name, "s": round(server.ready_s, 3)})
-    for case in cases:
-        if not re.fullmatch(arguments.cases, case[0]):
-            continue
-        least_s = floor.case_s(*case[1:], drafts)
-        left_s = until - time.monotonic()
-        if left_s < 1.5 * least_s + 2:
-            say({"bench": "serve", "group": name, "case": case[0], "left_out": "no time"})
-            continue
+class Cases:
+    """The cases that were asked for, and which of them have runs."""
+
+    def __init__(self, arguments, runs, until):
+        self.arguments, self.runs, self.until, self.bad = arguments, runs, until, 0
+        config = json.loads((pathlib.Path(arguments.model) / "config.json").read_text())
+        self.floors = {name: Floor(config, arguments.tp, DRAFT_VOCAB.get(name, 0))
+                       for name in GROUPS}
+
+    def of(self, group):
+        return [case for case in GROUPS[group][2] if re.fullmatch(self.arguments.cases, case[0])]
+
+    def least_s(self, group, case):
+        return self.floors[group].case_s(*case[1:], GROUPS[group][1])
+
+    def fits(self, group, case):
+        known_s = self.runs.seconds(f"{group} {case[0]}")
+        expected_s = 2.2 * self.least_s(group, case) + 2 if known_s is None else 1.1 * known_s + 1
+        return self.until - time.monotonic() > expected_s
+
+    def once_more(self, group, repeats):
+        """Runs those of a group that have fewer than `repeats` runs, on one server."""
+        left = [case for case in self.of(group) if self.runs.count(f"{group} {case[0]}") < repeats]
+        if not left or self.until - time.monotonic() < START_S or \
+                not any(self.fits(group, case) for case in left):
+            return
+        server = Server(self.arguments, group, *GROUPS[group][:2])
+        self.add(f"{group} ready", server.ready_s,
+                 {"bench": "ready", "group": group, "s": round(server.ready_s, 3)})
+        for case in left:
+            if self.fits(group, case) and not self.run(server, group, case):
+                break
+        server.stop()
+
+    def run(self, server, group, case):
+        begun, least_s = time.monotonic(), self.least_s(group, case)
         try:
-            figures = bench(arguments, server, case, left_s)
-        except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-            say({"bench": "serve", "group": name, "case": case[0], "failed": str(error)[:200]})
-            break
-        say(row_of(name, case, figures, least_s))
-    server.stop()
+            seen = bench(self.arguments, server, case, self.until - begun)
+        except subprocess.TimeoutExpired:
+            return False  # it stays left out, or at fewer repeats
+        except subprocess.CalledProcessError as error:
+            print(json.dumps({"group": group, "case": case[0], "failed": str(error)[:200]}),
+                  flush=True)
+            self.bad += 1
+            return False
+        self.add(f"{group} {case[0]}", time.monotonic() - begun,
+                 row_of(group, case, seen, least_s))
+        return True
+
+    def add(self, unit, seconds, row):
+        print(json.dumps(row), flush=True)
+        self.runs.add(unit, seconds, [row])
+
+    def missing(self, groups, repeats):
+        """(group, case) of which there are fewer runs."""
+        return [(group, case[0]) for group in groups for case in self.of(group)
+                if self.runs.count(f"{group} {case[0]}") < repeats]
+
+    def left_out(self, groups):
+        return [{"bench": "serve", "group": group, "case": case, "left_out": "no time"}
+                for group, case in self.missing(groups, 1)]
 
 
-def main():
+def parse(words, **defaults):
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", required=True)
     parser.add_argument("--out", default="/tmp")
     parser.add_argument("--model", default=str(ROOT / "tests" / "models" / "qwen3.5-35b-a3b"))
     parser.add_argument("--tp", type=int, default=1)
-    parser.add_argument("--draft-vocab", type=int, default=0)
-    parser.add_argument("--groups", default="plain,mtp3,wide")
+    parser.add_argument("--backend", default="cuda")
+    parser.add_argument("--groups", default=USUAL)
     parser.add_argument("--cases", default=".*")
     parser.add_argument("--seconds", type=float, default=450)
-    arguments = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--resume", action="store_true")
+    parser.set_defaults(**defaults)
+    arguments = parser.parse_args(words)
     arguments.program = str(pathlib.Path(arguments.bin) / "deltamesh")
-    until = time.monotonic() + arguments.seconds
-    with open(pathlib.Path(arguments.out) / "serve-bench.jsonl", "w", encoding="utf-8") as log:
-        def say(fields):
-            line = json.dumps(fields)
-            print(line, flush=True)
-            print(line, file=log, flush=True)
-        for name in arguments.groups.split(","):
-            run_group(arguments, name, say, until)
-    return 0
+    return arguments
+
+
+def model_of(arguments):
+    return f"{pathlib.Path(arguments.model).name}, dummy weights, {arguments.tp} GPU"
+
+
+def main():
+    arguments = parse(sys.argv[1:])
+    out, groups = pathlib.Path(arguments.out), arguments.groups.split(",")
+    command = (f"serve_bench.py --groups {arguments.groups} --cases '{arguments.cases}' "
+               f"--repeats {arguments.repeats}")
+    header = {**figures.header_of(arguments.program, command), "model": model_of(arguments)}
+    runs = figures.Runs(out / "serve-runs.jsonl", header, arguments.resume)
+    cases = Cases(arguments, runs, time.monotonic() + arguments.seconds)
+    for repeats in range(1, arguments.repeats + 1):
+        for group in groups:
+            cases.once_more(group, repeats)
+    runs.write(out / "serve-bench.jsonl", cases.left_out(groups))
+    return 1 if cases.bad else 0
 
 
 if __name__ == "__main__":
