@@ -17,6 +17,9 @@
 #             and for loading weights from files
 #   serve     a server with dummy weights of 35B-A3B under load: a JSON line for every case, with
 #             the fraction of the limit; behind it, options of tests/gpu/serve_bench.py
+#   page      all that tests/bench/README.md shows: steps, kernels, serving, each several times;
+#             then results, tables and plots. Behind it, options of tests/gpu/measure.py: --seconds
+#             500 stops it in time, and the next call with the same OUT goes on
 # BIN=DIR: programs that are built already; JITTER_BIN=DIR: those of the preset `jitter`.
 # OPS="gdn embed": only these kernels; of sanitize only these suites, which `kernel_check suites`
 # names. OUT=DIR: results.
@@ -27,9 +30,9 @@ bin="${BIN:-build/cuda/bin}"
 out="${OUT:-/tmp}"
 read -r -a ops <<<"${OPS:-}"
 case "$mode" in
-check | sanitize | jitter | bench | multi | serve) ;;
+check | sanitize | jitter | bench | multi | serve | page) ;;
 *)
-    echo "usage: tests/gpu.sh check|sanitize|jitter|bench|multi|serve" >&2
+    echo "usage: tests/gpu.sh check|sanitize|jitter|bench|multi|serve|page" >&2
     exit 1
     ;;
 esac
@@ -37,7 +40,7 @@ if [ -z "${BIN:-}" ]; then
     PATH="$PATH:/usr/local/cuda/bin"
     cmake --preset cuda >/dev/null
     cmake --build build/cuda --target kernel_check engine_check deltamesh deltamesh-coordinator \
-        deltamesh-worker-cpu deltamesh-worker-cuda group_multi load_bench_cuda
+        deltamesh-worker-cpu deltamesh-worker-cuda group_multi load_bench_cuda step_bench
 fi
 if [ "$mode" = jitter ] && [ -z "${JITTER_BIN:-}" ]; then
     cmake --preset jitter >/dev/null
@@ -85,6 +88,10 @@ bench)
     ;;
 serve)
     exec python3 tests/gpu/serve_bench.py --bin "$bin" --out "$out" "${@:2}"
+    ;;
+page)
+    python3 tests/gpu/measure.py --bin "$bin" --out "$out" "${@:2}"
+    exec python3 tests/bench/page.py
     ;;
 multi)
     gpus=$(nvidia-smi --list-gpus | wc -l)
