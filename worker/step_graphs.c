@@ -213,7 +213,8 @@ static enum status load_buckets(struct step_engine *engine, struct error *error)
     }
     for (int samples = runtime_tokens_bucket(rows_max + 1); samples < samples_max;
          samples = runtime_tokens_bucket(samples + 1)) {
-        stage_decode(engine, samples / verify, drafts_max);
+        stage_decode(engine, (samples + verify - 1) / verify, drafts_max);
+        engine->tables_dev.samples_count = samples; // of the last row not all
         TRY(load_staged(engine, 0, error));
     }
     for (int tokens = 8; tokens < tokens_max; tokens = runtime_tokens_bucket(tokens + 1)) {
