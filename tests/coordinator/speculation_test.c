@@ -22,7 +22,7 @@ struct machine {
     const char *name;
     double base, token, context, pass, pass_context;
     int32_t tile;
-    bool measured; // as in measured_us instead, with MEASURED_DRAFTS_MAX
+    bool measured; // as in measured_us instead
 };
 
 // One that hardly notices a token more; its head four times as dear; one that computes slowly, so
@@ -36,15 +36,16 @@ static const struct machine machines[] = {
     {"long", 6e5, 2e4, 1.5, 1e5, 0.1, 1, false},
 };
 
-// Steps of 35B-A3B on an H200 with 0 .. 3 drafts, us: step_bench --drafts at a context of 1,024,
+// Steps of 35B-A3B on an H200 with 0 .. 5 drafts, us: step_bench --drafts at a context of 1,024,
 // bench/results/2026-11-29-h200-steps.jsonl.
-enum { MEASURED_SIZES = 4, MEASURED_DRAFTS_MAX = 3 };
-static const int32_t measured_rows[MEASURED_SIZES] = {1, 8, 64, 256};
-static const double measured_us[MEASURED_SIZES][MEASURED_DRAFTS_MAX + 1] = {
-    {2356.1, 3252.5, 4200.6, 4995.8},
-    {5829.7, 8754.1, 11937.9, 13909.3},
-    {17245.8, 20585.3, 23113.2, 24938.0},
-    {26379.7, 32451.9, 38023.1, 42780.0},
+enum { MEASURED_SIZES = 5 };
+static const int32_t measured_rows[MEASURED_SIZES] = {1, 4, 16, 64, 256};
+static const double measured_us[MEASURED_SIZES][DRAFTS_MAX + 1] = {
+    {2354.8, 3231.8, 4171.2, 4960.2, 5720.8, 6452.7},
+    {4163.1, 5980.2, 7751.9, 9260.3, 11482.5, 12692.1},
+    {8467.8, 13074.6, 15391.6, 17435.0, 19088.0, 20309.0},
+    {16881.9, 20407.6, 22766.6, 24503.4, 26335.0, 28319.1},
+    {25719.1, 31753.2, 37226.3, 41729.8, 48113.2, 53807.1},
 };
 static const struct machine h200 = {.name = "H200", .tile = 1, .measured = true};
 
@@ -55,6 +56,7 @@ struct load {
     int32_t length;
     double (*acceptance)(uint64_t sequence, double done); // of a draft, those before it taken
     double (*context)(double done);                       // tokens of every row
+    const double *places; // [DRAFTS_MAX] times the acceptance of draft i; NULL: all are as good
 };
 
 struct world {
@@ -78,11 +80,6 @@ static double uniform(struct world *world)
 static double done(const struct world *world)
 {
     return world->tokens / ((double)world->load->rows * world->load->steps);
-}
-
-static int32_t drafts_max_of(const struct machine *machine)
-{
-    return machine->measured ? MEASURED_DRAFTS_MAX : DRAFTS_MAX;
 }
 
 // Between two sizes that were measured, a power of the rows.
@@ -127,19 +124,25 @@ static int32_t choose(struct world *world)
     return speculation_choose(&world->speculation, &batch);
 }
 
+// The chance of draft i, those before it taken.
+static double acceptance_at(const struct load *load, double acceptance, int32_t i)
+{
+    return load->places == NULL ? acceptance : acceptance * load->places[i];
+}
+
 static int32_t draw_taken(struct world *world, int32_t drafts, double acceptance)
 {
     int32_t taken = 0;
-    while (taken < drafts && uniform(world) < acceptance)
+    while (taken < drafts && uniform(world) < acceptance_at(world->load, acceptance, taken))
         taken++;
     return taken;
 }
 
-static double mean_tokens(int32_t drafts, double acceptance)
+static double mean_tokens(const struct load *load, int32_t drafts, double acceptance)
 {
     double tokens = 1;
-    for (int32_t i = 0; i < drafts; i++)
-        tokens = 1 + tokens * acceptance;
+    for (int32_t i = drafts - 1; i >= 0; i--)
+        tokens = 1 + tokens * acceptance_at(load, acceptance, i);
     return tokens;
 }
 
@@ -154,7 +157,7 @@ static struct speculation_step run_rows(struct world *world, int32_t drafts)
         double acceptance = world->load->acceptance(world->sequence[row], now);
         int32_t taken = draw_taken(world, drafts, acceptance);
         speculation_note_row(&step, &world->counts[row], drafts, taken);
-        world->tokens += mean_tokens(drafts, acceptance);
+        world->tokens += mean_tokens(world->load, drafts, acceptance);
         world->left[row] -= 1 + taken;
         if (world->left[row] <= 0) {
             world->sequence[row] = world->sequences++;
@@ -173,7 +176,7 @@ static double run(struct world *world, int32_t wish)
     int32_t before = 0;
     while (done(world) < 1) {
         int32_t drafts = choose(world);
-        assert_in_range(drafts, 0, drafts_max_of(world->machine));
+        assert_in_range(drafts, 0, DRAFTS_MAX);
         assert_true(wish == SPECULATION_AUTO || drafts == wish);
         double ns = step_ns(world, before, drafts);
         struct speculation_step step = run_rows(world, before);
@@ -193,7 +196,7 @@ static double time_of(const struct machine *machine, const struct load *load, in
     world->load = load;
     world->random = 17;
     world->sequences = (uint64_t)load->rows;
-    speculation_init(&world->speculation, drafts_max_of(machine), wish);
+    speculation_init(&world->speculation, DRAFTS_MAX, wish);
     for (int32_t row = 0; row < load->rows; row++) {
         world->sequence[row] = (uint64_t)row;
         world->left[row] = 1 + load->length * row / load->rows;
@@ -209,7 +212,7 @@ static int32_t expect_close_to_best(const char *what, const struct machine *mach
 {
     double best = 0;
     int32_t best_drafts = 0;
-    for (int32_t drafts = 0; drafts <= drafts_max_of(machine); drafts++) {
+    for (int32_t drafts = 0; drafts <= DRAFTS_MAX; drafts++) {
         double ns = time_of(machine, load, drafts);
         if (best == 0 || ns < best) {
             best = ns;
@@ -268,22 +271,30 @@ static double splendid(uint64_t sequence, double at)
     return 0.95;
 }
 
+static double sure(uint64_t sequence, double at)
+{
+    (void)sequence;
+    (void)at;
+    return 0.98;
+}
+
 static void steady_work_runs_as_with_the_best_number(void **state)
 {
-    static double (*const acceptances[])(uint64_t, double) = {hopeless, fair, good, splendid};
-    static const char *const names[] = {"hopeless", "fair", "good", "splendid"};
+    static double (*const acceptances[])(uint64_t, double) = {hopeless, fair, good, splendid, sure};
+    static const char *const names[] = {"hopeless", "fair", "good", "splendid", "sure"};
     bool chosen[SPECULATION_CHOICES] = {false};
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES_STEADY; s++) {
-            for (int a = 0; a < 4; a++) {
-                struct load load = {sizes[s], sizes[s] > 64 ? 4000 : 6000, 1000, acceptances[a],
-                                    short_context};
+            for (int a = 0; a < 5; a++) {
+                struct load load = {sizes[s],      sizes[s] > 64 ? 4000 : 6000,
+                                    1000,          acceptances[a],
+                                    short_context, NULL};
                 chosen[expect_close_to_best(names[a], &machines[m], &load)] = true;
             }
         }
     }
-    for (int32_t drafts = 0; drafts <= 3 && MACHINES > 1; drafts++)
+    for (int32_t drafts = 0; drafts <= DRAFTS_MAX && MACHINES > 1; drafts++)
         assert_true(chosen[drafts]); // the machines differ enough for that
 }
 
@@ -305,7 +316,7 @@ static void acceptance_may_collapse_and_return(void **state)
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES; s++) {
-            struct load load = {sizes[s], 12000, 1000, collapses, short_context};
+            struct load load = {sizes[s], 12000, 1000, collapses, short_context, NULL};
             expect_close_to_best("collapses", &machines[m], &load);
             load.acceptance = returns;
             expect_close_to_best("returns", &machines[m], &load);
@@ -330,7 +341,7 @@ static void good_and_bad_sequences_mix(void **state)
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES; s++) {
-            struct load load = {sizes[s], 12000, 700, mixed, short_context};
+            struct load load = {sizes[s], 12000, 700, mixed, short_context, NULL};
             expect_close_to_best("mixed", &machines[m], &load);
             load.acceptance = tipping;
             expect_close_to_best("tipping", &machines[m], &load);
@@ -353,7 +364,7 @@ static void context_may_change(void **state)
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES; s++) {
-            struct load load = {sizes[s], 12000, 1000, good, growing};
+            struct load load = {sizes[s], 12000, 1000, good, growing, NULL};
             expect_close_to_best("growing context", &machines[m], &load);
             load.context = by_turns;
             expect_close_to_best("context by turns", &machines[m], &load);
@@ -369,26 +380,52 @@ static double published(uint64_t sequence, double at)
     return 0.89;
 }
 
+// Heads are worse at each further place; and as --synthetic-acceptance 3.39 decides, times 1.
+static const double falling_places[DRAFTS_MAX] = {1, 0.95, 0.9, 0.85, 0.8};
+static const double synthetic_places[DRAFTS_MAX] = {1, 1, 0.39, 0, 0};
+
+static double always(uint64_t sequence, double at)
+{
+    (void)sequence;
+    (void)at;
+    return 1;
+}
+
+struct measured_case {
+    const char *name;
+    double (*acceptance)(uint64_t, double);
+    int32_t steps;
+    const double *places;
+};
+
+static const struct measured_case measured_cases[] = {
+    {"hopeless", hopeless, 6000, NULL},
+    {"fair", fair, 6000, NULL},
+    {"published", published, 6000, NULL},
+    {"splendid", splendid, 6000, NULL},
+    {"sure", sure, 6000, NULL},
+    {"falling", splendid, 6000, falling_places},
+    {"synthetic", always, 6000, synthetic_places},
+    {"collapses", collapses, 12000, NULL},
+    {"returns", returns, 12000, NULL},
+    {"mixed", mixed, 12000, NULL},
+};
+static const int32_t measured_loads[] = {1, 4, 16, 64, 256};
+enum { MEASURED_LOADS = MACHINES > 1 ? 5 : 2 };
+
 static void measured_machine_runs_as_with_the_best_number(void **state)
 {
-    static const struct {
-        const char *name;
-        double (*acceptance)(uint64_t, double);
-        int32_t steps;
-    } cases[] = {
-        {"hopeless", hopeless, 6000},   {"fair", fair, 6000},
-        {"published", published, 6000}, {"collapses", collapses, 12000},
-        {"returns", returns, 12000},    {"mixed", mixed, 12000},
-    };
-    static const int32_t rows[] = {1, 4, 16, 64, 256};
-    const int count = MACHINES > 1 ? 5 : 2;
+    bool chosen[SPECULATION_CHOICES] = {false};
     (void)state;
-    for (int i = 0; i < count; i++) {
-        for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
-            struct load load = {rows[i], cases[c].steps, 1000, cases[c].acceptance, short_context};
-            expect_close_to_best(cases[c].name, &h200, &load);
+    for (int i = 0; i < MEASURED_LOADS; i++) {
+        for (size_t c = 0; c < sizeof measured_cases / sizeof *measured_cases; c++) {
+            const struct measured_case *at = &measured_cases[c];
+            struct load load = {measured_loads[i], at->steps,     1000,
+                                at->acceptance,    short_context, at->places};
+            chosen[expect_close_to_best(at->name, &h200, &load)] = true;
         }
     }
+    assert_true(chosen[0] && chosen[5]);
 }
 
 // A choice for `rows` sequences that have shown nothing yet.
