@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// speculation.c -- tries every number of drafts for a few steps, keeps the one with most expected
-// tokens per time, and looks at the others again from time to time: acceptance changes with the
-// text, and so does the answer.
+// speculation.c -- tries the number of drafts that is believed to be best and those beside it for a
+// few steps, goes on towards most expected tokens per time, and looks at the others from time to
+// time: acceptance changes with the text, and so does the answer.
 //
 // Tokens: a sequence is believed to go on as it did, a new one as all did; what these beliefs
 // promised is held against what came, and their sum corrected by that. A token of a sequence counts
 // by the part of a step that it takes there: all work ends soonest when the sum of these parts is
 // largest. Plain tokens would hurry those that are quick anyway, and leave the slow ones over.
 // Times: only the relations within a cell matter. Those of the numbers that do not run move with
-// the one that runs, and a cell that is new believes those of its neighbour.
+// the one that runs, and a cell that is new believes those of its neighbour. A number that never
+// ran is believed to lie on the line through two that did.
 // Looking around: a number has its next trial when the last is so long ago that what it loses is a
 // small share of all; one that is nearly as good as the best often, one that is far from it seldom.
 #include "coordinator/speculation.h"
@@ -31,13 +32,14 @@ static const double FORGET_MAX = 0.02;          // and at least the last 50 step
 static const double IDLE_OFFERED = 10;          // what is not offered any more goes down to this
 static const float OWN_FORGET = 1.f / 96;       // of a sequence's: per step that offered it drafts,
 static const float OWN_FORGET_IDLE = 1.f / 192; // and per step that did not
-static const double OWN_PRIOR = 6;              // weight of what all have shown beside its own
+static const double OWN_PRIOR = 12;             // weight of what all have shown beside its own
 static const double FIRST_TAKEN = 0.7;          // before anything is seen
-static const double PRIOR_OFFERED = 2;  // weight of what is assumed without having been seen
+static const double PRIOR_OFFERED = 6;  // weight of what is assumed without having been seen
+static const double TRUSTED = 20;       // drafts in which beliefs about all are taken as right
 static const double BETTER = 1.01;      // a change has to promise so much
-static const double LOSS_SHARE = 0.002; // of all time may go into trials of a number that lose
-static const double DRAFT_COST = 0.15;  // of a step without, where nothing was measured nearby
-static const double OUTLIER = 1.25;     // times the mean; longer counts as that
+static const double LOSS_SHARE = 0.006; // of all time may go into trials of numbers that lose
+static const double DRAFT_COST = 0.2;   // of a step without, where nothing was measured nearby
+static const double OUTLIER = 1.15;     // times the mean; longer counts as that
 
 // ---- expected tokens ----
 
@@ -80,7 +82,7 @@ static void expect(const struct speculation *speculation, const struct speculati
     double came = 1; // of what was believed
     expected[0] = batch->known;
     for (int32_t i = 0; i < SPECULATION_CHOICES - 1; i++) {
-        came = (seen->taken[i] + PRIOR_OFFERED * came) / (seen->believed[i] + PRIOR_OFFERED);
+        came = (seen->taken[i] + TRUSTED * came) / (seen->believed[i] + TRUSTED);
         expected[i + 1] = expected[i] + batch->taken[i] * came;
     }
 }
@@ -162,8 +164,7 @@ static const struct speculation_cell *neighbour(const struct speculation *specul
     return nearest;
 }
 
-// What a cell believes when a batch is in it for the first time. Beside a neighbour only the
-// choices next to its own are tried at once.
+// What a cell believes when a batch is in it for the first time.
 static void enter(const struct speculation *speculation, struct speculation_cell *cell)
 {
     const struct speculation_cell *from = neighbour(speculation);
@@ -173,7 +174,6 @@ static void enter(const struct speculation *speculation, struct speculation_cell
     if (from == NULL)
         return;
     cell->choice = from->choice;
-    cell->tried = ~(7u << cell->choice >> 1);
 }
 
 void speculation_init(struct speculation *speculation, int32_t drafts_max, int32_t wish)
@@ -208,24 +208,29 @@ static void choose_best(const struct speculation *speculation, struct speculatio
 
 // Whether a number of drafts is due for another trial, by what it is believed to lose, counted in
 // steps of the choice.
-static bool is_due(const struct speculation_cell *cell, const double *expected, int32_t drafts)
+static bool is_due(const struct speculation *speculation, const struct speculation_cell *cell,
+                   const double *expected, int32_t drafts)
 {
+    double share = LOSS_SHARE / speculation->drafts_max; // of each of the others
     double time = cell->ns[drafts] / cell->ns[cell->choice];
     double tokens = expected[drafts] / expected[cell->choice];
     double loss = TRIAL_STEPS * (time - tokens);
-    return cell->since[drafts] >= REST_STEPS && loss <= LOSS_SHARE * cell->since[drafts];
+    return cell->since[drafts] >= REST_STEPS && loss <= share * cell->since[drafts];
 }
 
-// The next number worth a trial: one that had none, or one that is due; -1 = none.
+// The next number worth a trial: the choice or one beside it that had none, so that the choice
+// climbs; or one that is due; -1 = none.
 static int32_t next_trial(const struct speculation *speculation,
                           const struct speculation_cell *cell, const double *expected)
 {
-    for (int32_t drafts = 0; drafts <= speculation->drafts_max; drafts++) {
-        if ((cell->tried >> drafts & 1) == 0)
+    static const int32_t BESIDE[] = {0, -1, 1};
+    for (int32_t i = 0; i < 3; i++) {
+        int32_t drafts = cell->choice + BESIDE[i];
+        if (drafts >= 0 && drafts <= speculation->drafts_max && (cell->tried >> drafts & 1) == 0)
             return drafts;
     }
     for (int32_t drafts = 0; drafts <= speculation->drafts_max; drafts++) {
-        if (drafts != cell->choice && is_due(cell, expected, drafts))
+        if (drafts != cell->choice && is_due(speculation, cell, expected, drafts))
             return drafts;
     }
     return -1;
@@ -286,6 +291,27 @@ int32_t speculation_choose(struct speculation *speculation, const struct specula
     return trial;
 }
 
+// A number that was not measured, on the line through the two nearest that were, or moving with
+// the only one; no better than if every token cost as much as those of the nearest.
+static void believe_time(struct speculation_cell *cell, int32_t drafts, double moved)
+{
+    int32_t near[2] = {-1, -1};
+    for (int32_t away = 1; away < SPECULATION_CHOICES; away++) {
+        for (int32_t k = drafts - away; k <= drafts + away; k += 2 * away) {
+            if (k >= 0 && k < SPECULATION_CHOICES && cell->steps[k] > 0 && near[1] < 0)
+                near[near[0] >= 0] = k;
+        }
+    }
+    if (near[1] < 0) {
+        cell->ns[drafts] *= moved;
+        return;
+    }
+    double nearest = cell->ns[near[0]], slope = (cell->ns[near[1]] - nearest) / (near[1] - near[0]);
+    double least = drafts < near[0] ? nearest * (1 + drafts) / (1 + near[0]) : nearest;
+    double line = nearest + slope * (drafts - near[0]);
+    cell->ns[drafts] = line > least ? line : least;
+}
+
 static void see_time(struct speculation_cell *cell, int32_t drafts, double ns)
 {
     int32_t steps = cell->steps[drafts];
@@ -302,8 +328,11 @@ static void see_time(struct speculation_cell *cell, int32_t drafts, double ns)
     bool settled = drafts == cell->choice && cell->settled >= TIME_WINDOW_STEPS;
     cell->settled += drafts == cell->choice && !settled;
     for (int32_t other = 0; other < SPECULATION_CHOICES; other++) {
-        if (other != drafts && (settled || cell->steps[other] == 0))
-            cell->ns[other] *= cell->ns[drafts] / before;
+        double moved = cell->ns[drafts] / before;
+        if (other != drafts && cell->steps[other] == 0)
+            believe_time(cell, other, moved);
+        else if (other != drafts && settled)
+            cell->ns[other] *= moved;
     }
 }
 

@@ -29,7 +29,7 @@ struct speculation_cell {
     bool entered;
     double ns[SPECULATION_CHOICES];     // of a step with so many drafts, measured or believed
     int32_t steps[SPECULATION_CHOICES]; // measured, 0 = believed
-    uint32_t tried;                     // bit k: k drafts need no trial of their own
+    uint32_t tried;                     // bit k: k drafts had a trial
     int32_t choice;                     // the best so far
     int32_t settled;                    // steps measured since it is that
     int32_t trial;                      // what is tried now, or was last

@@ -206,9 +206,9 @@ static double time_of(const struct machine *machine, const struct load *load, in
     return ns;
 }
 
-// Returns the best fixed number.
-static int32_t expect_close_to_best(const char *what, const struct machine *machine,
-                                    const struct load *load)
+// Returns the best fixed number; auto does its work with at least so much of its speed.
+static int32_t expect_share(const char *what, const struct machine *machine,
+                            const struct load *load, double least)
 {
     double best = 0;
     int32_t best_drafts = 0;
@@ -222,10 +222,16 @@ static int32_t expect_close_to_best(const char *what, const struct machine *mach
     double share = best / time_of(machine, load, SPECULATION_AUTO);
     print_message("%-22s %-9s %3d rows: %.3f of the best, %d drafts\n", what, machine->name,
                   (int)load->rows, share, (int)best_drafts);
-    if (share < 0.98)
+    if (share < least)
         fail_msg("%s, %s, %d rows: %.4f of the best (%d drafts)", what, machine->name,
                  (int)load->rows, share, (int)best_drafts);
     return best_drafts;
+}
+
+static int32_t expect_close_to_best(const char *what, const struct machine *machine,
+                                    const struct load *load)
+{
+    return expect_share(what, machine, load, 0.98);
 }
 
 // The last one in steady work alone: it takes long. Sanitizers make all of it slow and look for
@@ -411,6 +417,7 @@ static const struct measured_case measured_cases[] = {
     {"mixed", mixed, 12000, NULL},
 };
 static const int32_t measured_loads[] = {1, 4, 16, 64, 256};
+enum { MEASURED_STEADY = 7 }; // of the cases, the first
 enum { MEASURED_LOADS = MACHINES > 1 ? 5 : 2 };
 
 static void measured_machine_runs_as_with_the_best_number(void **state)
@@ -426,6 +433,21 @@ static void measured_machine_runs_as_with_the_best_number(void **state)
         }
     }
     assert_true(chosen[0] && chosen[5]);
+}
+
+// Trying around while nothing is known costs some of the first 300 steps; when every number was
+// tried in its turn, up to 9.5 % of them.
+static void the_first_steps_are_not_wasted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < MEASURED_LOADS; i++) {
+        for (int c = 0; c < MEASURED_STEADY; c++) {
+            const struct measured_case *at = &measured_cases[c];
+            struct load load = {measured_loads[i], 300,           1000,
+                                at->acceptance,    short_context, at->places};
+            expect_share(at->name, &h200, &load, 0.95);
+        }
+    }
 }
 
 // A choice for `rows` sequences that have shown nothing yet.
@@ -491,7 +513,7 @@ static void sequences_are_known_by_what_they_did(void **state)
     }
     expect_belief(&speculation, fresh, 5, (double[]){0.7, 0.7, 0.7});
     expect_belief(&speculation, splendid_one, 5, (double[]){0.99, 0.98, 0.98});
-    expect_belief(&speculation, bad, 1, (double[]){0.04, 0, 0});
+    expect_belief(&speculation, bad, 1, (double[]){0.08, 0, 0});
     expect_belief(&speculation, fresh, 0, (double[]){0, 0, 0});
 }
 
@@ -506,7 +528,9 @@ static void prompts_beside_allow_no_trial(void **state)
     for (int i = 0; i < 100; i++)
         assert_int_equal(choose_for(&speculation, 8, true), first);
     assert_int_equal(choose_for(&speculation, 0, false), first); // no rows: as for the last ones
-    assert_int_equal(choose_for(&speculation, 8, false), 0);     // the first trial
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(choose_for(&speculation, 8, false), first); // its own trial
+    assert_int_equal(choose_for(&speculation, 8, false), first - 1); // then those beside it
 }
 
 // A batch that swings around a border stays in one cell, so that its times are of one kind.
@@ -541,6 +565,7 @@ int main(void)
         cmocka_unit_test(good_and_bad_sequences_mix),
         cmocka_unit_test(context_may_change),
         cmocka_unit_test(measured_machine_runs_as_with_the_best_number),
+        cmocka_unit_test(the_first_steps_are_not_wasted),
         cmocka_unit_test(a_fixed_number_is_kept),
         cmocka_unit_test(sequences_are_known_by_what_they_did),
         cmocka_unit_test(prompts_beside_allow_no_trial),
