@@ -185,13 +185,12 @@ static uint64_t bytes_of(const struct coord *coord, const int32_t *chosen, int r
     return hello->bytes_free / sharers;
 }
 
-// What its workers can draft, and what was asked for. More than AUTO_DRAFTS_MAX seldom pays, and
-// every number has its recorded steps on the workers.
+// What its workers can draft, and what was asked for: every number has its recorded steps on the
+// workers.
 static void init_speculation(struct coord *coord, struct group_state *group, bool has_mtp)
 {
-    enum { AUTO_DRAFTS_MAX = 3 };
     int32_t wish = coord->options.speculative_tokens;
-    int32_t drafts_max = wish == SPECULATION_AUTO ? AUTO_DRAFTS_MAX : wish;
+    int32_t drafts_max = wish == SPECULATION_AUTO ? SPECULATION_CHOICES - 1 : wish;
     speculation_init(&group->speculation, has_mtp ? drafts_max : 0, wish);
     group->drafts_made = 0;
 }
