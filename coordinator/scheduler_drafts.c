@@ -41,6 +41,7 @@ void scheduler_plan_drafts(struct coord *coord, int32_t g)
     int32_t rows = batch.rows, room = group->memory.step_tokens - (prompts ? TOKENS_PER_PAGE : 0);
     int32_t most = rows > 0 ? room / rows : STEP_VERIFY_MAX;
     most = most < 1 ? 1 : most > STEP_VERIFY_MAX ? STEP_VERIFY_MAX : most;
+    batch.most = most - 1 < batch.most ? most - 1 : batch.most;
     int32_t drafts = speculation_choose(&group->speculation, &batch);
     plan->verify = 1 + group->drafts_made < most ? 1 + group->drafts_made : most;
     plan->draft = drafts < most ? drafts : most - 1;

@@ -52,6 +52,7 @@ void speculation_begin(struct speculation_batch *batch, const struct speculation
         batch->weight[i] *= PRIOR_OFFERED;
     }
     batch->usual = speculation->usual;
+    batch->most = speculation->drafts_max;
 }
 
 void speculation_add(struct speculation_batch *batch, struct speculation_counts *counts,
@@ -185,12 +186,11 @@ void speculation_init(struct speculation *speculation, int32_t drafts_max, int32
 
 // ---- the choice ----
 
-static void choose_best(const struct speculation *speculation, struct speculation_cell *cell,
-                        const double *expected)
+static void choose_best(struct speculation_cell *cell, const double *expected, int32_t most)
 {
-    int32_t best = cell->choice;
+    int32_t best = cell->choice < most ? cell->choice : most;
     double rate = expected[best] / cell->ns[best] * BETTER;
-    for (int32_t drafts = 0; drafts <= speculation->drafts_max; drafts++) {
+    for (int32_t drafts = 0; drafts <= most; drafts++) {
         double other = expected[drafts] / cell->ns[drafts];
         if (other > rate) {
             rate = other;
@@ -208,10 +208,10 @@ static void choose_best(const struct speculation *speculation, struct speculatio
 
 // Whether a number of drafts is due for another trial, by what it is believed to lose, counted in
 // steps of the choice.
-static bool is_due(const struct speculation *speculation, const struct speculation_cell *cell,
-                   const double *expected, int32_t drafts)
+static bool is_due(const struct speculation_cell *cell, const double *expected, int32_t drafts,
+                   int32_t most)
 {
-    double share = LOSS_SHARE / speculation->drafts_max; // of each of the others
+    double share = LOSS_SHARE / most; // of each of the others
     double time = cell->ns[drafts] / cell->ns[cell->choice];
     double tokens = expected[drafts] / expected[cell->choice];
     double loss = TRIAL_STEPS * (time - tokens);
@@ -220,17 +220,16 @@ static bool is_due(const struct speculation *speculation, const struct speculati
 
 // The next number worth a trial: the choice or one beside it that had none, so that the choice
 // climbs; or one that is due; -1 = none.
-static int32_t next_trial(const struct speculation *speculation,
-                          const struct speculation_cell *cell, const double *expected)
+static int32_t next_trial(const struct speculation_cell *cell, const double *expected, int32_t most)
 {
     static const int32_t BESIDE[] = {0, -1, 1};
     for (int32_t i = 0; i < 3; i++) {
         int32_t drafts = cell->choice + BESIDE[i];
-        if (drafts >= 0 && drafts <= speculation->drafts_max && (cell->tried >> drafts & 1) == 0)
+        if (drafts >= 0 && drafts <= most && (cell->tried >> drafts & 1) == 0)
             return drafts;
     }
-    for (int32_t drafts = 0; drafts <= speculation->drafts_max; drafts++) {
-        if (drafts != cell->choice && is_due(speculation, cell, expected, drafts))
+    for (int32_t drafts = 0; drafts <= most; drafts++) {
+        if (drafts != cell->choice && is_due(cell, expected, drafts, most))
             return drafts;
     }
     return -1;
@@ -275,7 +274,7 @@ int32_t speculation_choose(struct speculation *speculation, const struct specula
     }
     double expected[SPECULATION_CHOICES];
     expect(speculation, batch, expected);
-    choose_best(speculation, cell, expected);
+    choose_best(cell, expected, batch->most);
     speculation->usual += (cell->choice - speculation->usual) / USUAL_STEPS;
     if (batch->mixed)
         return cell->choice;
@@ -284,7 +283,7 @@ int32_t speculation_choose(struct speculation *speculation, const struct specula
         if (drafts == cell->choice)
             cell->since[drafts] = 0;
     }
-    int32_t trial = next_trial(speculation, cell, expected);
+    int32_t trial = next_trial(cell, expected, batch->most);
     if (trial < 0)
         return cell->choice;
     begin_trial(cell, trial);

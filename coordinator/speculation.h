@@ -51,6 +51,7 @@ struct speculation_batch {
     int32_t rows;
     int64_t tokens; // that they hold together
     bool mixed;     // prompts run beside them: its time will tell nothing
+    int32_t most;   // drafts of a row that the step has room for
     double usual;   // as in struct speculation; a row that gets on as with so many counts as 1
     double known, taken[SPECULATION_CHOICES - 1]; // sums over rows: a token without drafts, draft i
     double prior[SPECULATION_CHOICES - 1], weight[SPECULATION_CHOICES - 1]; // from `seen`

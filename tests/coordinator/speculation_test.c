@@ -533,6 +533,25 @@ static void prompts_beside_allow_no_trial(void **state)
     assert_int_equal(choose_for(&speculation, 8, false), first - 1); // then those beside it
 }
 
+// What a step has no room for is neither chosen nor tried.
+static void no_more_than_there_is_room_for(void **state)
+{
+    (void)state;
+    struct speculation speculation;
+    speculation_init(&speculation, DRAFTS_MAX, SPECULATION_AUTO);
+    for (int i = 0; i < 2000; i++) {
+        struct speculation_batch batch;
+        struct speculation_counts counts = {.offered = {0}};
+        speculation_begin(&batch, &speculation);
+        speculation_add(&batch, &counts, 100, DRAFTS_MAX);
+        batch.most = i < 1000 ? 1 : 0;
+        int32_t drafts = speculation_choose(&speculation, &batch);
+        if (i < 1000 || i >= 1004) // a trial ends
+            assert_in_range(drafts, 0, batch.most);
+    }
+    assert_true(choose_for(&speculation, 1, false) > 0); // there is room again
+}
+
 // A batch that swings around a border stays in one cell, so that its times are of one kind.
 static void borders_are_wide(void **state)
 {
@@ -569,6 +588,7 @@ int main(void)
         cmocka_unit_test(a_fixed_number_is_kept),
         cmocka_unit_test(sequences_are_known_by_what_they_did),
         cmocka_unit_test(prompts_beside_allow_no_trial),
+        cmocka_unit_test(no_more_than_there_is_room_for),
         cmocka_unit_test(borders_are_wide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
