@@ -29,7 +29,7 @@ import figures  # noqa: E402
 import serve_bench  # noqa: E402
 
 PARTS = ("steps", "kernels", "serve")
-STEPS, DRAFT_STEPS = "200", "100"
+STEPS, DRAFT_STEPS = "60", "30"
 
 
 def step(name, seconds, model, context, *rows):
