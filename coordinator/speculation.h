@@ -27,8 +27,8 @@ struct speculation_counts {
 // Steps of one range of rows and context.
 struct speculation_cell {
     bool entered;
-    double ns[SPECULATION_CHOICES];     // of a step with so many drafts, measured or believed
-    int32_t steps[SPECULATION_CHOICES]; // measured, 0 = believed
+    double ns[SPECULATION_CHOICES];     // of a step, by its drafts, over the root of its rows
+    int32_t steps[SPECULATION_CHOICES]; // that were measured; 0: ns is believed
     uint32_t tried;                     // bit k: k drafts had a trial
     int32_t choice;                     // the best so far
     int32_t settled;                    // steps measured since it is that

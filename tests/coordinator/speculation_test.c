@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,13 +51,15 @@ static const double measured_us[MEASURED_SIZES][DRAFTS_MAX + 1] = {
 static const struct machine h200 = {.name = "H200", .tile = 1, .measured = true};
 
 // What is served: so many sequences at a time, each followed by a new one after `length` tokens.
-// Acceptance and context are functions of how much of all the work is done, 0 .. 1.
+// What varies and context are functions of how much of all the work is done, 0 .. 1.
 struct load {
     int32_t rows, steps; // steps: that the work takes without drafts
     int32_t length;
-    double (*acceptance)(uint64_t sequence, double done); // of a draft, those before it taken
-    double (*context)(double done);                       // tokens of every row
+    double acceptance; // of a draft, those before it taken; or:
+    double (*varies)(uint64_t sequence, double done);
+    double (*context)(double done); // tokens of every row
     const double *places; // [DRAFTS_MAX] times the acceptance of draft i; NULL: all are as good
+    int32_t waves;        // batches that begin full and drain, one after the other; 0: always full
 };
 
 struct world {
@@ -67,6 +70,7 @@ struct world {
     uint64_t sequence[ROWS_MAX]; // number of the one in the row
     int32_t left[ROWS_MAX];      // its tokens
     uint64_t sequences;          // so far
+    int32_t rows;                // that run now
     double tokens, ns;
     uint64_t random;
 };
@@ -80,6 +84,13 @@ static double uniform(struct world *world)
 static double done(const struct world *world)
 {
     return world->tokens / ((double)world->load->rows * world->load->steps);
+}
+
+static int32_t rows_at(const struct load *load, double at)
+{
+    double part = at * load->waves - floor(at * load->waves);
+    int32_t rows = part < 0.6 ? load->rows : (int32_t)(load->rows * (1 - part) / 0.4);
+    return rows > 1 ? rows : 1;
 }
 
 // Between two sizes that were measured, a power of the rows.
@@ -97,10 +108,10 @@ static double step_ns(const struct world *world, int32_t verified, int32_t made)
 {
     const struct machine *machine = world->machine;
     if (machine->measured) {
-        int32_t size = world->load->rows;
+        int32_t size = world->rows;
         return (measured_step_ns(size, verified) + measured_step_ns(size, made)) / 2;
     }
-    int32_t rows = world->load->rows, tokens = rows * (1 + verified);
+    int32_t rows = world->rows, tokens = rows * (1 + verified);
     double context = rows * world->load->context(done(world));
     tokens = (tokens + machine->tile - 1) / machine->tile * machine->tile;
     return machine->base + machine->token * tokens + machine->context * context +
@@ -118,7 +129,7 @@ static int32_t choose(struct world *world)
 {
     struct speculation_batch batch;
     speculation_begin(&batch, &world->speculation);
-    for (int32_t row = 0; row < world->load->rows; row++)
+    for (int32_t row = 0; row < world->rows; row++)
         speculation_add(&batch, &world->counts[row], (int32_t)world->load->context(done(world)),
                         DRAFTS_MAX);
     return speculation_choose(&world->speculation, &batch);
@@ -152,16 +163,18 @@ static struct speculation_step run_rows(struct world *world, int32_t drafts)
 {
     struct speculation_step step = {.cell = speculation_cell_now(&world->speculation),
                                     .drafts = drafts};
+    const struct load *load = world->load;
     double now = done(world);
-    for (int32_t row = 0; row < world->load->rows; row++) {
-        double acceptance = world->load->acceptance(world->sequence[row], now);
+    for (int32_t row = 0; row < world->rows; row++) {
+        double acceptance =
+            load->varies == NULL ? load->acceptance : load->varies(world->sequence[row], now);
         int32_t taken = draw_taken(world, drafts, acceptance);
         speculation_note_row(&step, &world->counts[row], drafts, taken);
-        world->tokens += mean_tokens(world->load, drafts, acceptance);
+        world->tokens += mean_tokens(load, drafts, acceptance);
         world->left[row] -= 1 + taken;
         if (world->left[row] <= 0) {
             world->sequence[row] = world->sequences++;
-            world->left[row] = world->load->length;
+            world->left[row] = load->length;
             memset(&world->counts[row], 0, sizeof world->counts[row]);
         }
     }
@@ -175,6 +188,7 @@ static double run(struct world *world, int32_t wish)
     struct speculation_step flying = {.drew = 0};
     int32_t before = 0;
     while (done(world) < 1) {
+        world->rows = rows_at(world->load, done(world));
         int32_t drafts = choose(world);
         assert_in_range(drafts, 0, DRAFTS_MAX);
         assert_true(wish == SPECULATION_AUTO || drafts == wish);
@@ -249,53 +263,22 @@ static double short_context(double at)
     return 600;
 }
 
-static double hopeless(uint64_t sequence, double at)
-{
-    (void)sequence;
-    (void)at;
-    return 0.02;
-}
-
-static double fair(uint64_t sequence, double at)
-{
-    (void)sequence;
-    (void)at;
-    return 0.5;
-}
-
-static double good(uint64_t sequence, double at)
-{
-    (void)sequence;
-    (void)at;
-    return 0.75;
-}
-
-static double splendid(uint64_t sequence, double at)
-{
-    (void)sequence;
-    (void)at;
-    return 0.95;
-}
-
-static double sure(uint64_t sequence, double at)
-{
-    (void)sequence;
-    (void)at;
-    return 0.98;
-}
+static const double acceptances[] = {0.02, 0.5, 0.75, 0.95, 0.98};
+static const char *const names[] = {"hopeless", "fair", "good", "splendid", "sure"};
+enum { ACCEPTANCES = 5 };
 
 static void steady_work_runs_as_with_the_best_number(void **state)
 {
-    static double (*const acceptances[])(uint64_t, double) = {hopeless, fair, good, splendid, sure};
-    static const char *const names[] = {"hopeless", "fair", "good", "splendid", "sure"};
     bool chosen[SPECULATION_CHOICES] = {false};
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES_STEADY; s++) {
-            for (int a = 0; a < 5; a++) {
-                struct load load = {sizes[s],      sizes[s] > 64 ? 4000 : 6000,
-                                    1000,          acceptances[a],
-                                    short_context, NULL};
+            for (int a = 0; a < ACCEPTANCES; a++) {
+                struct load load = {.rows = sizes[s],
+                                    .steps = sizes[s] > 64 ? 4000 : 6000,
+                                    .length = 1000,
+                                    .acceptance = acceptances[a],
+                                    .context = short_context};
                 chosen[expect_close_to_best(names[a], &machines[m], &load)] = true;
             }
         }
@@ -322,9 +305,13 @@ static void acceptance_may_collapse_and_return(void **state)
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES; s++) {
-            struct load load = {sizes[s], 12000, 1000, collapses, short_context, NULL};
+            struct load load = {.rows = sizes[s],
+                                .steps = 12000,
+                                .length = 1000,
+                                .varies = collapses,
+                                .context = short_context};
             expect_close_to_best("collapses", &machines[m], &load);
-            load.acceptance = returns;
+            load.varies = returns;
             expect_close_to_best("returns", &machines[m], &load);
         }
     }
@@ -347,9 +334,13 @@ static void good_and_bad_sequences_mix(void **state)
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES; s++) {
-            struct load load = {sizes[s], 12000, 700, mixed, short_context, NULL};
+            struct load load = {.rows = sizes[s],
+                                .steps = 12000,
+                                .length = 700,
+                                .varies = mixed,
+                                .context = short_context};
             expect_close_to_best("mixed", &machines[m], &load);
-            load.acceptance = tipping;
+            load.varies = tipping;
             expect_close_to_best("tipping", &machines[m], &load);
         }
     }
@@ -370,7 +361,11 @@ static void context_may_change(void **state)
     (void)state;
     for (int m = 0; m < MACHINES; m++) {
         for (int s = 0; s < SIZES; s++) {
-            struct load load = {sizes[s], 12000, 1000, good, growing, NULL};
+            struct load load = {.rows = sizes[s],
+                                .steps = 12000,
+                                .length = 1000,
+                                .acceptance = 0.75,
+                                .context = growing};
             expect_close_to_best("growing context", &machines[m], &load);
             load.context = by_turns;
             expect_close_to_best("context by turns", &machines[m], &load);
@@ -378,57 +373,49 @@ static void context_may_change(void **state)
     }
 }
 
-// 3.39 tokens a step with 3 drafts (1 + a + a^2 + a^3), as published runs of this family have.
-static double published(uint64_t sequence, double at)
-{
-    (void)sequence;
-    (void)at;
-    return 0.89;
-}
-
 // Heads are worse at each further place; and as --synthetic-acceptance 3.39 decides, times 1.
 static const double falling_places[DRAFTS_MAX] = {1, 0.95, 0.9, 0.85, 0.8};
 static const double synthetic_places[DRAFTS_MAX] = {1, 1, 0.39, 0, 0};
 
-static double always(uint64_t sequence, double at)
-{
-    (void)sequence;
-    (void)at;
-    return 1;
-}
-
-struct measured_case {
+// Published runs of this family: 3.39 tokens a step with 3 drafts (1 + a + a^2 + a^3).
+static const struct measured_case {
     const char *name;
-    double (*acceptance)(uint64_t, double);
-    int32_t steps;
-    const double *places;
+    struct load load; // but for its rows
+} measured_cases[] = {
+    {"hopeless", {.acceptance = 0.02}},
+    {"fair", {.acceptance = 0.5}},
+    {"published", {.acceptance = 0.89}},
+    {"splendid", {.acceptance = 0.95}},
+    {"sure", {.acceptance = 0.98}},
+    {"falling", {.acceptance = 0.95, .places = falling_places}},
+    {"synthetic", {.acceptance = 1, .places = synthetic_places}},
+    {"collapses", {.varies = collapses}},
+    {"returns", {.varies = returns}},
+    {"mixed", {.varies = mixed}},
 };
-
-static const struct measured_case measured_cases[] = {
-    {"hopeless", hopeless, 6000, NULL},
-    {"fair", fair, 6000, NULL},
-    {"published", published, 6000, NULL},
-    {"splendid", splendid, 6000, NULL},
-    {"sure", sure, 6000, NULL},
-    {"falling", splendid, 6000, falling_places},
-    {"synthetic", always, 6000, synthetic_places},
-    {"collapses", collapses, 12000, NULL},
-    {"returns", returns, 12000, NULL},
-    {"mixed", mixed, 12000, NULL},
-};
-static const int32_t measured_loads[] = {1, 4, 16, 64, 256};
 enum { MEASURED_STEADY = 7 }; // of the cases, the first
+static const int32_t measured_loads[] = {1, 4, 16, 64, 256};
 enum { MEASURED_LOADS = MACHINES > 1 ? 5 : 2 };
+
+static struct load measured_load(const struct measured_case *from, int32_t rows, int32_t steps)
+{
+    struct load load = from->load;
+    load.rows = rows;
+    load.steps = steps;
+    load.length = 1000;
+    load.context = short_context;
+    return load;
+}
 
 static void measured_machine_runs_as_with_the_best_number(void **state)
 {
     bool chosen[SPECULATION_CHOICES] = {false};
     (void)state;
     for (int i = 0; i < MEASURED_LOADS; i++) {
-        for (size_t c = 0; c < sizeof measured_cases / sizeof *measured_cases; c++) {
+        for (int c = 0; c < (int)(sizeof measured_cases / sizeof *measured_cases); c++) {
             const struct measured_case *at = &measured_cases[c];
-            struct load load = {measured_loads[i], at->steps,     1000,
-                                at->acceptance,    short_context, at->places};
+            int32_t steps = c < MEASURED_STEADY ? 6000 : 12000;
+            struct load load = measured_load(at, measured_loads[i], steps);
             chosen[expect_close_to_best(at->name, &h200, &load)] = true;
         }
     }
@@ -442,10 +429,25 @@ static void the_first_steps_are_not_wasted(void **state)
     (void)state;
     for (int i = 0; i < MEASURED_LOADS; i++) {
         for (int c = 0; c < MEASURED_STEADY; c++) {
-            const struct measured_case *at = &measured_cases[c];
-            struct load load = {measured_loads[i], 300,           1000,
-                                at->acceptance,    short_context, at->places};
-            expect_share(at->name, &h200, &load, 0.95);
+            struct load load = measured_load(&measured_cases[c], measured_loads[i], 300);
+            expect_share(measured_cases[c].name, &h200, &load, 0.95);
+        }
+    }
+}
+
+// Rows get fewer within a range and come back: a trial is of other rows than the choice was.
+static void batches_may_drain(void **state)
+{
+    char what[32];
+    (void)state;
+    for (int i = 0; i < MEASURED_LOADS; i++) {
+        for (int c = 1; c < MEASURED_STEADY; c++) {
+            for (int32_t waves = 10; waves <= 30; waves += 5) {
+                struct load load = measured_load(&measured_cases[c], measured_loads[i], 6000);
+                load.waves = waves;
+                snprintf(what, sizeof what, "%s, %d waves", measured_cases[c].name, (int)waves);
+                expect_close_to_best(what, &h200, &load);
+            }
         }
     }
 }
@@ -585,6 +587,7 @@ int main(void)
         cmocka_unit_test(context_may_change),
         cmocka_unit_test(measured_machine_runs_as_with_the_best_number),
         cmocka_unit_test(the_first_steps_are_not_wasted),
+        cmocka_unit_test(batches_may_drain),
         cmocka_unit_test(a_fixed_number_is_kept),
         cmocka_unit_test(sequences_are_known_by_what_they_did),
         cmocka_unit_test(prompts_beside_allow_no_trial),
