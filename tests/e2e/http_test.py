@@ -429,11 +429,12 @@ class Load(harness.Case):
 
     def test_reader_that_stops_is_cut_off(self):
         # Every event repeats the model's name: 32 x 150 of them are 20 MB, more than what the
-        # kernel's buffers (up to 4 MB here and 6 MB there) and the door's (1 MB) hold.
+        # kernel's buffers (up to 4 MB here and 6 MB there) and the door's (1 MB) hold. Without
+        # drafts, of which a step's tokens share an event.
         server = self.server(harness.DEMO, "--served-model-name", "m" * 4000)
         client = Http(server.url)
         body = json.dumps({**GREEDY, "prompt": [PROMPT] * 32, "max_tokens": 150, "stream": True,
-                           "ignore_eos": True}).encode()
+                           "ignore_eos": True, "speculative_tokens": 0}).encode()
         slow = self.own(client.raw())
         slow.sendall(head("/v1/completions", len(body)) + body)
 
