@@ -134,6 +134,7 @@ static void close_exchange(struct http_exchange *exchange)
     struct door_http *door = exchange->door;
     struct http_connection *connection = exchange->connection;
     connection->exchange = NULL;
+    door_http_turn_forget(exchange);
     set_deadline(connection, HTTP_BETWEEN_MS);
     door_http_generate_end(exchange);
     free_body(exchange);
@@ -345,6 +346,10 @@ static enum MHD_Result on_whole(struct http_exchange *exchange)
     exchange->connection->deadline_ns = UINT64_MAX;
     if (exchange->discarded_bytes > 0)
         return refuse_body(exchange);
+    if (exchange->route->is_post && door_http_turn_postpone(exchange)) {
+        suspend(exchange);
+        return MHD_YES;
+    }
     exchange->route->handle(exchange);
     free_body(exchange);
     if (exchange->phase != HTTP_WAITING)
@@ -422,6 +427,8 @@ static void wait_events(struct door_http *door)
     MHD_UNSIGNED_LONG_LONG wait_ms = POLL_MS;
     if (MHD_get_timeout(door->daemon, &wait_ms) == MHD_NO || wait_ms > POLL_MS)
         wait_ms = POLL_MS;
+    if (door->postponed_first != NULL)
+        wait_ms = 0;
     int count = epoll_wait(door->epoll_fd, events, EVENTS_AT_ONCE, (int)wait_ms);
     for (int i = 0; i < count; i++) {
         if (events[i].data.ptr != NULL) // else the library's or the link's
@@ -464,13 +471,24 @@ static bool has_last_words(const struct door_http *door)
     return false;
 }
 
+static void take_postponed(struct door_http *door)
+{
+    struct http_exchange *exchange;
+    for (bool first = true; (exchange = door_http_turn_next(door, first)) != NULL; first = false) {
+        door_http_wake(exchange);
+        (void)MHD_run(door->daemon);
+    }
+}
+
 static void *run(void *argument)
 {
     struct door_http *door = (struct door_http *)argument;
     while (!door->ended || has_last_words(door)) {
         wait_events(door);
         link_take_news(door->options.link, on_news, door);
+        door_http_turn_begin(door);
         (void)MHD_run(door->daemon);
+        take_postponed(door);
         check_time(door);
     }
     for (struct http_exchange *exchange = door->exchanges; exchange != NULL;

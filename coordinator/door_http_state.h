@@ -85,6 +85,9 @@ struct http_exchange {
     char answer_id[HTTP_ID_BYTES_MAX + 16];
     enum http_phase phase;
     bool suspended, asks_status, is_oversized;
+    // Whole, in the list of those that wait for their turn; and: its turn has come.
+    bool postponed, has_turn;
+    struct http_exchange *postponed_before, *postponed_after;
     uint64_t begun_ns;
     struct text_buffer body;
     size_t discarded_bytes; // of a body over the limit
@@ -120,6 +123,8 @@ struct door_http {
     int32_t numbers_free_count;
     struct http_exchange *exchanges; // all, a list
     struct http_connection *connections;
+    struct http_exchange *postponed_first, *postponed_last; // a list, the oldest first
+    uint64_t turn_ends_ns;
     size_t bodies_bytes;
     struct text_buffer content, reasoning, calls; // of one event
     struct door_metrics metrics;
@@ -137,6 +142,21 @@ struct door_http {
 
 // Something has come for an exchange that may be suspended: the library goes on with it.
 void door_http_wake(struct http_exchange *exchange);
+
+// ---- door_http_turn.c ----
+
+// A turn of the loop begins.
+void door_http_turn_begin(struct door_http *door);
+
+// Whether a whole request has to wait: it is in the list then, and the caller suspends it.
+bool door_http_turn_postpone(struct http_exchange *exchange);
+
+// The request that has waited longest; it is out of the list, and will not be postponed again.
+// NULL: none waits, or the turn is over and this is not the first one that it takes.
+struct http_exchange *door_http_turn_next(struct door_http *door, bool is_first);
+
+// Takes it out of the list, if it is there.
+void door_http_turn_forget(struct http_exchange *exchange);
 
 // ---- door_http_routes.c ----
 
