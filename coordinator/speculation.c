@@ -23,6 +23,7 @@ enum {
     TRIAL_STEPS = 4,       // of one number of drafts; the first still verifies another number
     TRIAL_WEIGHT = 2,      // steps that count of what was known before a trial
     REST_STEPS = 25,       // at least, between trials of a number
+    PLAIN_STEPS = 50,      // in a cell until steps without drafts have their first trial
     TIME_WINDOW_STEPS = 8, // a mean over about as many
     USUAL_STEPS = 32,      // of choices, a mean over about as many
     NEIGHBOUR_CELLS = 2,   // as far as a new cell looks for times
@@ -209,11 +210,12 @@ static void choose_best(struct speculation_cell *cell, const double *expected, i
 }
 
 // Whether a number of drafts is due for another trial, by what it is believed to lose, counted in
-// steps of the choice.
+// steps of the choice. Its first one may take the whole share: that comes once.
 static bool is_due(const struct speculation_cell *cell, const double *expected, int32_t drafts,
                    int32_t most)
 {
-    double share = LOSS_SHARE / most; // of each of the others
+    bool was_tried = cell->tried >> drafts & 1;
+    double share = was_tried ? LOSS_SHARE / most : LOSS_SHARE; // of each of the others
     double time = cell->ns[drafts] / cell->ns[cell->choice];
     double tokens = expected[drafts] / expected[cell->choice];
     double loss = TRIAL_STEPS * (time - tokens);
@@ -221,7 +223,9 @@ static bool is_due(const struct speculation_cell *cell, const double *expected, 
 }
 
 // The next number worth a trial: the choice or one beside it that had none, so that the choice
-// climbs; or one that is due; -1 = none.
+// climbs; or one that is due; -1 = none. What was never measured is believed by what was, and that
+// may all lie behind a step in times: so plain steps are measured in any case, and the numbers
+// between them and the choice are believed to lie between these two.
 static int32_t next_trial(const struct speculation_cell *cell, const double *expected, int32_t most)
 {
     static const int32_t BESIDE[] = {0, -1, 1};
@@ -230,6 +234,8 @@ static int32_t next_trial(const struct speculation_cell *cell, const double *exp
         if (drafts >= 0 && drafts <= most && (cell->tried >> drafts & 1) == 0)
             return drafts;
     }
+    if ((cell->tried & 1) == 0 && cell->since[0] >= PLAIN_STEPS)
+        return 0;
     for (int32_t drafts = 0; drafts <= most; drafts++) {
         if (drafts != cell->choice && is_due(cell, expected, drafts, most))
             return drafts;
