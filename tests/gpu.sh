@@ -9,8 +9,8 @@
 #             prefix reuse, and under load, and judges every token
 #   sanitize  small suites of every kernel and a few steps of an engine under compute-sanitizer:
 #             memcheck, racecheck, initcheck, synccheck; within 8 minutes (tests/gpu/sanitize.py)
-#   jitter    every kernel again in a build whose threads pause at random where they meet: the same
-#             bytes as without
+#   jitter    every kernel again in a build whose threads pause at random where kernels, warps and
+#             copies are waited for (kernels/device/jitter.cuh): the same bytes as without
 #   multi     on a machine of several GPUs: groups of 2, 4, 8 (what there is): sums, times, a death;
 #             the same models served by all GPUs and by one
 #   bench     a JSON line for every benchmark of a kernel, with the fraction of the machine's limit,

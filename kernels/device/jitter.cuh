@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// jitter.cuh -- random pauses where threads and kernels meet, in builds with DELTAMESH_JITTER
-// alone: what is right only by timing shows there as other bytes (tests/gpu.sh jitter).
+// jitter.cuh -- random pauses about the waits for the kernel before, at barriers of some warps and
+// of copies, in builds with DELTAMESH_JITTER alone: what is right only by timing shows there as
+// other bytes (tests/gpu.sh jitter).
 #pragma once
 
 // Up to a microsecond, one time in four; any lanes of a warp.

@@ -28,9 +28,8 @@ static __device__ __forceinline__ float route_logit(unsigned key)
     return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
 
-// All lanes of a warp; logits [experts + 1] of the token, written by other blocks of this kernel
-// even. Lane l holds those of experts l, l + 32, ..; `picks` times the largest that is left, ties
-// to the lowest id. PER_LANE * 32 >= experts.
+// All lanes of a warp; logits [experts + 1] of the token. Lane l holds those of experts l, l + 32,
+// ..; `picks` times the largest that is left, ties to the lowest id. PER_LANE * 32 >= experts.
 template <int PER_LANE>
 static __device__ __forceinline__ route_picked route_token(const float *logits, int experts,
                                                            int picks)

@@ -74,7 +74,7 @@ def main():
             print(json.dumps({
                 "draft_vocab": draft_vocab, "temperature": temperature, **sums,
                 "tokens_per_step": round(sums["completion_tokens"] / sums["target_steps"], 3),
-                "accepted_share": round(sums["accepted"] / sums["drafted"], 3),
+                "accepted_share": round(sums["accepted"] / max(sums["drafted"], 1), 3),
                 "same_answers": texts[temperature] == first[temperature]}), flush=True)
     return 0
 

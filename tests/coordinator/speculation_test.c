@@ -38,7 +38,7 @@ static const struct machine machines[] = {
 };
 
 // Steps of 35B-A3B on an H200 with 0 .. 5 drafts, us: step_bench --drafts at a context of 1,024,
-// bench/results/2026-11-29-h200-steps.jsonl.
+// bench/results/2026-11-29-h200-drafts.jsonl.
 enum { MEASURED_SIZES = 5 };
 static const int32_t measured_rows[MEASURED_SIZES] = {1, 4, 16, 64, 256};
 static const double measured_us[MEASURED_SIZES][DRAFTS_MAX + 1] = {

@@ -180,12 +180,14 @@ class Cases:
                 not any(self.fits(group, case) for case in left):
             return
         server = Server(self.arguments, group, *GROUPS[group][:2])
-        self.add(f"{group} ready", server.ready_s,
-                 {"bench": "ready", "group": group, "s": round(server.ready_s, 3)})
-        for case in left:
-            if self.fits(group, case) and not self.run(server, group, case):
-                break
-        server.stop()
+        try:
+            self.add(f"{group} ready", server.ready_s,
+                     {"bench": "ready", "group": group, "s": round(server.ready_s, 3)})
+            for case in left:
+                if self.fits(group, case) and not self.run(server, group, case):
+                    break
+        finally:
+            server.stop()
 
     def run(self, server, group, case):
         begun, least_s = time.monotonic(), self.least_s(group, case)
