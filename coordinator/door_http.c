@@ -471,15 +471,6 @@ static bool has_last_words(const struct door_http *door)
     return false;
 }
 
-static void take_postponed(struct door_http *door)
-{
-    struct http_exchange *exchange;
-    for (bool first = true; (exchange = door_http_turn_next(door, first)) != NULL; first = false) {
-        door_http_wake(exchange);
-        (void)MHD_run(door->daemon);
-    }
-}
-
 static void *run(void *argument)
 {
     struct door_http *door = (struct door_http *)argument;
@@ -488,7 +479,7 @@ static void *run(void *argument)
         link_take_news(door->options.link, on_news, door);
         door_http_turn_begin(door);
         (void)MHD_run(door->daemon);
-        take_postponed(door);
+        door_http_turn_take(door);
         check_time(door);
     }
     for (struct http_exchange *exchange = door->exchanges; exchange != NULL;

@@ -85,8 +85,7 @@ struct http_exchange {
     char answer_id[HTTP_ID_BYTES_MAX + 16];
     enum http_phase phase;
     bool suspended, asks_status, is_oversized;
-    // Whole, in the list of those that wait for their turn; and: its turn has come.
-    bool postponed, has_turn;
+    bool postponed; // whole, in the list of those that wait for their turn
     struct http_exchange *postponed_before, *postponed_after;
     uint64_t begun_ns;
     struct text_buffer body;
@@ -124,6 +123,7 @@ struct door_http {
     struct http_exchange *exchanges; // all, a list
     struct http_connection *connections;
     struct http_exchange *postponed_first, *postponed_last; // a list, the oldest first
+    struct http_exchange *in_turn; // out of it, and the library has yet to hand it over
     uint64_t turn_ends_ns;
     size_t bodies_bytes;
     struct text_buffer content, reasoning, calls; // of one event
@@ -152,10 +152,14 @@ void door_http_turn_begin(struct door_http *door);
 bool door_http_turn_postpone(struct http_exchange *exchange);
 
 // The request that has waited longest; it is out of the list, and will not be postponed again.
-// NULL: none waits, or the turn is over and this is not the first one that it takes.
+// NULL: none waits, the one before has yet to be handed over, or the turn is over and this is not
+// the first one that it takes.
 struct http_exchange *door_http_turn_next(struct door_http *door, bool is_first);
 
-// Takes it out of the list, if it is there.
+// Lets the library go on with those that wait, one by one while the turn lasts.
+void door_http_turn_take(struct door_http *door);
+
+// It waits no more: out of the list, if it is there.
 void door_http_turn_forget(struct http_exchange *exchange);
 
 // ---- door_http_routes.c ----

@@ -3,6 +3,8 @@
 // milliseconds, and a thousand that come at once must not hold the streams of others up. A turn of
 // the loop takes them for LINK_TURN_MS, but always one; the others' connections are suspended, in
 // the order in which they were whole.
+#include <microhttpd.h>
+
 #include "coordinator/door_http_state.h"
 #include "parallel/base/clock.h"
 
@@ -14,8 +16,8 @@ void door_http_turn_begin(struct door_http *door)
 bool door_http_turn_postpone(struct http_exchange *exchange)
 {
     struct door_http *door = exchange->door;
-    if (exchange->has_turn) {
-        exchange->has_turn = false;
+    if (door->in_turn == exchange) {
+        door->in_turn = NULL;
         return false;
     }
     if (door->postponed_first == NULL && clock_now_ns() < door->turn_ends_ns)
@@ -33,6 +35,8 @@ bool door_http_turn_postpone(struct http_exchange *exchange)
 void door_http_turn_forget(struct http_exchange *exchange)
 {
     struct door_http *door = exchange->door;
+    if (door->in_turn == exchange)
+        door->in_turn = NULL;
     if (!exchange->postponed)
         return;
     if (exchange->postponed_before != NULL)
@@ -50,9 +54,19 @@ void door_http_turn_forget(struct http_exchange *exchange)
 struct http_exchange *door_http_turn_next(struct door_http *door, bool is_first)
 {
     struct http_exchange *exchange = door->postponed_first;
-    if (exchange == NULL || (!is_first && clock_now_ns() >= door->turn_ends_ns))
+    if (exchange == NULL || door->in_turn != NULL ||
+        (!is_first && clock_now_ns() >= door->turn_ends_ns))
         return NULL;
     door_http_turn_forget(exchange);
-    exchange->has_turn = true;
+    door->in_turn = exchange;
     return exchange;
+}
+
+void door_http_turn_take(struct door_http *door)
+{
+    struct http_exchange *exchange;
+    for (bool first = true; (exchange = door_http_turn_next(door, first)) != NULL; first = false) {
+        door_http_wake(exchange);
+        (void)MHD_run(door->daemon);
+    }
 }

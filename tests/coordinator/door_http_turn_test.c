@@ -25,6 +25,13 @@ static void open_fixture(struct fixture *f, bool time_left)
     f->door.turn_ends_ns = time_left ? UINT64_MAX : 0;
 }
 
+// This one's turn comes, and the library hands it over.
+static void take(struct fixture *f, int number)
+{
+    assert_true(door_http_turn_next(&f->door, false) == &f->exchanges[number]);
+    assert_true(!door_http_turn_postpone(&f->exchanges[number]));
+}
+
 static void test_taken_at_once(void **state)
 {
     (void)state;
@@ -45,12 +52,13 @@ static void test_in_order(void **state)
         assert_true(door_http_turn_postpone(&f.exchanges[i]));
     assert_true(door_http_turn_next(&f.door, false) == NULL); // the turn is over
     assert_true(door_http_turn_next(&f.door, true) == &f.exchanges[0]);
-    assert_true(!door_http_turn_postpone(&f.exchanges[0])); // its turn has come
-    assert_true(door_http_turn_postpone(&f.exchanges[0]));  // another request of the same kind
+    assert_true(door_http_turn_next(&f.door, true) == NULL); // one at a time
+    assert_true(!door_http_turn_postpone(&f.exchanges[0]));  // its turn has come
+    assert_true(door_http_turn_postpone(&f.exchanges[0]));   // another request of the same kind
     f.door.turn_ends_ns = UINT64_MAX;
     for (int i = 1; i < EXCHANGES; i++)
-        assert_true(door_http_turn_next(&f.door, false) == &f.exchanges[i]);
-    assert_true(door_http_turn_next(&f.door, false) == &f.exchanges[0]);
+        take(&f, i);
+    take(&f, 0);
     assert_true(door_http_turn_next(&f.door, false) == NULL);
 }
 
@@ -62,8 +70,10 @@ static void test_later_ones_wait_behind(void **state)
     assert_true(door_http_turn_postpone(&f.exchanges[0]));
     f.door.turn_ends_ns = UINT64_MAX; // time is left, but somebody waits
     assert_true(door_http_turn_postpone(&f.exchanges[1]));
-    assert_true(door_http_turn_next(&f.door, false) == &f.exchanges[0]);
+    take(&f, 0);
     assert_true(door_http_turn_next(&f.door, false) == &f.exchanges[1]);
+    door_http_turn_forget(&f.exchanges[1]); // its client leaves before it is handed over
+    assert_true(f.door.in_turn == NULL);
 }
 
 static void test_forgotten(void **state)
