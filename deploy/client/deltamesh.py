@@ -85,7 +85,8 @@ class Client:
         return self._send("generate", **fields)
 
     def replies(self, request):
-        """The replies to a submitted request, as they come: "accepted", "delta" ..., "final"."""
+        """The replies to a submitted request, as they come: "accepted", "delta" ..., "final". The
+        server's pings, one a second while it has unfinished work, are not shown."""
         while True:
             reply = self._next(request)
             if reply["t"] == "error":
@@ -175,6 +176,8 @@ class Client:
         return self.waiting[request].pop(0)
 
     def _sort_in(self, reply):
+        if reply["t"] == "ping":
+            return
         if reply.get("id") in self.waiting:
             self.waiting[reply["id"]].append(reply)
         elif reply["t"] == "error" and not reply.get("id"):

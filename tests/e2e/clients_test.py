@@ -7,6 +7,7 @@ import signal
 import time
 
 import msgpack
+import zmq
 
 import harness
 
@@ -167,6 +168,21 @@ class Overload(harness.Case):
                          "request slow[0-9]+: its client (does not read|went away)")
         server.wait_idle()
         self.assertEqual(server.drain(), 0)
+
+
+class Pings(harness.Case):
+    def test_are_not_shown(self):
+        """However slow a server is, and a ping of it comes at any place."""
+        context = zmq.Context()
+        self.addCleanup(context.destroy, linger=0)
+        router = context.socket(zmq.ROUTER)
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        with harness.deltamesh.Client(f"tcp://127.0.0.1:{port}") as client:
+            request, kinds = client.submit(ids=[1]), ("accepted", "delta", "final")
+            client_id, _ = router.recv_multipart()
+            for kind in ("ping", kinds[0], "ping", "ping", kinds[1], "ping", kinds[2]):
+                router.send_multipart([client_id, msgpack.packb({"t": kind, "id": request})])
+            self.assertEqual(tuple(reply["t"] for reply in client.replies(request)), kinds)
 
 
 if __name__ == "__main__":
