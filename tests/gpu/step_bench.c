@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // step_bench.c -- whole steps of a dummy model without coordinator and sockets, two in flight as
-// when serving: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST [--draft-vocab N]] ROWS [ROWS..]
-// prints a JSON line per count of rows for decoding behind CONTEXT tokens, with the bytes a step
-// has to move and the share of 4.6 TB/s reached, and one for the prefill before it. With --drafts
-// the head is loaded, too, and there is a line for every count of drafts k from 0 to MOST: steps
-// that verify k + 1 tokens a row, of which at most 3.39 are accepted by chance as with
-// --synthetic-acceptance, and draft k. host_us: what queueing a step takes of
-// the host. It heeds DELTAMESH_GRAPHS and DELTAMESH_PDL.
+// when serving: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST [--draft-vocab N]]
+// [--mixed TOKENS] ROWS [ROWS..] prints a JSON line per count of rows for decoding behind CONTEXT
+// tokens, with the bytes a step has to move and the share of 4.6 TB/s reached, and one for the
+// prefill before it. With --drafts the head is loaded, too, and there is a line for every count of
+// drafts k from 0 to MOST: steps that verify k + 1 tokens a row, of which at most 3.39 are accepted
+// by chance as with --synthetic-acceptance, and draft k. With --mixed there is one more for steps
+// of TOKENS tokens, those of all rows and else prompts of CONTEXT tokens, beside steps of the rows
+// alone and of the prompts alone. host_us: what queueing a step takes of the host. It heeds
+// DELTAMESH_GRAPHS and DELTAMESH_PDL.
+#include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +22,15 @@
 #include "parallel/memory_plan.h"
 #include "worker/loader.h"
 
-enum { CHUNK_TOKENS = 8192, WAIT_MS_MAX = 120000, WARM_STEPS = 3, SYNTHETIC_THOUSANDTHS = 3390 };
+enum {
+    CHUNK_TOKENS = 8192,
+    WAIT_MS_MAX = 120000,
+    WARM_STEPS = 3,
+    SYNTHETIC_THOUSANDTHS = 3390,
+    MIXED_STEPS = 6, // of the rows and prompts, timed
+    MIXED_KINDS = 3, // rows, prompts, both
+    OPENS_MAX = 32,  // prompts that begin in a step
+};
 
 struct bench {
     struct model_config config;
@@ -34,6 +45,7 @@ struct bench {
     int context, steps;
     int drafts_max;    // -1: without the head
     int draft_vocab;   // drafts are ids below this one, 0: any
+    int mixed_tokens;  // of a step with decode rows and prompts, 0: none is run
     uint64_t drawn;    // tokens that decode rows have drawn
     int output_tokens; // of a sequence, at most
 };
@@ -122,7 +134,7 @@ static double prefill(struct bench *b, int rows)
     while (slot < rows) {
         int room = most;
         step_plan_clear(&b->plan);
-        while (slot < rows && room > 0 && b->plan.opens_count < 32) {
+        while (slot < rows && room > 0 && b->plan.opens_count < OPENS_MAX) {
             int count = b->context - at < room ? b->context - at : room;
             if (at == 0)
                 add_open(b, slot);
@@ -140,22 +152,74 @@ static double prefill(struct bench *b, int rows)
     return (double)(clock_now_ns() - begun_ns) * 1e-9;
 }
 
-// Steps that verify as many drafts as the step before made, and make `drafts` again. The drafts of
-// the first one are of another count: it should be warming up.
-static double decode(struct bench *b, int rows, int steps, int drafts)
+// Plans rows that verify as many drafts as the step before made, and make `drafts` again. The
+// drafts of the first step are of another count: it should be warming up.
+static void plan_decode(struct bench *b, int rows, int drafts)
 {
     step_plan_clear(&b->plan);
     b->plan.draft = drafts;
     b->plan.verify = 1 + drafts;
-    b->drawn = 0;
     for (int slot = 0; slot < rows; slot++)
         b->plan.rows[b->plan.rows_count++] =
             (struct step_plan_row){.slot = slot, .kind = STEP_ROW_DECODE, .checkpoint = -1};
+}
+
+// Seconds of each of so many steps of what is planned.
+static double repeat(struct bench *b, int steps)
+{
+    b->drawn = 0;
     uint64_t begun_ns = clock_now_ns();
     for (int i = 0; i < steps; i++)
         submit(b);
     drain(b, 0);
     return (double)(clock_now_ns() - begun_ns) * 1e-9 / steps;
+}
+
+static double decode(struct bench *b, int rows, int steps, int drafts)
+{
+    plan_decode(b, rows, drafts);
+    return repeat(b, steps);
+}
+
+// Adds `tokens` tokens of prompts in slots from `slot` on, which are opened by each step anew.
+static void plan_prompts(struct bench *b, int slot, int tokens)
+{
+    for (; tokens > 0 && b->plan.opens_count < OPENS_MAX; slot++) {
+        int count = tokens < b->context ? tokens : b->context;
+        add_open(b, slot);
+        add_prefill(b, slot, 0, count);
+        tokens -= count;
+    }
+}
+
+// Slots that the prompts of a mixed step take, at most.
+static int prompt_slots(const struct bench *b)
+{
+    int slots = (b->mixed_tokens + b->context - 1) / b->context;
+    return slots < OPENS_MAX ? slots : OPENS_MAX;
+}
+
+// Microseconds of a step of the rows, of prompts that fill the rest of `mixed_tokens`, and of both.
+static void run_mixed(struct bench *b, const char *model, int rows, int drafts)
+{
+    int prompts = b->mixed_tokens - rows * (1 + drafts), most = prompt_slots(b) * b->context;
+    double us[MIXED_KINDS];
+    prompts = prompts < most ? prompts : most;
+    for (int kind = 0; prompts > 0 && kind < MIXED_KINDS; kind++) {
+        plan_decode(b, kind == 1 ? 0 : rows, drafts);
+        if (kind > 0)
+            plan_prompts(b, rows, prompts);
+        repeat(b, 2);
+        us[kind] = repeat(b, MIXED_STEPS) * 1e6;
+    }
+    if (prompts <= 0)
+        return;
+    printf("{\"op\": \"mixed\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
+           "\"drafts\": %d, \"prompt_tokens\": %d, ",
+           model, rows, b->context, drafts, prompts);
+    printf("\"us\": %.1f, \"rows_us\": %.1f, \"prompts_us\": %.1f, \"percent_of_sum\": %.1f}\n",
+           us[2], us[0], us[1], 100 * us[2] / (us[0] + us[1]));
+    fflush(stdout);
 }
 
 // Bytes that one decode step reads and writes at least: weights once, of the experts as many as
@@ -204,13 +268,18 @@ static void run(struct bench *b, const char *model, int rows)
            model, rows, b->context, prefill_s, host_us(b), tokens / prefill_s);
     for (int drafts = 0; drafts == 0 || drafts <= b->drafts_max; drafts++)
         run_decode(b, model, rows, drafts);
+    if (b->mixed_tokens > 0)
+        run_mixed(b, model, rows, 0);
+    if (b->mixed_tokens > 0 && b->drafts_max > 0)
+        run_mixed(b, model, rows, b->drafts_max);
 }
 
 static void plan_memory(struct bench *b, int rows, struct error *error)
 {
     for (int drafts = 0; drafts == 0 || drafts <= b->drafts_max; drafts++)
-        b->output_tokens += (b->steps + WARM_STEPS) * (1 + drafts);
+        b->output_tokens += (b->steps + WARM_STEPS + 2 * (MIXED_STEPS + 2)) * (1 + drafts);
     b->output_tokens += 64; // none of them ends
+    rows += b->mixed_tokens > 0 ? prompt_slots(b) : 0;
     struct memory_wishes wishes = {.bytes_free = runtime_bytes_free(),
                                    .utilization = 0.95,
                                    .sequences = rows,
@@ -250,43 +319,62 @@ static void load(struct bench *b, const char *model_dir, struct error *error)
            (double)(clock_now_ns() - begun_ns) * 1e-9);
 }
 
-// Every count of rows from argument `first` on.
-static void run_all(struct bench *b, int first, int count, char **arguments, struct error *error)
+// Every count of rows.
+static void run_all(struct bench *b, const char *model, char **rows, int count, struct error *error)
 {
     int most = 0;
-    for (int i = first; i < count; i++)
-        most = atoi(arguments[i]) > most ? atoi(arguments[i]) : most;
+    for (int i = 0; i < count; i++)
+        most = atoi(rows[i]) > most ? atoi(rows[i]) : most;
     must(runtime_open(0, error), error);
-    must(config_load(&b->config, arguments[1], error), error);
+    must(config_load(&b->config, model, error), error);
     must(shard_make(&b->shard, &b->config, 0, 1, error), error);
     plan_memory(b, most, error);
     must(step_plan_open(&b->plan, error), error);
     b->report.rows = (struct step_result *)calloc(STEP_ROWS_MAX, sizeof *b->report.rows);
-    load(b, arguments[1], error);
-    for (int i = first; i < count; i++)
-        run(b, arguments[1], atoi(arguments[i]));
+    load(b, model, error);
+    for (int i = 0; i < count; i++)
+        run(b, model, atoi(rows[i]));
     loader_close(b->loader);
     step_plan_close(&b->plan);
     free(b->report.rows);
+}
+
+// Reads the options; the first of the arguments behind them, or 0.
+static int read_options(struct bench *b, int count, char **arguments)
+{
+    const struct option options[] = {{"drafts", required_argument, NULL, 'd'},
+                                     {"draft-vocab", required_argument, NULL, 'v'},
+                                     {"mixed", required_argument, NULL, 'm'},
+                                     {0}};
+    int option;
+    b->drafts_max = -1;
+    while ((option = getopt_long(count, arguments, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'd': b->drafts_max = atoi(optarg); break;
+        case 'v': b->draft_vocab = atoi(optarg); break;
+        case 'm': b->mixed_tokens = atoi(optarg); break;
+        default: return 0;
+        }
+    }
+    bool right = count - optind > 3 && b->mixed_tokens <= CHUNK_TOKENS;
+    return right ? optind : 0;
 }
 
 int main(int count, char **arguments)
 {
     struct error error = {.text = ""};
     struct bench *b = (struct bench *)calloc(1, sizeof *b);
-    bool drafts = count > 5 && strcmp(arguments[4], "--drafts") == 0;
-    bool some_ids = drafts && count > 7 && strcmp(arguments[6], "--draft-vocab") == 0;
-    int first = some_ids ? 8 : drafts ? 6 : 4;
-    if (b == NULL || count <= first) {
-        fprintf(stderr, "usage: step_bench MODEL_DIR CONTEXT STEPS "
-                        "[--drafts MOST [--draft-vocab N]] ROWS [ROWS..]\n");
+    int first = b != NULL ? read_options(b, count, arguments) : 0;
+    if (first == 0) {
+        fprintf(stderr,
+                "usage: step_bench MODEL_DIR CONTEXT STEPS [--drafts MOST [--draft-vocab N]] "
+                "[--mixed TOKENS (to %d)] ROWS [ROWS..]\n",
+                (int)CHUNK_TOKENS);
         return 1;
     }
-    b->context = atoi(arguments[2]);
-    b->steps = atoi(arguments[3]);
-    b->drafts_max = drafts ? atoi(arguments[5]) : -1;
-    b->draft_vocab = some_ids ? atoi(arguments[7]) : 0;
-    run_all(b, first, count, arguments, &error);
+    b->context = atoi(arguments[first + 1]);
+    b->steps = atoi(arguments[first + 2]);
+    run_all(b, arguments[first], arguments + first + 3, count - first - 3, &error);
     free(b);
     return 0;
 }
