@@ -19,7 +19,8 @@
 enum {
     COORD_WORKERS_MAX = GROUPS_MAX * RANKS_MAX, // connections that may hold a place
     COORD_QUEUED_MAX_DEFAULT = 1024,
-    COORD_TURNS_MAX = 4, // ends of turns that are kept of a prompt
+    COORD_WAIT_GAPS = 16, // gaps that a prompt with a slot waits before streams wait longer
+    COORD_TURNS_MAX = 4,  // ends of turns that are kept of a prompt
     // On Qwen3.5-35B-A3B the KV of so many tokens is 1.3 times as large as a checkpoint.
     CHECKPOINT_INTERVAL = 4096,
     COORD_FLIGHT_MAX = 2, // steps sent and not reported: one runs, one waits on the device

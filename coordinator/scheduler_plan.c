@@ -373,7 +373,24 @@ static void plan_chunk(struct coord *coord, struct group_state *group, struct fl
         token_pool_read(&coord->pool, &request->tokens, end, 1, &row->token_next);
     plan->tokens_count += request->chunk;
     request->prefill_given = end;
+    request_times_prefill(&request->times, coord->now_ns);
     add_flight_row(coord, flight, index, last);
+}
+
+// How long streams may wait for a step's prompts. Where many prompts come at once, steps of the
+// operator's gap would keep the last ones waiting for seconds, and all streams would end later: a
+// tenth of all tokens a second for 512 prompts of 1,024 tokens on an H200. A long prompt whose
+// chunks run waits for nobody and lengthens nothing.
+static uint64_t prefill_gap_ns(struct coord *coord, const struct group_state *group)
+{
+    uint64_t longest_ns = 0;
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;
+         i = request_at(coord, i)->next) {
+        uint64_t waited_ns = request_times_waited_ns(&request_at(coord, i)->times, coord->now_ns);
+        longest_ns = waited_ns > longest_ns ? waited_ns : longest_ns;
+    }
+    uint64_t gap_ns = coord->options.prefill_gap_ns;
+    return longest_ns / COORD_WAIT_GAPS > gap_ns ? longest_ns / COORD_WAIT_GAPS : gap_ns;
 }
 
 // `decoding`: rows that decode in this step or wait for pages.
@@ -381,12 +398,12 @@ static void plan_prefills(struct coord *coord, struct group_state *group, struct
                           int32_t decoding)
 {
     int32_t room = group->memory.step_tokens - decoding * group->plan.verify, budget = room;
-    uint64_t gap_ns = coord->options.prefill_gap_ns;
-    if (decoding > 0 && gap_ns > 0) {
-#ifndef PLANT_pace_ignored
-        int32_t paced = scheduler_pace_tokens(&group->pace, gap_ns);
-        budget = paced < budget ? paced : budget;
+    if (decoding > 0 && coord->options.prefill_gap_ns > 0) {
+        int32_t paced = scheduler_pace_tokens(&group->pace, prefill_gap_ns(coord, group));
+#ifdef PLANT_pace_ignored
+        paced = budget;
 #endif
+        budget = paced < budget ? paced : budget;
     }
     share_prefill(coord, group, budget, room);
     for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;

@@ -26,9 +26,15 @@ static void a_whole_life(void **state)
     struct coord_action action = {.type = ACTION_TOKENS, .tokens_count = 1};
     request_times_begin(&times, 90, 100);
     assert_times(&times, 150, (struct coord_times){60, 0, 0, 60}); // aborted in the queue
+    assert_int_equal(request_times_waited_ns(&times, 150), 0); // no slot: prompts do not keep it
     request_times_admit(&times, 200);
-    request_times_admit(&times, 250); // after a preemption
-    assert_times(&times, 260, (struct coord_times){110, 60, 0, 170});
+    request_times_admit(&times, 250);                                // after a preemption
+    assert_times(&times, 210, (struct coord_times){120, 0, 0, 120}); // no step has carried it
+    assert_int_equal(request_times_waited_ns(&times, 205), 5);
+    request_times_prefill(&times, 210);
+    request_times_prefill(&times, 255);
+    assert_int_equal(request_times_waited_ns(&times, 260), 0);
+    assert_times(&times, 260, (struct coord_times){120, 50, 0, 170});
     struct coord_action none = {.type = ACTION_TOKENS};
     request_times_tell(&times, &none, 270);
     assert_false(none.is_first);
@@ -38,7 +44,7 @@ static void a_whole_life(void **state)
     request_times_tell(&times, &action, 340);
     assert_false(action.is_first);
     assert_int_equal(action.since_ns, 40);
-    assert_times(&times, 400, (struct coord_times){110, 100, 100, 310});
+    assert_times(&times, 400, (struct coord_times){120, 90, 100, 310});
 }
 
 static void a_door_that_does_not_know(void **state)

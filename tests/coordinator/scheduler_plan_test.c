@@ -387,6 +387,52 @@ static void test_steps_keep_the_gap(void **state)
     coord_rig_close(&rig);
 }
 
+static int32_t prefill_tokens(const struct step_plan *plan)
+{
+    int32_t tokens = 0;
+    for (int32_t i = 0; i < plan->rows_count; i++) {
+        if (plan->rows[i].kind == STEP_ROW_PREFILL)
+            tokens += plan->rows[i].tokens_count;
+    }
+    return tokens;
+}
+
+// Six prompts come at once beside a stream: the steps keep to 20 ms at first, grow with the time
+// that the last of them wait for their first chunk, and keep to 20 ms again when all have begun.
+static void test_streams_wait_for_those_who_waited(void **state)
+{
+    (void)state;
+    enum { PROMPTS = 6, PROMPT_TOKENS = 1500, STEP_MS = 20 };
+    struct coord_rig rig;
+    open_steps(&rig, 2048, STEP_MS);
+    coord_rig_submit(&rig, 1, 10, 1000);
+    uint64_t step = 1;
+    for (; step <= 4; step++)
+        report_slow(&rig, step);
+    for (int i = 0; i < PROMPTS; i++)
+        coord_rig_submit(&rig, (uint64_t)(2 + i), PROMPT_TOKENS, 5);
+    int32_t given = 0, early = 0, late = 0, last = 0;
+    for (int waited_ms = 0; given < PROMPTS * PROMPT_TOKENS; waited_ms += STEP_MS, step++) {
+        const struct step_plan *plan = plan_of(&rig, step);
+        int32_t tokens = prefill_tokens(plan);
+        bool begun = row_of(plan, PROMPTS) != NULL; // the last one, if this is no step before
+        given += tokens;
+        if (waited_ms < (COORD_WAIT_GAPS - 2) * STEP_MS)
+            early = tokens > early ? tokens : early;
+        else if (!begun)
+            late = tokens > late ? tokens : late;
+        else
+            last = tokens;
+        rig.now_ns += STEP_MS * RIG_MS_NS;
+        report_slow(&rig, step);
+    }
+    print_message("tokens of a step: %d, %d, %d\n", (int)early, (int)late, (int)last);
+    assert_in_range(early, 64, 192);
+    assert_in_range(late, 320, 1024);
+    assert_in_range(last, 1, 192);
+    coord_rig_close(&rig);
+}
+
 // ---- priorities and time ----
 
 static void submit(struct coord_rig *rig, uint64_t request, int32_t priority, uint64_t timeout_ms)
@@ -538,6 +584,7 @@ int main(void)
         cmocka_unit_test(test_every_second_chunk),
         cmocka_unit_test(test_passing_leaves_room),
         cmocka_unit_test(test_steps_keep_the_gap),
+        cmocka_unit_test(test_streams_wait_for_those_who_waited),
         cmocka_unit_test(test_priorities),
         cmocka_unit_test(test_the_less_urgent_is_preempted),
         cmocka_unit_test(test_deadlines),
