@@ -500,7 +500,8 @@ class Load(harness.Case):
         response.read(100)
         server.signal(harness.signal.SIGTERM)
         harness.wait_until(lambda: client.post("/v1/completions", GREEDY)[0] == 503, 10, "refused")
-        self.assertEqual(watcher.status()["running"], 1, "the stream ended before the drain")
+        # a request that came before the signal was noticed may be counted, too
+        self.assertGreaterEqual(watcher.status()["running"], 1, "the stream ended before the drain")
         text = response.read().decode()
         self.assertTrue(text.endswith("data: [DONE]\n\n"), text[-300:])
         self.assertIn('"completion_tokens":3000', text[-1000:])
