@@ -97,7 +97,7 @@ def under_load(files):
                      "-" if peer is None else f"{peer:,}"])
     seen = {(row["group"], row["case"]) for row in files.serving()}
     missing = [f"{group} {case[0]}" for group in serve_bench.USUAL.split(",")
-               for case in serve_bench.GROUPS[group][2] if (group, case[0]) not in seen]
+               for case in serve_bench.GROUPS[group]["cases"] if (group, case[0]) not in seen]
     theirs = files.header["vllm"]
     lines = files.source("serve")[:1] + \
         [f"{theirs['engine']}: `results/{files.paths['vllm'].name}`, {figures.where(theirs)}.", ""]

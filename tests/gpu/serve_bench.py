@@ -33,24 +33,40 @@ TTFT = [(f"ttft-{n}", n, 1, 1, count) for n, count in
 DECODE = [(f"128-256-{c}", 128, 256, c, c) for c in (1, 4, 8, 16, 64, 256)]
 LONG = [(f"4096-1024-{c}", 4096, 1024, c, c) for c in (1, 8, 64, 128, 256)]
 ANSWERS = [("1000-2000-200", 1000, 2000, 200, 200)]
-# Group: options of the server, drafts, cases (name, input, output, at once, requests).
+# `auto` beside every fixed number of drafts, where the text allows many and where it allows few.
+MANY, FEW, AUTO = 3.39, 1.4, [(f"128-512-{c}", 128, 512, c, c) for c in (1, 16, 64, 256)]
+WIDE = [("1024-128-512", 1024, 128, 512, 512)]
+
+
+def serving(drafts, cases, sequences=256, accepted=None, draft_vocab=0, options=()):
+    """A server's drafts (or "auto") and cases (name, input, output, at once, requests); `accepted`:
+    tokens a step that the drafts may make, ACCEPTANCE's where it is None."""
+    return {"drafts": drafts, "cases": cases, "sequences": sequences, "options": list(options),
+            "accepted": ACCEPTANCE.get(drafts, 1) if accepted is None else accepted,
+            "draft_vocab": draft_vocab}
+
+
 GROUPS = {
-    "plain": (256, 0, TTFT + DECODE + ANSWERS + LONG),
-    "mtp3": (256, 3, DECODE + ANSWERS + LONG),
-    "wide": (512, 0, [("1024-128-512", 1024, 128, 512, 512)]),
-    "mtp1": (256, 1, DECODE),
-    "mtp2": (256, 2, DECODE),
-    "mtp3-short": (256, 3, DECODE + LONG[:2]),
+    "plain": serving(0, TTFT + DECODE + ANSWERS + LONG),
+    "mtp3": serving(3, DECODE + ANSWERS + LONG),
+    "wide": serving(0, WIDE, sequences=512),
+    "wide-any-gap": serving(0, WIDE, sequences=512, options=["--max-prefill-gap-ms", "0"]),
+    "mtp1": serving(1, DECODE),
+    "mtp2": serving(2, DECODE),
+    "mtp3-short": serving(3, DECODE + LONG[:2], draft_vocab=32768),
+    "auto": serving("auto", AUTO, accepted=MANY),
+    **{f"auto-{k}": serving(k, AUTO, accepted=MANY) for k in range(6)},
+    "few": serving("auto", AUTO, accepted=FEW),
+    **{f"few-{k}": serving(k, AUTO, accepted=FEW) for k in range(3)},
 }
-DRAFT_VOCAB = {"mtp3-short": 32768}  # of the groups whose drafts are of the first ids alone
 USUAL = "plain,mtp3,wide"
 
 
 class Floor:
     """What the limits leave as the least time of a case, from the shapes in config.json."""
 
-    def __init__(self, config, ranks, draft_vocab):
-        c, self.ranks = config.get("text_config", config), ranks
+    def __init__(self, config, ranks, draft_vocab, accepted):
+        c, self.ranks, self.accepted = config.get("text_config", config), ranks, accepted
         self.c, hidden = c, c["hidden_size"]
         heads, kv, dim = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
         keys, values = c["linear_num_key_heads"] * 128, c["linear_num_value_heads"] * 128
@@ -95,18 +111,22 @@ class Floor:
         return max(flops / FLOPS_PER_S, read / READ_BYTES_PER_S) / self.ranks
 
     def case_s(self, length, output, rows, requests, drafts):
-        steps = (output - 1) / ACCEPTANCE.get(drafts, 1)
-        return requests / rows * (self.prompt_s(rows, length) +
-                                  steps * self.step_s(rows, length + output / 2, drafts))
+        def steps_s(count):
+            steps = (output - 1) / min(1 + count, self.accepted)
+            return steps * self.step_s(rows, length + output / 2, count)
+        counts = range(6) if drafts == "auto" else (drafts,)
+        return requests / rows * (self.prompt_s(rows, length) + min(map(steps_s, counts)))
 
 
 class Server:
-    def __init__(self, arguments, name, sequences, drafts):
-        options = ["--speculative-tokens", str(drafts), "--max-num-seqs", str(sequences),
-                   "--max-model-len", "33792", "--tp", str(arguments.tp)]
-        if drafts:
-            options += ["--synthetic-acceptance", str(ACCEPTANCE[drafts]),
-                        "--draft-vocab", str(DRAFT_VOCAB.get(name, 0))]
+    def __init__(self, arguments, name):
+        wanted = GROUPS[name]
+        options = ["--speculative-tokens", str(wanted["drafts"]), "--max-num-seqs",
+                   str(wanted["sequences"]), "--max-model-len", "33792", "--tp", str(arguments.tp),
+                   *wanted["options"]]
+        if wanted["drafts"]:
+            options += ["--synthetic-acceptance", str(wanted["accepted"]), "--draft-vocab",
+                        str(wanted["draft_vocab"])]
         self.log = open(pathlib.Path(arguments.out) / f"serve-{name}.log", "w", encoding="utf-8")
         begun = time.monotonic()
         self.process = subprocess.Popen(
@@ -159,14 +179,15 @@ class Cases:
     def __init__(self, arguments, runs, until):
         self.arguments, self.runs, self.until, self.bad = arguments, runs, until, 0
         config = json.loads((pathlib.Path(arguments.model) / "config.json").read_text())
-        self.floors = {name: Floor(config, arguments.tp, DRAFT_VOCAB.get(name, 0))
-                       for name in GROUPS}
+        self.floors = {name: Floor(config, arguments.tp, one["draft_vocab"], one["accepted"])
+                       for name, one in GROUPS.items()}
 
     def of(self, group):
-        return [case for case in GROUPS[group][2] if re.fullmatch(self.arguments.cases, case[0])]
+        return [case for case in GROUPS[group]["cases"]
+                if re.fullmatch(self.arguments.cases, case[0])]
 
     def least_s(self, group, case):
-        return self.floors[group].case_s(*case[1:], GROUPS[group][1])
+        return self.floors[group].case_s(*case[1:], GROUPS[group]["drafts"])
 
     def fits(self, group, case):
         known_s = self.runs.seconds(f"{group} {case[0]}")
@@ -179,7 +200,7 @@ class Cases:
         if not left or self.until - time.monotonic() < START_S or \
                 not any(self.fits(group, case) for case in left):
             return
-        server = Server(self.arguments, group, *GROUPS[group][:2])
+        server = Server(self.arguments, group)
         try:
             self.add(f"{group} ready", server.ready_s,
                      {"bench": "ready", "group": group, "s": round(server.ready_s, 3)})
