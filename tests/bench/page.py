@@ -122,6 +122,14 @@ def first_token(files):
     return table("prompt | TTFT ms | % of limit | vLLM ms", rows)
 
 
+def gaps(files):
+    rows = [[f"{row['prompt']:,}", str(row["streams"]), shown(row, "ttft_ms"),
+             shown(row, "tpot_ms", 2), f"{figures.three(row, 'longest_gap_ms')[2]:,.1f}"]
+            for row in files.rows["serve"] if row.get("bench") == "gap"]
+    return table("prompt | streams beside it | its TTFT ms | usual gap of these, ms | "
+                 "longest gap of a stream, ms", rows) if rows else ["0 runs in these results."]
+
+
 def ready(files):
     """A server may have started in several parts of a measurement: all of them."""
     times = {}
@@ -166,8 +174,8 @@ def models(files):
         [line for commit in sorted(commits) for line in ("", f"Of commit {commit}.")]
 
 
-BLOCKS = {"under-load": under_load, "first-token": first_token, "ready": ready, "steps": steps,
-          "models": models}
+BLOCKS = {"under-load": under_load, "first-token": first_token, "gaps": gaps, "ready": ready,
+          "steps": steps, "models": models}
 
 
 def made(text, files):

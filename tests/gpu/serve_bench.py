@@ -7,11 +7,13 @@
 
 A server per group of cases, with dummy weights; a run of a case is of distinct random prompts, all
 of them at once. First every case runs once, then, while there is time, once more up to R times,
-each time on a new server. OUT/serve-bench.jsonl has a header (commit, GPU, driver, date) and a row
-per case: median, least and most of its runs, the time that the machine's limits leave as the least,
-and the share of the measured time that it is. A case that does not fit into the seconds that are
-left is named as left out. With --resume what is in OUT/serve-runs.jsonl is not run again."""
+each time on a new server. Group `gap` is another thing: how long streams wait for their next token
+while one long prompt comes. OUT/serve-bench.jsonl has a header (commit, GPU, driver, date) and a
+row per case: median, least and most of its runs, the time that the machine's limits leave as the
+least, and the share of the measured time that it is. A case that does not fit into the seconds that
+are left is named as left out. With --resume what is in OUT/serve-runs.jsonl is not run again."""
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import re
@@ -38,11 +40,18 @@ MANY, FEW, AUTO = 3.39, 1.4, [(f"128-512-{c}", 128, 512, c, c) for c in (1, 16, 
 WIDE = [("1024-128-512", 1024, 128, 512, 512)]
 
 
-def serving(drafts, cases, sequences=256, accepted=None, draft_vocab=0, options=()):
+# Of these, one request is the long prompt; the others are the streams that it comes beside.
+GAP = [(f"131072 beside {n}", 131072, 1, n + 1, n + 1) for n in (1, 32)]
+STREAM = {1: 2000, 32: 500}  # tokens: enough to begin a second before it and to end after it
+
+
+def serving(drafts, cases, sequences=256, model_len=33792, accepted=None, draft_vocab=0,
+            options=()):
     """A server's drafts (or "auto") and cases (name, input, output, at once, requests); `accepted`:
     tokens a step that the drafts may make, ACCEPTANCE's where it is None."""
-    return {"drafts": drafts, "cases": cases, "sequences": sequences, "options": list(options),
-            "accepted": ACCEPTANCE.get(drafts, 1) if accepted is None else accepted,
+    usual = ACCEPTANCE.get(drafts, 1)
+    return {"drafts": drafts, "cases": cases, "sequences": sequences, "model_len": model_len,
+            "options": list(options), "accepted": usual if accepted is None else accepted,
             "draft_vocab": draft_vocab}
 
 
@@ -54,6 +63,7 @@ GROUPS = {
     "mtp1": serving(1, DECODE),
     "mtp2": serving(2, DECODE),
     "mtp3-short": serving(3, DECODE + LONG[:2], draft_vocab=32768),
+    "gap": serving(0, GAP, sequences=40, model_len=135168),
     "auto": serving("auto", AUTO, accepted=MANY),
     **{f"auto-{k}": serving(k, AUTO, accepted=MANY) for k in range(6)},
     "few": serving("auto", AUTO, accepted=FEW),
@@ -122,8 +132,8 @@ class Server:
     def __init__(self, arguments, name):
         wanted = GROUPS[name]
         options = ["--speculative-tokens", str(wanted["drafts"]), "--max-num-seqs",
-                   str(wanted["sequences"]), "--max-model-len", "33792", "--tp", str(arguments.tp),
-                   *wanted["options"]]
+                   str(wanted["sequences"]), "--max-model-len", str(wanted["model_len"]), "--tp",
+                   str(arguments.tp), *wanted["options"]]
         if wanted["drafts"]:
             options += ["--synthetic-acceptance", str(wanted["accepted"]), "--draft-vocab",
                         str(wanted["draft_vocab"])]
@@ -158,6 +168,23 @@ def bench(arguments, server, case, limit_s):
          str(requests), "--ignore-eos", "--json"],
         capture_output=True, text=True, timeout=limit_s, check=True)
     return json.loads(done.stdout)
+
+
+def gap(arguments, server, case, limit_s):
+    """The row of a prompt that comes a second after at_once - 1 streams have begun."""
+    name, length, output, at_once, _ = case
+    count = at_once - 1
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        streams = pool.submit(bench, arguments, server, ("", 16, STREAM[count], count, count),
+                              limit_s)
+        time.sleep(1)
+        prompt = bench(arguments, server, (name, length, output, 1, 1), limit_s)
+        if streams.done():
+            raise subprocess.CalledProcessError(1, "the streams ended before the prompt")
+        seen = streams.result()
+    return {"bench": "gap", "case": name, "prompt": length, "streams": count,
+            "failed": seen["failed"] + prompt["failed"], "ttft_ms": prompt["ttft_ms"]["median"],
+            "tpot_ms": seen["itl_ms"]["median"], "longest_gap_ms": seen["itl_ms"]["max"]}
 
 
 def row_of(group, case, seen, least_s):
@@ -213,7 +240,11 @@ class Cases:
     def run(self, server, group, case):
         begun, least_s = time.monotonic(), self.least_s(group, case)
         try:
-            seen = bench(self.arguments, server, case, self.until - begun)
+            if group == "gap":
+                row = gap(self.arguments, server, case, self.until - begun)
+            else:
+                row = row_of(group, case, bench(self.arguments, server, case, self.until - begun),
+                             least_s)
         except subprocess.TimeoutExpired:
             return False  # it stays left out, or at fewer repeats
         except subprocess.CalledProcessError as error:
@@ -221,8 +252,7 @@ class Cases:
                   flush=True)
             self.bad += 1
             return False
-        self.add(f"{group} {case[0]}", time.monotonic() - begun,
-                 row_of(group, case, seen, least_s))
+        self.add(f"{group} {case[0]}", time.monotonic() - begun, row)
         return True
 
     def add(self, unit, seconds, row):
