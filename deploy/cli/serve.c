@@ -45,6 +45,7 @@ struct serve {
     int signal_fd;
     uint64_t deadline_ns; // of the phase; UINT64_MAX = none
     int stops;            // SIGTERM and SIGINT so far
+    bool signalled;       // the children, by us
     char line[LINE_BYTES_MAX];
     size_t line_bytes;
 };
@@ -194,8 +195,12 @@ static void on_worker_end(struct serve *serve, struct child *worker)
 {
     char text[256];
     int code = children_exit_code(worker);
-    if (serve->phase == ENDING || serve->phase == FAILING)
+    children_describe(text, sizeof text, worker);
+    if (serve->phase == ENDING || serve->phase == FAILING) {
+        if (code < 0 && !serve->signalled) // the cause, seen behind what ended for it
+            log_error("%s", text);
         return;
+    }
     if (code == 0) { // the coordinator let it go and will end too
         if (serve->phase != DRAINING)
             set_deadline(serve, WORKER_ALONE_MS);
@@ -205,7 +210,6 @@ static void on_worker_end(struct serve *serve, struct child *worker)
         end_because(serve, status_of(code)); // it has said why
         return;
     }
-    children_describe(text, sizeof text, worker);
     log_error("%s; its group ends", text);
     serve->result = E_FAILED;
     serve->phase = FAILING;
@@ -289,6 +293,7 @@ static bool any_runs(const struct serve *serve)
 
 static void signal_all(struct serve *serve, int signal)
 {
+    serve->signalled = true;
     children_signal(&serve->coordinator, signal);
     for (int32_t rank = 0; rank < serve->workers_count; rank++)
         children_signal(&serve->workers[rank], signal);

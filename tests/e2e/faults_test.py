@@ -184,6 +184,18 @@ class Deaths(Faults):
         os.kill(pid, signal.SIGKILL)
         self.assert_told(server, [], time.monotonic(), f"pid {pid}", "killed by signal 9")
 
+    def test_a_killed_rank_seen_behind_the_others(self):
+        """What ended because of it is found first; the cause is told all the same."""
+        server, _ = self.streaming(count=0)
+        others, victim = server.workers()[0], server.workers()[1]
+        server.signal(signal.SIGSTOP)
+        os.kill(victim, signal.SIGKILL)
+        harness.wait_until(lambda: harness.processes()[others][1] == "Z", 20, "rank 0 ended")
+        server.signal(signal.SIGCONT)
+        self.assertEqual(server.wait(), 4, server.stderr)
+        self.assertIn(f"rank 1 (pid {victim}) was killed by signal 9", server.stderr)
+        self.assert_nothing_stays(server)
+
     def test_a_stopped_rank(self):
         server, streams = self.streaming()
         pid = server.workers()[1]
