@@ -181,12 +181,19 @@ static enum status status_of(int exit_code)
     return exit_code == 0 ? OK : exit_code == 1 ? E_USAGE : exit_code == 2 ? E_INPUT : E_FAILED;
 }
 
+// Whether a child that is found behind others is what these ended for: somebody else killed it.
+static bool is_cause(const struct serve *serve, const struct child *child)
+{
+    return children_exit_code(child) < 0 && !serve->signalled;
+}
+
 static void on_coordinator_end(struct serve *serve)
 {
     char text[256];
     enum status status = status_of(children_exit_code(&serve->coordinator));
+    bool known = serve->phase == FAILING || serve->phase == ENDING;
     children_describe(text, sizeof text, &serve->coordinator);
-    if (status == E_FAILED && serve->phase != FAILING && serve->phase != ENDING)
+    if (status == E_FAILED && (!known || is_cause(serve, &serve->coordinator)))
         log_error("%s", text);
     end_because(serve, status);
 }
@@ -197,7 +204,7 @@ static void on_worker_end(struct serve *serve, struct child *worker)
     int code = children_exit_code(worker);
     children_describe(text, sizeof text, worker);
     if (serve->phase == ENDING || serve->phase == FAILING) {
-        if (code < 0 && !serve->signalled) // the cause, seen behind what ended for it
+        if (is_cause(serve, worker))
             log_error("%s", text);
         return;
     }
