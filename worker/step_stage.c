@@ -138,6 +138,9 @@ static void stage_drawn(const struct step_engine *engine, struct staging *stagin
     sampling->logprobs_changed |= sample_penalty_needed(slot) || sample_lists_needed(slot);
     for (int k = 0; k < row->sample; k++) {
         int32_t hidden = row->token_first + row->token_count - row->sample + k;
+#ifdef PLANT_logprobs_first_row
+        hidden -= k;
+#endif
         int32_t entry = add_entry(&staging->upload, sampling, hidden, slot->logprobs);
         staging->upload.logprob_rows[entry] = row->sample_first + k;
         staging->upload.logprob_tokens[entry] = -1;
