@@ -6,11 +6,12 @@
 #include <stdint.h>
 #include <string.h>
 
-// For functions that kernels call, too.
+// For functions that kernels call, too. On the host they are inlined always: also where the thread
+// sanitizer looks at the caller in another way than at others (kernels/twins/vector.h).
 #ifdef __CUDACC__
 #define ON_BOTH_SIDES __host__ __device__
 #else
-#define ON_BOTH_SIDES
+#define ON_BOTH_SIDES __attribute__((always_inline))
 #endif
 
 // Brain floating point: the upper half of an IEEE binary32.

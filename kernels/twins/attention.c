@@ -126,6 +126,15 @@ static void load_tile(struct tile *tile, const struct attention *op, const struc
     }
 }
 
+// For VECTOR_PURE: keys skip .. keys of a page are read; tiles are their thread's own.
+VECTOR_PURE
+static inline void reads_keys(const struct tile *tile, const bf16 *page, int keys, int head_dim)
+{
+    size_t row = (size_t)head_dim, skip = (size_t)tile->skip;
+    if (keys > tile->skip)
+        vector_reads(page + skip * row, ((size_t)keys - skip) * row * sizeof *page);
+}
+
 // Scores of keys skip .. keys of a page for all queries of the tile. A score past a query's own
 // position is computed from whatever lies there and not used.
 VECTOR_CLONES
@@ -134,6 +143,7 @@ static void score_page(struct tile *tile, const bf16 *k_page, int keys, int head
     _Alignas(64) double k[2][HEAD_DIM_MAX];
     int width = VECTOR_ROUND_UP(head_dim);
     double scale = 1 / sqrt((double)head_dim);
+    reads_keys(tile, k_page, keys, head_dim);
     for (int key = tile->skip; key < keys; key += 2) {
         int second = key + 1 < keys ? key + 1 : key;
         vector_from_bf16(k[0], k_page + (size_t)key * (size_t)head_dim, head_dim);
@@ -177,6 +187,7 @@ VECTOR_CLONES
 static void add_values(struct tile *tile, const bf16 *v_page, int keys_most, int head_dim)
 {
     _Alignas(64) double v[HEAD_DIM_MAX];
+    reads_keys(tile, v_page, keys_most, head_dim);
     for (int key = tile->skip; key < keys_most; key++) {
         vector_from_bf16(v, v_page + (size_t)key * (size_t)head_dim, head_dim);
         for (int query = 0; query < tile->count; query++) {

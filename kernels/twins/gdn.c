@@ -105,12 +105,16 @@ static void keep_conv(const struct walk *walk)
 }
 
 // y = bf16(silu(convolution)) of 128 channels of one token.
+VECTOR_PURE
 static void convolve(double *y, const struct walk *walk, int token, size_t channel)
 {
     const float *taps = walk->op->conv_weight + channel * GDN_CONV_WIDTH;
     const bf16 *from[GDN_CONV_WIDTH];
-    for (int tap = 0; tap < GDN_CONV_WIDTH; tap++)
+    vector_reads(taps, DIM * GDN_CONV_WIDTH * sizeof *taps);
+    for (int tap = 0; tap < GDN_CONV_WIDTH; tap++) {
         from[tap] = column(walk, token - HISTORY + tap) + channel;
+        vector_reads(from[tap], DIM * sizeof(bf16));
+    }
     for (int i = 0; i < DIM; i++) {
         double sum = 0;
         for (int tap = 0; tap < GDN_CONV_WIDTH; tap++)
@@ -119,6 +123,7 @@ static void convolve(double *y, const struct walk *walk, int token, size_t chann
     }
 }
 
+VECTOR_PURE
 static void l2_normalise(double *x)
 {
     double scale = 1 / sqrt(vector_dot(x, x, DIM) + 1e-6);
@@ -243,9 +248,12 @@ static void fold_state(double state[STATE_ROWS][DIM], const struct walk *walk, i
 #endif
     for (int i = 0; i < pending; i++) {
         const float *from = memory->pending_k + pending_k_at(walk, i, key_head);
+        size_t at = pending_g_at(walk, i, value_head);
+        vector_reads(from, DIM * sizeof *from);
+        vector_reads(memory->pending_g + at, sizeof(float));
+        vector_reads(memory->pending_u + at * DIM + row, STATE_ROWS * sizeof(float));
         for (int j = 0; j < DIM; j++)
             k[j] = (double)from[j];
-        size_t at = pending_g_at(walk, i, value_head);
         double alpha = exp((double)memory->pending_g[at]);
         for (int r = 0; r < STATE_ROWS; r++) {
             double u = (double)memory->pending_u[at * DIM + (size_t)(row + r)];
@@ -272,6 +280,7 @@ static void store_outputs(const struct walk *walk, const struct chunk *chunk,
 
 VECTOR_INLINE void load_state(double state[STATE_ROWS][DIM], const float *memory)
 {
+    vector_reads(memory, STATE_ROWS * DIM * sizeof *memory);
     for (int r = 0; r < STATE_ROWS; r++) {
         for (int i = 0; i < DIM; i++)
             state[r][i] = (double)memory[r * DIM + i];
@@ -280,6 +289,7 @@ VECTOR_INLINE void load_state(double state[STATE_ROWS][DIM], const float *memory
 
 VECTOR_INLINE void store_state(float *memory, double state[STATE_ROWS][DIM])
 {
+    vector_writes(memory, STATE_ROWS * DIM * sizeof *memory);
     for (int r = 0; r < STATE_ROWS; r++) {
         for (int i = 0; i < DIM; i++)
             memory[r * DIM + i] = (float)state[r][i];
@@ -323,6 +333,7 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
         }
         for (int i = 0; i < chunk->tokens; i++) {
             size_t to = pending_g_at(walk, walk->waits.count + chunk->first + i, value_head);
+            vector_writes(walk->op->state.pending_u + to * DIM + row, STATE_ROWS * sizeof(float));
             for (int r = 0; r < STATE_ROWS; r++)
                 walk->op->state.pending_u[to * DIM + (size_t)(row + r)] = (float)u[i][r];
         }

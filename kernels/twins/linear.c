@@ -79,7 +79,10 @@ static void sum_tile(double sums[LINEAR_TILE_TOKENS][LINEAR_TILE_ROWS],
 {
     _Alignas(64) double x[LINEAR_TILE_TOKENS][BLOCK];
     _Alignas(64) double w[2][BLOCK];
+    size_t row_bytes = (size_t)tile->columns * sizeof(bf16);
+    vector_reads(tile->w, (size_t)tile->rows * row_bytes);
     for (int token = 0; token < tile->tokens; token++) {
+        vector_reads(tile->x[token], row_bytes);
         for (int row = 0; row < tile->rows; row++)
             sums[token][row] = 0;
     }

@@ -14,6 +14,10 @@ enum { HEAD_DIM_MAX = 256 };
 VECTOR_CLONES
 static void gate_head(double *y, const bf16 *x, const bf16 *gate, const struct linear_push *op)
 {
+    size_t dim = (size_t)op->dim;
+    vector_reads(x, dim * sizeof *x);
+    vector_reads(gate, dim * sizeof *gate);
+    vector_writes(y, dim * sizeof *y);
     double scale = 1 / sqrt(vector_sum_squares(x, op->dim) / op->dim + (double)op->eps);
     for (int i = 0; i < op->dim; i++) {
         double z = (double)bf16_to_float(gate[i]);

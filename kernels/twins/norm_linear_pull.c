@@ -13,6 +13,7 @@
 VECTOR_CLONES
 static double norm_scale(const bf16 *x, double eps, int width)
 {
+    vector_reads(x, (size_t)width * sizeof *x);
     return 1 / sqrt(vector_sum_squares(x, width) / width + eps);
 }
 
@@ -36,6 +37,9 @@ static void add_lanes(bf16 *residual, const uint8_t *const *lanes, int ranks, si
 {
     enum { BLOCK = 256 };
     float sums[BLOCK];
+    vector_writes(residual, count * sizeof *residual);
+    for (int rank = 0; rank < ranks; rank++)
+        vector_reads(lanes[rank], count * sizeof *residual);
     for (size_t first = 0; first < count; first += BLOCK) {
         size_t values = count - first < BLOCK ? count - first : BLOCK;
         for (size_t i = 0; i < values; i++)
