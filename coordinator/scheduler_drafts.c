@@ -42,6 +42,9 @@ void scheduler_plan_drafts(struct coord *coord, int32_t g)
     int32_t most = rows > 0 ? room / rows : STEP_VERIFY_MAX;
     most = most < 1 ? 1 : most > STEP_VERIFY_MAX ? STEP_VERIFY_MAX : most;
     batch.most = most - 1 < batch.most ? most - 1 : batch.most;
+    // Who draws a first token in this step may take any number, and a fixed one is promised.
+    if (prompts && group->speculation.wish != SPECULATION_AUTO)
+        batch.asked = SPECULATION_CHOICES - 1;
     int32_t drafts = speculation_choose(&group->speculation, &batch);
     plan->verify = 1 + group->drafts_made < most ? 1 + group->drafts_made : most;
     plan->draft = drafts < most ? drafts : most - 1;

@@ -63,6 +63,7 @@ void speculation_add(struct speculation_batch *batch, struct speculation_counts 
 {
     double reached = 1, share = FIRST_TAKEN, sum = 1;
     batch->rows++;
+    batch->asked = most > batch->asked ? most : batch->asked;
     batch->tokens += tokens;
     for (int32_t i = 0; i < SPECULATION_CHOICES - 1; i++) {
         // A draft that was not offered lately is believed to be as good as the one before it.
@@ -271,18 +272,22 @@ int32_t speculation_choose(struct speculation *speculation, const struct specula
 {
     if (speculation->drafts_max == 0)
         return 0;
+    int32_t most = batch->most < batch->asked ? batch->most : batch->asked;
     if (speculation->wish != SPECULATION_AUTO)
-        return speculation->wish;
+        return batch->rows == 0 || speculation->wish < batch->asked ? speculation->wish
+                                                                    : batch->asked;
     struct speculation_cell *cell = find_cell(speculation, batch);
     if (batch->rows == 0)
         return cell->choice;
+    if (cell->trial > most)
+        cell->trial_left = 0;
     if (cell->trial_left > 0 && !batch->mixed) {
         cell->trial_left--;
         return cell->trial;
     }
     double expected[SPECULATION_CHOICES];
     expect(speculation, batch, expected);
-    choose_best(cell, expected, batch->most);
+    choose_best(cell, expected, most);
     speculation->usual += (cell->choice - speculation->usual) / USUAL_STEPS;
     if (batch->mixed)
         return cell->choice;
@@ -291,7 +296,7 @@ int32_t speculation_choose(struct speculation *speculation, const struct specula
         if (drafts == cell->choice)
             cell->since[drafts] = 0;
     }
-    int32_t trial = next_trial(cell, expected, batch->most);
+    int32_t trial = next_trial(cell, expected, most);
     if (trial < 0)
         return cell->choice;
     begin_trial(cell, trial);

@@ -52,6 +52,7 @@ struct speculation_batch {
     int64_t tokens; // that they hold together
     bool mixed;     // prompts run beside them: its time will tell nothing
     int32_t most;   // drafts of a row that the step has room for
+    int32_t asked;  // most drafts that any row takes: none are made that all would leave inert
     double usual;   // as in struct speculation; a row that gets on as with so many counts as 1
     double known, taken[SPECULATION_CHOICES - 1]; // sums over rows: a token without drafts, draft i
     double prior[SPECULATION_CHOICES - 1], weight[SPECULATION_CHOICES - 1]; // from `seen`
@@ -76,7 +77,8 @@ void speculation_begin(struct speculation_batch *batch, const struct speculation
 void speculation_add(struct speculation_batch *batch, struct speculation_counts *counts,
                      int32_t tokens, int32_t most);
 
-// Drafts to make in the step in which the batch decodes, for the step after it.
+// Drafts to make in the step in which the batch decodes, for the step after it: no more than some
+// row of it takes.
 int32_t speculation_choose(struct speculation *speculation, const struct speculation_batch *batch);
 
 // The cell of the last batch that was chosen for.

@@ -131,11 +131,40 @@ static void test_only_steps_of_one_kind_are_timed(void **state)
     coord_rig_close(&rig);
 }
 
+// A request that wants no drafts, alone: none are made or verified, whatever the server's own
+// number is; one that wants them gets them when it comes.
+static void test_no_request_wants_drafts(void **state)
+{
+    (void)state;
+    static const int wishes[] = {SPECULATION_AUTO, 3};
+    for (int i = 0; i < 2; i++) {
+        struct coord_rig rig;
+        open_with(&rig, wishes[i], 1024);
+        submit(&rig, 1, 1 + 0, 2000);
+        report_next(&rig, 1, 1);
+        report_next(&rig, 1, 1);
+        for (int step = 0; step < 500; step++) {
+            const struct coord *coord = rig.coord;
+            struct rig_step *sent = coord_rig_sent(&rig, 0, coord->groups[0].step_done + 1);
+            assert_int_equal(sent->plan.draft, 0);
+            assert_true(sent->plan.verify == 1 || step == 0); // of what the prompt's step made
+            report_next(&rig, 1, 1);
+        }
+        submit(&rig, 2, 0, 2000);
+        rig.accepts = STEP_VERIFY_MAX - 1;
+        for (int step = 0; step < 100; step++)
+            coord_rig_report(&rig, 0, rig.coord->groups[0].step_done + 1);
+        assert_true(request_of(&rig, 2)->accepted > 200);
+        coord_rig_close(&rig);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_acceptance_is_each_requests_own),
         cmocka_unit_test(test_only_steps_of_one_kind_are_timed),
+        cmocka_unit_test(test_no_request_wants_drafts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
