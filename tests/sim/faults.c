@@ -128,6 +128,7 @@ static int32_t row_that_matters(struct sim *sim, int32_t process, const struct r
     return -1;
 }
 
+// sim->plan is the one that the report is about.
 static void nonsense(struct sim *sim, struct report *report, int32_t row)
 {
     struct step_result *result = &report->rows[row];
@@ -135,9 +136,10 @@ static void nonsense(struct sim *sim, struct report *report, int32_t row)
     case 0: report->rows_count--; break;
     case 1: report->rows[report->rows_count++] = *result; break;
     case 2: result->slot = result->slot == 0 ? 1 : result->slot - 1; break;
-    case 3:
-        result->count = 2;
-        result->tokens[1] = 1;
+    case 3: // more than it verified; fewer might be drafts that were taken
+        result->count = sim->plan.verify < STEP_VERIFY_MAX ? sim->plan.verify + 1 : 0;
+        for (int32_t i = 1; i < result->count; i++)
+            result->tokens[i] = 1;
         break;
     case 4: result->count = 0; break;
     case 5: result->tokens[0] = sim->scenario.options.vocab_real; break;
