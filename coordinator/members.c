@@ -195,6 +195,13 @@ static void init_speculation(struct coord *coord, struct group_state *group, boo
     group->drafts_made = 0;
 }
 
+// Where launches cost time, workers record steps with all numbers of drafts.
+static int recorded(const struct coord *coord, const struct group_state *group, int32_t worker)
+{
+    bool gpu = strcmp(coord->workers[worker].hello.backend, "cpu") != 0;
+    return gpu ? 1 + group->speculation.drafts_max : 0;
+}
+
 // Forms a group as soon as enough workers wait.
 static void form(struct coord *coord, struct coord_actions *out)
 {
@@ -211,6 +218,8 @@ static void form(struct coord *coord, struct coord_actions *out)
         wishes.bytes_free = bytes_free < wishes.bytes_free ? bytes_free : wishes.bytes_free;
         group->workers[r] = chosen[r];
     }
+    init_speculation(coord, group, wishes.mtp);
+    wishes.recorded = recorded(coord, group, chosen[0]);
     struct shard shard;
     struct error error = {.status = OK};
     enum status status =
@@ -224,7 +233,6 @@ static void form(struct coord *coord, struct coord_actions *out)
         return;
     }
     init_group_pools(coord, g);
-    init_speculation(coord, group, wishes.mtp);
     group->epoch = ++coord->epochs;
     group->phase = GROUP_LOADING;
     group->placed_ns = coord->now_ns;

@@ -232,12 +232,14 @@ struct problem {
     uint64_t page_bytes, slot_bytes, checkpoint_bytes;
     int checkpoints; // as wished
     int pages;       // as wished
+    int recorded;
 };
 
 // All but pages.
 static uint64_t fixed_bytes(const struct problem *problem, const struct memory_plan *plan)
 {
     return workspace_bytes(problem->config, problem->shard, plan) +
+           memory_plan_recorded_bytes(plan, problem->config, problem->shard) +
            (uint64_t)plan->sequences * problem->slot_bytes +
            (uint64_t)plan->checkpoints * problem->checkpoint_bytes;
 }
@@ -365,7 +367,7 @@ static enum status check_wishes(const struct memory_wishes *wishes, struct error
 static struct memory_plan plan_of_wishes(const struct model_config *config,
                                          const struct memory_wishes *wishes)
 {
-    struct memory_plan plan = {0};
+    struct memory_plan plan = {.recorded = wishes->recorded};
     int longest = config->max_position_embeddings;
     if (longest > SEQUENCE_TOKENS_MAX)
         longest = SEQUENCE_TOKENS_MAX;
@@ -384,10 +386,11 @@ static struct memory_plan plan_of_wishes(const struct model_config *config,
 static enum status does_not_fit(const struct problem *problem, uint64_t weight_bytes,
                                 uint64_t budget_bytes, struct error *error)
 {
-    struct memory_plan least = {
-        .sequences = 1, .step_tokens = TOKENS_PER_PAGE, .pages_per_sequence = 1};
-    uint64_t need = weight_bytes + problem->page_bytes + problem->slot_bytes +
-                    workspace_bytes(problem->config, problem->shard, &least);
+    struct memory_plan least = {.sequences = 1,
+                                .step_tokens = TOKENS_PER_PAGE,
+                                .pages_per_sequence = 1,
+                                .recorded = problem->recorded};
+    uint64_t need = weight_bytes + problem->page_bytes + fixed_bytes(problem, &least);
     return error_set(error, E_LIMIT,
                      "one sequence of %d tokens needs %.3f GB on each of %d ranks (weights %.3f "
                      "GB); %.3f GB may be used",
@@ -410,8 +413,10 @@ void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config
             (uint64_t)plan->checkpoints * memory_plan_checkpoint_bytes(config, shard) +
             (uint64_t)plan->pages * PAGE_TOKEN_IDS_BYTES + sequences * (uint64_t)config->hidden * 2;
     }
+    plan->recorded_bytes = memory_plan_recorded_bytes(plan, config, shard);
     plan->total_bytes = plan->weight_bytes + plan->kv_bytes + plan->state_bytes +
-                        plan->pending_bytes + plan->workspace_bytes + plan->prefix_bytes;
+                        plan->pending_bytes + plan->workspace_bytes + plan->prefix_bytes +
+                        plan->recorded_bytes;
 }
 
 enum status memory_plan_make(struct memory_plan *out, const struct model_config *config,
@@ -435,6 +440,7 @@ enum status memory_plan_make(struct memory_plan *out, const struct model_config 
         .checkpoint_bytes = memory_plan_checkpoint_bytes(config, shard),
         .checkpoints = wishes->checkpoints,
         .pages = wishes->pages,
+        .recorded = wishes->recorded,
     };
     if (wishes->checkpoints >= 0) {
         problem.page_bytes += PAGE_TOKEN_IDS_BYTES;
@@ -460,6 +466,10 @@ void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *
 {
     const double gb = 1e-9;
     int64_t tokens = (int64_t)plan->pages * TOKENS_PER_PAGE;
+    char recorded[80] = "";
+    if (plan->recorded > 0)
+        snprintf(recorded, sizeof recorded, "  recorded     %10.3f  %d steps, by an estimate\n",
+                 (double)plan->recorded_bytes * gb, memory_plan_recorded_steps(plan));
     snprintf(text, text_bytes,
              "memory of a rank      GB\n"
              "  weights      %10.3f\n"
@@ -468,12 +478,13 @@ void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *
              "  pending rows %10.3f  %d per sequence\n"
              "  prefix reuse %10.3f  %" PRId32 " checkpoints\n"
              "  workspace    %10.3f  steps of up to %" PRId32 " tokens\n"
+             "%s"
              "  total        %10.3f\n"
              "longest sequence %" PRId32 " tokens%s\n",
              (double)plan->weight_bytes * gb, (double)plan->kv_bytes * gb, plan->pages,
              TOKENS_PER_PAGE, tokens, (double)plan->state_bytes * gb, plan->sequences,
              (double)plan->pending_bytes * gb, PENDING_ROWS_MAX, (double)plan->prefix_bytes * gb,
-             plan->checkpoints, (double)plan->workspace_bytes * gb, plan->step_tokens,
+             plan->checkpoints, (double)plan->workspace_bytes * gb, plan->step_tokens, recorded,
              (double)plan->total_bytes * gb, plan->sequence_tokens,
              plan->clamped ? " (less than asked for: cut to what fits)" : "");
 }

@@ -29,6 +29,7 @@ enum {
     ATTENTION_PART_HEAD_DIM = 256,
     EXPERT_FLOAT_TOKENS_MAX = 256, // steps that keep experts' products in f32
     MEMORY_PAGES_MAX = 1 << 30,    // that may be wished for
+    RECORDED_CLASSES = 2,          // of every recorded step: plain, and with penalties and cuts
 };
 
 // What the operator asked for; 0 = choose.
@@ -41,6 +42,7 @@ struct memory_wishes {
     int checkpoints;     // of prefix reuse; -1 = none (--no-prefix-cache)
     int pages;           // --kv-pages: no more than these, 0 = as many as fit
     bool mtp;            // the model's files have the head
+    int recorded;        // as in struct memory_plan: launches cost time
 };
 
 // What both sides then use. Counts are per group; bytes are per rank.
@@ -51,8 +53,10 @@ struct memory_plan {
     int32_t pages;              // KV pages of TOKENS_PER_PAGE tokens
     int32_t pages_per_sequence; // width of a block table row
     int32_t checkpoints;        // states that later requests may start from, 0 = no prefix reuse
+    int32_t recorded;           // steps are, with 0 .. recorded - 1 drafts; 0 = none are
     uint64_t weight_bytes, kv_bytes, state_bytes, pending_bytes, workspace_bytes;
-    uint64_t prefix_bytes; // checkpoints, and what prefix reuse keeps beside slots and pages
+    uint64_t recorded_bytes; // of recorded steps, by an estimate
+    uint64_t prefix_bytes;   // checkpoints, and what prefix reuse keeps beside slots and pages
     uint64_t total_bytes;
     bool clamped; // some wish was cut down
 };
@@ -80,6 +84,18 @@ uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const s
 // Bytes of all weights of this rank.
 uint64_t memory_plan_weight_bytes(const struct model_config *config, const struct shard *shard,
                                   bool mtp);
+
+// ---- memory_plan_recorded.c: decode steps that are recorded ----
+
+// The most rows of a step whose rows verify so many drafts, and the smallest recorded count that
+// holds so many rows, which is that where no other does.
+int memory_plan_recorded_most(const struct memory_plan *plan, int drafts);
+int memory_plan_recorded_rows(const struct memory_plan *plan, int rows, int drafts);
+
+// All recorded steps, classes and numbers of drafts counted; and their bytes on a rank.
+int memory_plan_recorded_steps(const struct memory_plan *plan);
+uint64_t memory_plan_recorded_bytes(const struct memory_plan *plan,
+                                    const struct model_config *config, const struct shard *shard);
 
 // Writes the plan as a table of lines for a person; never more than text_bytes with its NUL.
 void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *plan);

@@ -78,6 +78,18 @@ static void tell_progress(double share)
     told_ns = now_ns;
 }
 
+// What recorded steps take is estimated in the plan: here is the truth beside it.
+static void tell_recorded(const struct loader *loader, int drafts_max)
+{
+    struct memory_plan plan = loader->memory;
+    plan.recorded = 1 + drafts_max;
+    memory_plan_count_bytes(&plan, &loader->model.config, &loader->model.shard,
+                            loader->weights.has_mtp);
+    log_info("%d recorded steps: %.3f GB of the device, %.3f planned",
+             memory_plan_recorded_steps(&plan), (double)step_recorded_bytes(loader->engine) * 1e-9,
+             (double)plan.recorded_bytes * 1e-9);
+}
+
 static enum status open_all(struct loader *loader, struct error *error)
 {
     const struct place_message *place = &loader->options.place;
@@ -112,7 +124,10 @@ static enum status open_all(struct loader *loader, struct error *error)
                                    .graphs = wants_graphs(),
                                    .padded = launches_cost(),
                                    .warm = wants_graphs()};
-    return step_engine_open(&loader->engine, &options, error);
+    TRY(step_engine_open(&loader->engine, &options, error));
+    if (options.graphs)
+        tell_recorded(loader, options.drafts_max);
+    return OK;
 }
 
 static void *run(void *argument)

@@ -47,6 +47,10 @@ enum status step_submit(struct step_engine *engine, const struct step_plan *plan
 // ranks report counts of 0). False when none has ended.
 bool step_next_report(struct step_engine *engine, struct report *report);
 
+// Device memory that the recorded steps took, as the device tells it, to hold against the plan's; 0
+// without graphs. On the CPU it is the host's, and says little.
+uint64_t step_recorded_bytes(const struct step_engine *engine);
+
 // Steps given to the device, and steps that have ended. Any thread.
 uint64_t step_begun(const struct step_engine *engine);
 uint64_t step_done(const struct step_engine *engine);

@@ -76,6 +76,7 @@ enum step_class {
 // ascending.
 struct step_graphs {
     uint64_t launched; // steps that came from a graph
+    uint64_t bytes;    // that the device had fewer free after they were recorded
     int counts[STEP_VERIFY_MAX];
     int rows[STEP_VERIFY_MAX][STEP_GRAPHS_MAX];
     struct graph *decode[STEP_CLASSES][STEP_VERIFY_MAX][STEP_GRAPHS_MAX];

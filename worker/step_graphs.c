@@ -9,9 +9,7 @@
 
 _Static_assert((int)STEP_FRAME_RING == (int)STEP_STAGING, "the staging memory is the ring");
 
-// At most a third of a step's rows are filling, and none up to four.
-static const int counts[] = {1,  2,  3,  4,   6,   8,   12,  16,  24,  32,
-                             48, 64, 96, 128, 192, 256, 384, 512, 768, 1024};
+_Static_assert((int)STEP_CLASSES == (int)RECORDED_CLASSES, "worker and memory plan agree");
 
 static void set_counts(struct step_tables *tables, int rows, int verify)
 {
@@ -111,21 +109,13 @@ static enum status fill_every_row(struct step_engine *engine, struct error *erro
 // As many sequences as a step can verify.
 static int most_rows(const struct step_engine *engine, int drafts)
 {
-    int most = engine->options.memory.step_tokens / (1 + drafts);
-    int sampled = engine->samples_max / (1 + drafts);
-    most = engine->options.memory.sequences < most ? engine->options.memory.sequences : most;
-    return sampled < most ? sampled : most;
+    return memory_plan_recorded_most(&engine->options.memory, drafts);
 }
 
 // The smallest count of a recorded step that holds so many rows; the last holds them all.
 static int padded_rows(const struct step_engine *engine, int rows, int drafts)
 {
-    int most = most_rows(engine, drafts);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts && counts[i] < most; i++) {
-        if (counts[i] >= rows)
-            return counts[i];
-    }
-    return most;
+    return memory_plan_recorded_rows(&engine->options.memory, rows, drafts);
 }
 
 static enum status record_all(struct step_engine *engine, int drafts, struct error *error)
@@ -236,9 +226,9 @@ static enum status warm_up(struct step_engine *engine, struct error *error)
     for (int tokens_few = 1; tokens_few < tokens; tokens_few *= 8)
         warm_prompt(engine, tokens_few);
     warm_prompt(engine, tokens);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        if (counts[i] <= most_rows(engine, 0))
-            warm_decode(engine, counts[i], STEP_CLASS_PLAIN, 0);
+    for (int rows = 0; rows < most_rows(engine, 0);) {
+        rows = padded_rows(engine, rows + 1, 0);
+        warm_decode(engine, rows, STEP_CLASS_PLAIN, 0);
     }
     for (int drafts = 0; drafts <= drafts_max; drafts++) {
         warm_decode(engine, 1, STEP_CLASS_FULL, drafts);
@@ -253,8 +243,11 @@ enum status step_graphs_open(struct step_engine *engine, struct error *error)
     if (engine->options.warm)
         TRY(warm_up(engine, error));
     stream_zero(engine->options.model->stream, engine->upload_dev.step, sizeof(uint64_t));
+    uint64_t before_bytes = runtime_bytes_free();
     for (int drafts = 0; drafts <= engine->options.drafts_max; drafts++)
         TRY(record_all(engine, drafts, error));
+    uint64_t after_bytes = runtime_bytes_free();
+    engine->graphs.bytes = before_bytes > after_bytes ? before_bytes - after_bytes : 0;
     return OK;
 }
 
@@ -293,4 +286,9 @@ struct graph *step_graphs_find(struct step_engine *engine, struct upload *up,
         return graphs->decode[kind][drafts][i];
     }
     return NULL;
+}
+
+uint64_t step_recorded_bytes(const struct step_engine *engine)
+{
+    return engine->graphs.bytes;
 }

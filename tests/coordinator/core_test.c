@@ -6,6 +6,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -208,6 +209,7 @@ static void test_context(void **state)
     expect_refusal(&rig, 1024, &sampling, E_INPUT, "accepted is 1 to 1023");
     coord_rig_submit(&rig, 1, 900, -1);
     hello = coord_rig_hello(&rig);
+    snprintf(hello.backend, sizeof hello.backend, "cpu"); // its memory is all for sequences
     coord_rig_say_hello(&rig, 0, &hello);
     expect_refusal(&rig, 1024, &sampling, E_INPUT, "accepted is 1 to 1023");
     hello.bytes_free = 5300 << 10; // a second group with much less memory

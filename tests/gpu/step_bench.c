@@ -285,7 +285,8 @@ static void plan_memory(struct bench *b, int rows, struct error *error)
                                    .sequences = rows,
                                    .sequence_tokens = b->context + b->output_tokens + 64,
                                    .step_tokens = CHUNK_TOKENS,
-                                   .mtp = b->drafts_max >= 0};
+                                   .mtp = b->drafts_max >= 0,
+                                   .recorded = 1 + (b->drafts_max > 0 ? b->drafts_max : 0)};
     must(memory_plan_make(&b->memory, &b->config, &b->shard, &wishes, error), error);
     if (b->memory.sequences < rows || b->memory.pages < rows * b->memory.pages_per_sequence)
         DIE("%d sequences of %d tokens do not fit: %d of %d pages do", rows, b->context + b->steps,

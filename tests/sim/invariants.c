@@ -77,7 +77,8 @@ static bool can_hold(const struct sim *sim, int32_t process, const struct place_
                                .step_tokens = place->step_tokens,
                                .pages = place->pages,
                                .pages_per_sequence = place->pages_per_sequence,
-                               .checkpoints = place->checkpoints};
+                               .checkpoints = place->checkpoints,
+                               .recorded = sim->scenario.cpu ? 0 : 1 + place->drafts_max};
     struct shard shard;
     struct error error;
     if (sim->scenario.cpu)

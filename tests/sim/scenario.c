@@ -117,6 +117,10 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
     bool same = dice_chance(dice, 0.7);
     int64_t pages = 0;
     scenario->cpu = dice_chance(dice, 0.3);
+    int drafts = options->speculative_tokens;
+    drafts = drafts == SPECULATION_AUTO ? SPECULATION_CHOICES - 1 : drafts;
+    plan.recorded = scenario->cpu ? 0 : scenario->mtp ? 1 + drafts : 1;
+    memory_plan_count_bytes(&plan, &options->config, &shard, scenario->mtp);
     for (int i = 0; i < SIM_PROCESSES_MAX; i++) {
         if (i == 0 || !same)
             pages = dice_chance(dice, options->wishes.sequences > 16 ? 0.7 : 0.3)
