@@ -152,6 +152,7 @@ struct coord_action {
     int32_t prompt_logprobs_count;              // second on
     struct coord_usage usage;
     struct coord_times times; // DONE
+    int32_t drafts_max;       // GROUP_READY: of its steps, 0 = nothing is drafted
     union {
         const struct place_message *place;
         const struct refuse *refuse;

@@ -292,6 +292,7 @@ void members_ready(struct coord *coord, const struct coord_event *event, struct 
     struct coord_action *action = coord_act(out, ACTION_GROUP_READY);
     action->group = ready->group;
     action->memory = &group->memory;
+    action->drafts_max = group->speculation.drafts_max;
 }
 
 void members_heartbeat(struct coord *coord, const struct coord_event *event)

@@ -294,6 +294,22 @@ static void print_table(char *table)
     }
 }
 
+// What was asked for about drafts where none are made: only now is it known what the model's files
+// have.
+static void warn_of_no_drafts(const struct coord_options *options)
+{
+    bool none_wanted = options->speculative_tokens == 0;
+    const char *why = none_wanted ? "--speculative-tokens is 0"
+                                  : "the model's files have no multi-token-prediction head";
+    if (options->speculative_tokens > 0)
+        log_warning("--speculative-tokens %d does nothing: %s", options->speculative_tokens, why);
+    if (options->draft_vocab > 0)
+        log_warning("--draft-vocab %d does nothing: %s", options->draft_vocab, why);
+    if (options->synthetic_thousandths > 0)
+        log_warning("--synthetic-acceptance %g does nothing: %s",
+                    options->synthetic_thousandths / 1000.0, why);
+}
+
 static void on_group_ready(struct shell *shell, const struct coord_action *action)
 {
     char table[2048];
@@ -302,6 +318,8 @@ static void on_group_ready(struct shell *shell, const struct coord_action *actio
     print_table(table);
     log_info("group %d is ready: %d ranks", action->group, shell->options.core.ranks);
     tell_all_doors(shell, &news);
+    if (shell->groups_ready == 0 && action->drafts_max == 0)
+        warn_of_no_drafts(&shell->options.core);
     if (++shell->groups_ready == shell->options.core.groups) {
         printf("%s\n", shell->options.ready_line);
         fflush(stdout);

@@ -56,7 +56,7 @@ static struct option table[] = {
     TEXT("--speculative-tokens", "--num-speculative-tokens", &words.speculative, "K|auto",
          "tokens to draft per sequence and step, 0 to 5 (auto: what pays)"),
     TEXT("--draft-vocab", NULL, &words.draft_vocab, "N",
-         "draft only token ids below N, by so many rows of lm_head (0: all)"),
+         "draft only token ids below N, by so many rows of lm_head (0, or the vocabulary: all)"),
     TEXT("--synthetic-acceptance", NULL, &words.synthetic, "AL",
          "for benchmarks: tokens per verified row by chance, not by the model"),
     TEXT("--seed", NULL, &words.seed, "S", "requests without a seed get one derived from it"),

@@ -157,6 +157,25 @@ class Models(harness.Case):
         self.assertIn(port, result.stderr)
         self.assertIn("in use", result.stderr)
 
+    def test_options_about_drafts_that_do_nothing(self):
+        """A warning each, and only one; not where something is drafted."""
+        headless, none = "no multi-token-prediction head", "--speculative-tokens is 0"
+        dummy = ("--load-format", "dummy")
+        for model, why, options, named in (
+                (TINY, headless, ("--draft-vocab", "30"), ("--draft-vocab 30",)),
+                (TINY, headless, ("--draft-vocab", "30", "--speculative-tokens", "2"),
+                 ("--draft-vocab 30", "--speculative-tokens 2")),
+                ("dense_untied_r2", none, ("--draft-vocab", "30", "--speculative-tokens", "0"),
+                 ("--draft-vocab 30",)),
+                ("dense_untied_r2", "", ("--draft-vocab", "30"), ()), (TINY, "", (), ())):
+            server = self.server(harness.golden(model), *dummy, *options)
+            warnings = [line for line in server.stderr.splitlines() if " does nothing: " in line]
+            self.assertEqual(len(warnings), len(named), warnings)
+            for option in named:
+                self.assertEqual(sum(option in line and why in line for line in warnings), 1,
+                                 (option, warnings))
+            server.close()
+
     def test_endpoint_off_the_loopback(self):
         result = run("serve", "--model", harness.golden(TINY), "--load-format", "dummy",
                      "--backend", "cpu", "--http", "off", "--rpc", "tcp://0.0.0.0:0", timeout=30)
