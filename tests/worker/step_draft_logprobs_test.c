@@ -12,8 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -49,8 +47,7 @@ struct told {
 
 struct run {
     struct team *team;
-    struct step_engine *engines[EXCHANGE_RANKS_MAX];
-    int fds[EXCHANGE_RANKS_MAX];
+    struct team_engines at;
     const char *model;
     int ranks, who; // bit s: sequence s runs
     int32_t stops[SEQUENCES];
@@ -80,29 +77,19 @@ static void open_run(struct run *run, int drafts_max)
                                                 .sequences = SEQUENCES,
                                                 .sequence_tokens = PAGES * 64,
                                                 .step_tokens = 256});
-    for (int r = 0; r < run->ranks; r++) {
-        run->fds[r] = eventfd(0, EFD_NONBLOCK);
-        struct step_options step = {.model = &run->team->ranks[r].model,
-                                    .memory = run->team->ranks[r].plan,
-                                    .epoch = 1,
-                                    .vocab_real = REAL_IDS,
-                                    .drafts_max = drafts_max,
-                                    .graphs = drafts_max > 0,
-                                    .notify_fd = run->fds[r],
-                                    .poison = true};
-        if (step_engine_open(&run->engines[r], &step, &error) != OK)
-            fail_msg("%s", error.text);
-    }
+    team_open_engines(&run->at, run->team,
+                      &(struct step_options){.epoch = 1,
+                                             .vocab_real = REAL_IDS,
+                                             .drafts_max = drafts_max,
+                                             .graphs = drafts_max > 0,
+                                             .poison = true});
     assert_int_equal(step_plan_open(&run->plan, &error), OK);
 }
 
 static void close_run(struct run *run)
 {
     step_plan_close(&run->plan);
-    for (int r = 0; r < run->ranks; r++) {
-        step_engine_close(run->engines[r]);
-        close(run->fds[r]);
-    }
+    team_close_engines(&run->at, run->team);
     team_close(run->team);
     free(run->team);
 }
@@ -243,13 +230,13 @@ static void run_plan(struct run *run)
 {
     struct error error = {.text = ""};
     for (int r = 0; r < run->ranks; r++) {
-        if (step_submit(run->engines[r], &run->plan, &error) != OK)
+        if (step_submit(run->at.engines[r], &run->plan, &error) != OK)
             fail_msg("rank %d: %s", r, error.text);
     }
     for (int r = 0; r < run->ranks; r++) {
         struct report report = {.rows = run->rows, .logprobs = run->logprobs};
         uint64_t limit_ns = clock_now_ns() + 60ull * CLOCK_NS_PER_S;
-        while (!step_next_report(run->engines[r], &report)) {
+        while (!step_next_report(run->at.engines[r], &report)) {
             assert_true(clock_now_ns() < limit_ns);
             clock_sleep_ns(20 * CLOCK_NS_PER_US);
         }

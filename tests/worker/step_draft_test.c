@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -44,8 +42,7 @@ static const char *const model_dir = SOURCE_DIR "/deploy/demo/model";
 
 struct run {
     struct team *team;
-    struct step_engine *engines[EXCHANGE_RANKS_MAX];
-    int fds[EXCHANGE_RANKS_MAX];
+    struct team_engines at;
     int ranks;
     struct step_plan plan;
     int32_t tokens[SEQUENCES][OUTPUT + STEP_VERIFY_MAX];
@@ -56,6 +53,7 @@ struct run {
     struct run_wishes {
         double synthetic_length;
         int draft_vocab, real_ids; // real_ids 0: REAL_IDS
+        bool warm;
     } wishes;
 };
 
@@ -78,31 +76,22 @@ static void open_run(struct run *run, int ranks, int drafts_max)
     run->ranks = ranks;
     run->team = (struct team *)calloc(1, sizeof *run->team);
     team_open(run->team, &options);
-    for (int r = 0; r < ranks; r++) {
-        run->fds[r] = eventfd(0, EFD_NONBLOCK);
-        struct step_options step = {.model = &run->team->ranks[r].model,
-                                    .memory = run->team->ranks[r].plan,
-                                    .epoch = 1,
-                                    .vocab_real = wishes.real_ids > 0 ? wishes.real_ids : REAL_IDS,
-                                    .drafts_max = drafts_max,
-                                    .draft_vocab = wishes.draft_vocab,
-                                    .synthetic_length = wishes.synthetic_length,
-                                    .graphs = drafts_max > 0,
-                                    .notify_fd = run->fds[r],
-                                    .poison = true};
-        if (step_engine_open(&run->engines[r], &step, &error) != OK)
-            fail_msg("%s", error.text);
-    }
+    struct step_options step = {.epoch = 1,
+                                .vocab_real = wishes.real_ids > 0 ? wishes.real_ids : REAL_IDS,
+                                .drafts_max = drafts_max,
+                                .draft_vocab = wishes.draft_vocab,
+                                .synthetic_length = wishes.synthetic_length,
+                                .graphs = drafts_max > 0,
+                                .warm = wishes.warm,
+                                .poison = true};
+    team_open_engines(&run->at, run->team, &step);
     assert_int_equal(step_plan_open(&run->plan, &error), OK);
 }
 
 static void close_run(struct run *run)
 {
     step_plan_close(&run->plan);
-    for (int r = 0; r < run->ranks; r++) {
-        step_engine_close(run->engines[r]);
-        close(run->fds[r]);
-    }
+    team_close_engines(&run->at, run->team);
     team_close(run->team);
     free(run->team);
 }
@@ -210,7 +199,7 @@ static void take_reports(struct run *run)
     for (int r = 0; r < run->ranks; r++) {
         struct report report = {.rows = rows};
         uint64_t limit_ns = clock_now_ns() + 60ull * CLOCK_NS_PER_S;
-        while (!step_next_report(run->engines[r], &report)) {
+        while (!step_next_report(run->at.engines[r], &report)) {
             assert_true(clock_now_ns() < limit_ns);
             clock_sleep_ns(50 * CLOCK_NS_PER_US);
         }
@@ -263,7 +252,7 @@ static void run_all(struct run *run, int ranks, int drafts, int32_t stop_id)
         int draft = drafts >= 0 ? drafts : (int)((dice >> 16) % (DRAFTS_MAX + 1));
         make_plan(run, step, verify, draft, stop_id);
         for (int r = 0; r < ranks; r++) {
-            if (step_submit(run->engines[r], &run->plan, &error) != OK)
+            if (step_submit(run->at.engines[r], &run->plan, &error) != OK)
                 fail_msg("%s", error.text);
         }
         take_reports(run);
@@ -300,6 +289,20 @@ static void drafts_change_no_token(void **state)
             assert_true(run->steps < plain->steps);
         }
     }
+    free(plain);
+    free(run);
+}
+
+// As a worker does before it is ready: steps of no sequence run on every rank, and meet.
+static void a_warmed_up_group_draws_the_same(void **state)
+{
+    struct run *plain = (struct run *)calloc(1, sizeof *plain);
+    struct run *run = (struct run *)calloc(1, sizeof *run);
+    (void)state;
+    run_all(plain, 2, 0, -1);
+    run->wishes.warm = true;
+    run_all(run, 2, 3, -1);
+    assert_same_tokens(plain, run);
     free(plain);
     free(run);
 }
@@ -418,6 +421,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drafts_change_no_token),
+        cmocka_unit_test(a_warmed_up_group_draws_the_same),
         cmocka_unit_test(a_stop_may_fall_anywhere),
         cmocka_unit_test(drafts_may_be_of_few_ids),
         cmocka_unit_test(the_head_has_as_many_rows_as_ids_need),
