@@ -72,6 +72,8 @@ static __global__ void __launch_bounds__(NORM_HELD_THREADS)
     int64_t row = static_cast<int64_t>(blockIdx.x) * a.hidden;
     bf16x8 sums[PIECES], lane[PIECES];
     float squares = 0, values[BF16_VECTOR], others[BF16_VECTOR];
+    // The norm's weights are constants: asked for before the wait, they are near when the sum of
+    // squares is there, and not on the way of every block. They take no registers till then.
 #pragma unroll
     for (int i = 0; i < PIECES; i++)
         asm volatile("prefetch.global.L1 [%0];" ::"l"(a.norm + first + i * NORM_HELD_VALUES));
