@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <microhttpd.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include "coordinator/openai_json.h"
 #include "parallel/base/clock.h"
 #include "parallel/base/log.h"
+#include "parallel/base/thread.h"
 
 #define MS_NS ((uint64_t)CLOCK_NS_PER_MS)
 
@@ -552,17 +552,6 @@ static void free_door(struct door_http *door)
     free(door);
 }
 
-// Signals are the shell's.
-static int start_thread(struct door_http *door)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&door->thread, NULL, run, door);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed;
-}
-
 enum status door_http_open(struct door_http **out, const struct door_http_options *options,
                            struct error *error)
 {
@@ -578,7 +567,7 @@ enum status door_http_open(struct door_http **out, const struct door_http_option
         status = open_tables(door, error);
     if (status == OK)
         status = start_daemon(door, error);
-    if (status == OK && start_thread(door) != 0)
+    if (status == OK && thread_start(&door->thread, "door-http", run, door) != 0)
         status = error_set(error, E_SYSTEM, "no thread for the HTTP door");
     if (status != OK) {
         free_door(door);

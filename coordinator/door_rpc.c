@@ -4,9 +4,6 @@
 // second, so this is noticed soon.
 #include "coordinator/door_rpc.h"
 
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +15,7 @@
 #include "coordinator/door_text.h"
 #include "parallel/base/clock.h"
 #include "parallel/base/log.h"
+#include "parallel/base/thread.h"
 #include "parallel/wire/socket.h"
 
 #define MS_NS ((uint64_t)CLOCK_NS_PER_MS)
@@ -25,11 +23,15 @@
 enum {
     POLL_MS = 100,
     REPLY_BYTES_MAX = REQUEST_FRAME_BYTES_MAX,
-    // Unsent to one client; over it its work ends. 64 steps of 1,024 rows: a client with thousands
-    // of streams may look away for a second or two. 10 MB of tokens.
+    // Unsent to one client; over it its work ends. 64 steps of 1,024 rows, 10 MB of tokens: with
+    // thousands of streams one may look away for a second or two.
     CLIENT_FRAMES_MAX = 65536,
     STATUS_WAITERS_MAX = 64,
 };
+
+static const char ended_text[] = "the server has ended: its log says why";
+static const char cut_off_text[] =
+    "its replies were not read: more than the server keeps were waiting";
 
 // A client that asked for the status and waits for the core's answer.
 struct status_waiter {
@@ -128,13 +130,13 @@ static void reply_last(struct door_rpc *door, struct door_request *request, stru
         door_requests_give_back(&door->requests, request);
 }
 
-static void tell_cut_off(struct door_rpc *door, struct door_request *request)
+static void reply_last_error(struct door_rpc *door, struct door_request *request,
+                             enum status status, const char *text)
 {
-    static const char text[] = "its replies were not read: more than the server keeps were waiting";
     struct reply reply = {.type = REPLY_ERROR,
-                          .error = status_name(E_OVERLOADED),
+                          .error = status_name(status),
                           .text = text,
-                          .text_bytes = sizeof text - 1};
+                          .text_bytes = strlen(text)};
     reply_last(door, request, &reply);
 }
 
@@ -286,6 +288,12 @@ static void on_frame(struct door_rpc *door, const struct socket_peer *peer, cons
     enum request_type type = request_type_of(frame, bytes);
     struct error error;
     char id[REQUEST_ID_BYTES_MAX + 1];
+    if (door->ended) {
+        request_id_of(id, frame, bytes);
+        (void)error_set(&error, E_FAILED, "%s", ended_text);
+        send_error(door, peer, id, &error);
+        return;
+    }
     switch (type) {
     case REQUEST_GENERATE: on_generate(door, peer, frame, bytes); return;
     case REQUEST_TOKENIZE: on_tokenize(door, peer, frame, bytes); return;
@@ -492,24 +500,30 @@ static void on_news(void *argument, const struct link_news *news)
     }
 }
 
-// Every client with unfinished work hears something each second; who cannot is gone. And who was
-// cut off is told as soon as it reads again.
-static void ping(struct door_rpc *door)
+// Whoever has unfinished work hears something: a ping; that it was cut off, when it reads again; or
+// that the core has ended, which had not read of it by then.
+static void tell_clients(struct door_rpc *door)
 {
-    uint64_t now_ns = clock_now_ns();
-    if (now_ns - door->pinged_ns < CLIENT_PING_INTERVAL_MS * MS_NS)
-        return;
-    door->pinged_ns = now_ns;
     for (int32_t i = 0; i < door->requests.capacity; i++) {
         struct door_request *request = &door->requests.table[i];
         struct reply reply = {.type = REPLY_PING};
         if (!request->used || request->first != request)
             continue;
         if (request->is_cut_off)
-            tell_cut_off(door, request);
+            reply_last_error(door, request, E_OVERLOADED, cut_off_text);
+        else if (door->ended)
+            reply_last_error(door, request, E_FAILED, ended_text);
         else
             reply_to(door, request, &reply);
     }
+}
+
+static void ping(struct door_rpc *door)
+{
+    if (clock_now_ns() - door->pinged_ns < CLIENT_PING_INTERVAL_MS * MS_NS)
+        return;
+    door->pinged_ns = clock_now_ns();
+    tell_clients(door);
 }
 
 static void *run(void *argument)
@@ -521,6 +535,8 @@ static void *run(void *argument)
         receive_clients(door);
         ping(door);
     }
+    tell_clients(door);
+    receive_clients(door); // who wrote before it could know is answered, too
     return NULL;
 }
 
@@ -552,17 +568,6 @@ static void free_door(struct door_rpc *door)
     free(door);
 }
 
-// Signals are the shell's: its thread shall be the one that poll() interrupts.
-static int start_thread(struct door_rpc *door)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&door->thread, NULL, run, door);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed;
-}
-
 enum status door_rpc_open(struct door_rpc **out, const struct door_rpc_options *options,
                           struct error *error)
 {
@@ -573,7 +578,7 @@ enum status door_rpc_open(struct door_rpc **out, const struct door_rpc_options *
     door->seeds = (struct door_seeds){
         .has_seed = options->has_seed, .seed = options->seed, .link_index = options->link_index};
     enum status status = open_door(door, error);
-    if (status == OK && start_thread(door) != 0)
+    if (status == OK && thread_start(&door->thread, "door-rpc", run, door) != 0)
         status = error_set(error, E_SYSTEM, "no thread for the RPC door");
     if (status != OK) {
         free_door(door);

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "kernels/memory_cpu.h"
 #include "parallel/base/clock.h"
 #include "parallel/base/ring.h"
+#include "parallel/base/thread.h"
 
 enum { MEMORY_ALIGN_BYTES = 256, DEVICE_NAME_BYTES_MAX = 128 };
 
@@ -222,19 +222,6 @@ static void *run_stream(void *argument)
     return NULL;
 }
 
-// Signals are for the program's own threads.
-static int start_thread(struct stream *stream)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int problem = pthread_create(&stream->thread, NULL, run_stream, stream);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (problem == 0)
-        pthread_setname_np(stream->thread, "cpu-stream");
-    return problem;
-}
-
 enum status stream_open(struct stream **out, struct error *error)
 {
     struct stream *stream = aligned_alloc(_Alignof(struct stream), sizeof *stream);
@@ -250,7 +237,7 @@ enum status stream_open(struct stream **out, struct error *error)
     pthread_mutex_init(&stream->mutex, NULL);
     pthread_cond_init(&stream->written, NULL);
     pthread_cond_init(&stream->read, NULL);
-    int problem = start_thread(stream);
+    int problem = thread_start(&stream->thread, "cpu-stream", run_stream, stream);
     if (problem != 0) {
         free(ops);
         free(stream);

@@ -221,11 +221,36 @@ static void many_requests_do_not_hold_up_streams(void **state)
     assert_in_range(refused, 0, MANY / 2);
 }
 
+// The core ends before it has read an order, as where its group dies: nothing else would tell who
+// waits for it.
+static void the_end_is_told_to_those_the_core_does_not_know(void **state)
+{
+    (void)state;
+    send_request(0);
+    send_request(1);
+    accept_one();
+    struct link_order order = next_order();
+    free(order.prompt);
+    link_tell(&core, &(struct link_news){.type = NEWS_END});
+    link_wake_door(&core);
+    int told = 0;
+    while (told < 2) {
+        const struct reply *reply = next_reply();
+        if (reply->type == REPLY_ACCEPTED)
+            continue;
+        assert_int_equal(reply->type, REPLY_ERROR);
+        assert_string_equal(reply->error, status_name(E_FAILED));
+        told++;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(thousands_of_streams_on_one_connection, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_does_not_read_is_cut_off_and_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_end_is_told_to_those_the_core_does_not_know, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(many_requests_do_not_hold_up_streams, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

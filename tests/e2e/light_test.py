@@ -72,6 +72,7 @@ class Light(harness.Case):
             requests = [client.submit(ids=[5 + i], ignore_eos=True) for i in range(40)]
             while next(client.replies(requests[0]))["t"] != "delta":
                 pass
+            self.assertEqual(next(client.replies(requests[-1]))["t"], "accepted")
             os.kill(worker, signal.SIGKILL)
             with self.assertRaises(harness.deltamesh.Error) as caught:
                 client.result(requests[-1])
