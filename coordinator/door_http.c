@@ -400,6 +400,7 @@ static void on_news(void *argument, const struct link_news *news)
         door->ended = true;
         door->ended_ns = clock_now_ns();
         door_http_routes_status(door, NULL);
+        door_http_generate_ended(door);
         break;
     default: door_http_generate_news(door, news); break;
     }

@@ -49,8 +49,8 @@ static struct http_choice *choice_of(const struct door_http *door, uint64_t numb
 static void order_finish(struct door_http *door, const struct http_choice *choice,
                          const char *reason)
 {
-    // The core empties it every 50 ms.
-    while (!link_finish(door->options.link, choice->number, reason)) {
+    // The core empties it every 50 ms, until it ends.
+    while (!door->ended && !link_finish(door->options.link, choice->number, reason)) {
         link_wake_core(door->options.link);
         clock_sleep_ns(CLOCK_NS_PER_MS);
     }
@@ -439,6 +439,18 @@ static void on_error(struct http_choice *choice, const struct link_news *news)
              news->text != NULL ? news->text : status_name(news->status));
     door_http_give_back_number(exchange->door, choice);
     fail(exchange, &error);
+}
+
+void door_http_generate_ended(struct door_http *door)
+{
+    struct openai_error error = {.error = {.status = E_FAILED}};
+    snprintf(error.error.text, sizeof error.error.text, "the server has ended: its log says why");
+    for (struct http_exchange *exchange = door->exchanges; exchange != NULL;
+         exchange = exchange->next) {
+        if (exchange->choices != NULL &&
+            (exchange->phase == HTTP_WAITING || exchange->phase == HTTP_STREAMING))
+            fail(exchange, &error);
+    }
 }
 
 void door_http_generate_news(struct door_http *door, const struct link_news *news)

@@ -207,6 +207,9 @@ void door_http_generate_chat(struct http_exchange *exchange);
 // Takes news about a request into its choice and exchange. Also frees news->text.
 void door_http_generate_news(struct door_http *door, const struct link_news *news);
 
+// The core has ended: who still waits for it, since it had not read of them, is answered.
+void door_http_generate_ended(struct door_http *door);
+
 // The exchange is over, in whatever way: unfinished work is stopped and everything freed.
 void door_http_generate_end(struct http_exchange *exchange);
 

@@ -227,10 +227,11 @@ static enum status check_state(const struct http_exchange *exchange, struct open
 {
     const struct door_http *door = exchange->door;
     const char *model = exchange->request.model;
-    if (door->draining || door->context == 0) {
+    if (door->draining || door->ended || door->context == 0) {
         error->http_code = 503;
         return error_set(&error->error, E_OVERLOADED,
                          door->draining ? "the server drains and takes no new requests"
+                         : door->ended  ? "the server ends"
                                         : "the model is still being loaded");
     }
     if (model == NULL || model[0] == '\0' || strcmp(model, door->options.model_name) == 0)

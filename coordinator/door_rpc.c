@@ -85,7 +85,7 @@ static void send_error(struct door_rpc *door, const struct socket_peer *peer, co
 // Ends a request's work: the core frees its slot and pages.
 static void order_finish(struct door_rpc *door, uint64_t number, const char *reason)
 {
-    while (!link_finish(door->options.link, number, reason)) { // the core empties it every 50 ms
+    while (!door->ended && !link_finish(door->options.link, number, reason)) { // within 50 ms
         link_wake_core(door->options.link);
         clock_sleep_ns(MS_NS);
     }

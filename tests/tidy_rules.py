@@ -35,7 +35,6 @@ COVERED_BY = {
     # Programs and their outermost loops: real processes, end to end.
     "coordinator/main.c": "tests/e2e/serve_test.py",
     "coordinator/shell.c": "tests/e2e/serve_test.py",
-    "coordinator/door_http.c": "tests/e2e/http_test.py",
     "coordinator/door_http_generate.c": "tests/e2e/http_test.py",
     "coordinator/door_http_submit.c": "tests/e2e/http_test.py",
     "coordinator/door_http_routes.c": "tests/e2e/http_test.py",

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// door_http_burst_test.c -- a stream goes on beside a burst of large prompts: the real door on a
-// real link, whose core is the test. It tells the stream a token as soon as the event of the one
+// door_http_test.c -- the real door on a real link, whose core is the test. A stream goes on beside
+// a burst of large prompts: the core tells the stream a token as soon as the event of the one
 // before has come, and counts how many come between the first and the last of the prompts. Counts,
-// and no times: on a slow machine everything takes longer, the prompts too.
+// and no times: on a slow machine everything takes longer, the prompts too. And whoever waits when
+// the core ends is answered.
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -169,7 +170,7 @@ static void open_world(struct world *w)
 static void close_world(struct world *w)
 {
     for (int i = 0; i < PROMPTS; i++)
-        close(w->prompts[i]);
+        close(w->prompts[i]); // -1 is none
     close(w->stream);
     tell(w, &(struct link_news){.type = NEWS_END});
     door_http_close(w->door);
@@ -217,8 +218,50 @@ static void test_a_stream_goes_on_beside_a_burst(void **state)
     close_world(w);
 }
 
+// All that comes up to this text and a bit; the connection's end before it is a failure.
+static const char *read_until(int fd, const char *wanted)
+{
+    static char bytes[8192];
+    size_t count = 0;
+    bytes[0] = '\0';
+    while (strstr(bytes, wanted) == NULL) {
+        ssize_t got = recv(fd, bytes + count, sizeof bytes - 1 - count, 0);
+        if (got <= 0)
+            fail_msg("'%s' has not come, but '%s'", wanted, bytes);
+        count += (size_t)got;
+        bytes[count] = '\0';
+    }
+    return bytes;
+}
+
+// Its group dies, say, with a stream under way and an order that it has not read.
+static void test_the_end_is_told_to_those_who_wait(void **state)
+{
+    (void)state;
+    static struct world world;
+    struct world *w = &world;
+    size_t count;
+    char *request = make_request(3, "\"max_tokens\":1,", &count);
+    open_world(w);
+    memset(w->prompts, 0xff, sizeof w->prompts);
+    open_stream(w);
+    w->prompts[0] = dial(w->door);
+    send_all(w->prompts[0], request, count);
+    free(request);
+    struct pollfd order = {.fd = w->link.core_fd, .events = POLLIN};
+    assert_int_equal(poll(&order, 1, 20000), 1);
+    tell(w, &(struct link_news){.type = NEWS_END});
+    const char *answer = read_until(w->prompts[0], "the server has ended");
+    assert_non_null(strstr(answer, "HTTP/1.1 503 "));
+    read_until(w->stream, "the server has ended");
+    close_world(w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_stream_goes_on_beside_a_burst)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_stream_goes_on_beside_a_burst),
+        cmocka_unit_test(test_the_end_is_told_to_those_who_wait),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
