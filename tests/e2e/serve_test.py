@@ -186,6 +186,7 @@ class Answers(harness.SharedCase):
         few = {"t": "generate", "prompt": "One day", "max_tokens": 3}
         with harness.Raw(server.endpoint) as client, server.client() as other:
             ranks = server.workers()
+            server.wait_idle()  # the slot of the late one is free again
             for pid in ranks:  # until all have come: they may be silent so long
                 os.kill(pid, signal.SIGSTOP)
             client.send({**few, "id": "runs"})  # it has the slot, and keeps it
