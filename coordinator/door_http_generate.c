@@ -443,8 +443,7 @@ static void on_error(struct http_choice *choice, const struct link_news *news)
 
 void door_http_generate_ended(struct door_http *door)
 {
-    struct openai_error error = {.error = {.status = E_FAILED}};
-    snprintf(error.error.text, sizeof error.error.text, "the server has ended: its log says why");
+    struct openai_error error = {.error = {.status = E_FAILED, .text = LINK_ENDED_TEXT}};
     for (struct http_exchange *exchange = door->exchanges; exchange != NULL;
          exchange = exchange->next) {
         if (exchange->choices != NULL &&

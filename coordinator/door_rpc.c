@@ -29,7 +29,6 @@ enum {
     STATUS_WAITERS_MAX = 64,
 };
 
-static const char ended_text[] = "the server has ended: its log says why";
 static const char cut_off_text[] =
     "its replies were not read: more than the server keeps were waiting";
 
@@ -290,7 +289,7 @@ static void on_frame(struct door_rpc *door, const struct socket_peer *peer, cons
     char id[REQUEST_ID_BYTES_MAX + 1];
     if (door->ended) {
         request_id_of(id, frame, bytes);
-        (void)error_set(&error, E_FAILED, "%s", ended_text);
+        (void)error_set(&error, E_FAILED, LINK_ENDED_TEXT);
         send_error(door, peer, id, &error);
         return;
     }
@@ -512,7 +511,7 @@ static void tell_clients(struct door_rpc *door)
         if (request->is_cut_off)
             reply_last_error(door, request, E_OVERLOADED, cut_off_text);
         else if (door->ended)
-            reply_last_error(door, request, E_FAILED, ended_text);
+            reply_last_error(door, request, E_FAILED, LINK_ENDED_TEXT);
         else
             reply_to(door, request, &reply);
     }

@@ -11,6 +11,9 @@
 #include "coordinator/overview.h"
 #include "parallel/base/ring.h"
 
+// What doors tell those who still wait when the core ends.
+#define LINK_ENDED_TEXT "the server has ended: its log says why"
+
 enum {
     LINK_TO_CORE_MAX = 8192,    // orders waiting for the core, beside ends of requests
     LINK_FROM_CORE_MAX = 65536, // news waiting for the door: 64 steps of 1,024 rows

@@ -378,9 +378,9 @@ static void plan_chunk(struct coord *coord, struct group_state *group, struct fl
 }
 
 // How long streams may wait for a step's prompts. Where many prompts come at once, steps of the
-// operator's gap would keep the last ones waiting for seconds, and all streams would end later: a
-// tenth of all tokens a second for 512 prompts of 1,024 tokens on an H200. A long prompt whose
-// chunks run waits for nobody and lengthens nothing.
+// operator's gap would keep the last ones waiting for seconds, and all streams would end later: by
+// a tenth for 512 prompts of 1,024 tokens, as a model of an H200's step times has it; nobody has
+// measured it. A long prompt whose chunks run waits for nobody and lengthens nothing.
 static uint64_t prefill_gap_ns(struct coord *coord, const struct group_state *group)
 {
     uint64_t longest_ns = 0;

@@ -46,7 +46,8 @@ static struct option table[] = {
     TEXT("--gpu-memory-utilization", NULL, &words.utilization, "F", "share of free memory to use"),
     TEXT("--max-queued", NULL, &words.queued, "N", "requests that may wait"),
     TEXT("--max-prefill-gap-ms", NULL, &words.gap, "N",
-         "how long running streams wait for prompts, if these have not waited long, 0 = any (60)"),
+         "that streams wait for new prompts; more if their steps are long or these waited; 0 = any "
+         "(60)"),
     TEXT("--kv-pages", "--num-gpu-blocks-override", &words.pages, "N",
          "no more KV pages of 64 tokens than these"),
     {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &words.no_prefix_cache, 0, 0,
