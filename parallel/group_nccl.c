@@ -260,6 +260,8 @@ static void *window_of(void *context, void *memory_dev, size_t bytes, struct err
     ncclWindow_t window = NULL; // nobody aborts yet: the watch begins when all is open
     ncclResult_t result = peers->nccl.window(peers->communicator, memory_dev, bytes, &window,
                                              NCCL_WIN_COLL_SYMMETRIC);
+    if (result == ncclSuccess) // says so of a call that has only begun (src/dev_runtime.cc, 2.28)
+        result = ncclInProgress;
     if (settle(peers, "a symmetric window", result, error) != OK)
         return NULL;
     if (window == NULL)
