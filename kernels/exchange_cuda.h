@@ -16,6 +16,7 @@
 // Source: the LL protocol of NCCL.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,12 +43,15 @@ struct exchange_cuda {
     uint64_t *epoch_dev;                      // exchanges so far, zero at first
     uint32_t *ticket_dev;                     // blocks that are done, zero at first
     uint32_t *failed_dev;                     // sticky: a wait of this rank failed
+    uint64_t *look_dev;                       // when to ask the abort word next, zero at first
     uint32_t *abort_word_dev;                 // host memory of all ranks, mapped
     struct exchange_report *report_dev;       // host memory of this rank, mapped
     uint64_t wait_ns_max;
     // Adds the bf16 lanes of all ranks in place: for what is too large for packets. Queued.
     void (*add_large)(void *context, void *lane_dev, size_t bytes, struct stream *stream);
     void *context;
+    bool load_only; // what is recorded now is thrown away: sums above EXCHANGE_CHUNKED_BYTES_MAX,
+                    // thousands of packets' kernels, are left out
 };
 
 // Bytes of one rank's inbox.

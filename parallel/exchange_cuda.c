@@ -7,7 +7,7 @@
 #include <cuda_runtime_api.h>
 
 enum {
-    COUNTERS_BYTES = 256, // epoch, ticket and failure, 64 bytes apart
+    COUNTERS_BYTES = 256, // epoch, ticket, failure and look, 64 bytes apart
     PAGE_BYTES = 4096,    // what is mapped at once
 };
 
@@ -88,6 +88,7 @@ enum status exchange_cuda_open(struct exchange_cuda_setup *setup,
     exchange->epoch_dev = (uint64_t *)counters;
     exchange->ticket_dev = (uint32_t *)(counters + 64);
     exchange->failed_dev = (uint32_t *)(counters + 128);
+    exchange->look_dev = (uint64_t *)(counters + 192);
     return OK;
 }
 

@@ -4,6 +4,7 @@
 // memory) and group_nccl.c. Everything queued on a stream; every wait is bounded.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -54,6 +55,10 @@ void group_broadcast(struct group *group, struct stream *stream, void *data_dev,
 
 // No rank's stream passes before every rank's stream has arrived.
 void group_barrier(struct group *group, struct stream *stream);
+
+// While on, steps are recorded to be thrown away: sums too large for packets are left out, and what
+// is recorded must not run.
+void group_load_only(struct group *group, bool on);
 
 // True when a wait failed or someone aborted: results since then mean nothing. Any thread.
 int group_failed(const struct group *group);

@@ -540,6 +540,16 @@ void group_barrier(struct group *group, struct stream *stream)
 #endif
 }
 
+void group_load_only(struct group *group, bool on)
+{
+#ifdef DELTAMESH_NCCL
+    if (group->peers != NULL)
+        group->peers->packets.exchange.load_only = on;
+#else
+    (void)group, (void)on;
+#endif
+}
+
 // ---------------------------------------------------------------- state, from any thread
 
 int group_failed(const struct group *group)

@@ -187,10 +187,9 @@ static enum status load_staged(struct step_engine *engine, int drafts, struct er
     return OK;
 }
 
-// Steps that are not recorded have any count of tokens: what the buckets of counts need. A group
-// of ranks sums large steps by calls that are not to be recorded, so it runs them. The products of
-// a draft are the model's own but for a head that is shorter.
-static enum status load_buckets(struct step_engine *engine, struct error *error)
+// Steps that are not recorded have any count of tokens: what the buckets of counts need. The
+// products of a draft are the model's own but for a head that is shorter.
+static enum status load_all_buckets(struct step_engine *engine, struct error *error)
 {
     int rows_max = most_rows(engine, 0), tokens_max = engine->options.memory.step_tokens;
     int drafts_max = engine->options.drafts_max, verify = 1 + drafts_max;
@@ -208,14 +207,19 @@ static enum status load_buckets(struct step_engine *engine, struct error *error)
         TRY(load_staged(engine, 0, error));
     }
     for (int tokens = 8; tokens < tokens_max; tokens = runtime_tokens_bucket(tokens + 1)) {
-        if (engine->options.model->shard.ranks > 1) {
-            warm_prompt(engine, tokens);
-            continue;
-        }
         stage_prompt(engine, tokens);
         TRY(load_staged(engine, 0, error));
     }
     return OK;
+}
+
+static enum status load_buckets(struct step_engine *engine, struct error *error)
+{
+    struct group *group = engine->options.model->group;
+    group_load_only(group, true);
+    enum status status = load_all_buckets(engine, error);
+    group_load_only(group, false);
+    return status;
 }
 
 // What a backend loads or makes at first use, it does here and not in a request: steps of the

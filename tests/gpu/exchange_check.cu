@@ -61,6 +61,7 @@ static void open_team(struct team *team, int ranks, size_t bytes)
         m.exchange.epoch_dev = reinterpret_cast<uint64_t *>(m.counters);
         m.exchange.ticket_dev = reinterpret_cast<uint32_t *>(m.counters + 64);
         m.exchange.failed_dev = reinterpret_cast<uint32_t *>(m.counters + 128);
+        m.exchange.look_dev = reinterpret_cast<uint64_t *>(m.counters + 192);
         m.exchange.abort_word_dev = team->abort_word;
         m.exchange.report_dev = team->reports + rank;
         m.exchange.wait_ns_max = wait_ms * 1000000ull;
