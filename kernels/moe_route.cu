@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// moe_route.cu -- router logits by the product, then a warp picks for a token, logits in registers.
+// moe_route.cu -- one kernel (route_cluster.cuh) or logits by the product, into which the norm is
+// folded where there is one, then a warp picks for a token, logits in registers.
+#include "kernels/device/lane.cuh"
 #include "kernels/device/linear.cuh"
 #include "kernels/device/route.cuh"
+#include "kernels/device/route_cluster.cuh"
 
 extern "C" {
 #include "kernels/moe_route.h"
+#include "kernels/norm_linear_pull.h"
 }
 
 struct route_arguments {
@@ -37,18 +41,40 @@ static __global__ void __launch_bounds__(ROUTE_WARPS *WARP_THREADS)
         a.shared_weights[token] = own.shared;
 }
 
-extern "C" void moe_route(struct stream *stream, const struct moe_route *op)
+static void route_logits(struct stream *stream, const struct moe_route *op)
 {
-    ASSERT(op->router.format == WEIGHT_NONE || op->router.format == WEIGHT_BF16);
-    ASSERT(op->picks <= MOE_PICKS_MAX);
-    if (op->tokens == 0)
-        return;
-    if (op->router.format == WEIGHT_BF16) {
+    if (op->norm == NULL) {
         linear_shape shape = {
             op->x,      NULL, op->hidden, weight_bf16(&op->router), op->tokens, op->experts + 1,
             op->hidden, NULL, op->logits};
         linear_launch(stream->handle, shape);
+        return;
     }
+    struct norm_linear_pull norm = {};
+    norm.pull = op->pull;
+    norm.residual = op->residual;
+    norm.norm = op->norm;
+    norm.eps = op->eps;
+    norm.tokens = op->tokens;
+    norm.hidden = op->hidden;
+    norm.normed = op->x;
+    norm.weight = op->router;
+    norm.y_float = op->logits;
+    norm_linear_pull(stream, &norm);
+}
+
+extern "C" void moe_route(struct stream *stream, const struct moe_route *op)
+{
+    ASSERT(op->router.format == WEIGHT_BF16 && op->picks <= MOE_PICKS_MAX);
+    if (op->tokens == 0)
+        return;
+    if (route_cluster_serves(op)) {
+        size_t bytes = static_cast<size_t>(op->tokens) * static_cast<size_t>(op->hidden) * 2;
+        const bf16 *lane = op->pull != NULL ? exchange_lane(op->pull, bytes) : NULL;
+        route_cluster(stream->handle, op, lane);
+        return;
+    }
+    route_logits(stream, op);
     route_arguments arguments = {op->logits, op->expert_ids, op->expert_weights, op->shared_weights,
                                  op->tokens, op->experts,    op->picks};
     dim3 grid(static_cast<unsigned>((op->tokens + ROUTE_WARPS - 1) / ROUTE_WARPS));

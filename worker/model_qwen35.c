@@ -159,19 +159,13 @@ static void feed_forward_moe(const struct model *model, const struct layer_weigh
 {
     struct workspace *w = &model->state->workspace;
     const struct model_config *config = &model->config;
-    // The router's product rides on the norm; moe_route finds its logits made.
-    norm_linear_pull(model->stream, &(struct norm_linear_pull){
-                                        .pull = group_exchange(model->group),
-                                        .residual = w->residual,
-                                        .norm = layer->post_norm,
-                                        .eps = (float)config->rms_norm_eps,
-                                        .tokens = tokens,
-                                        .hidden = config->hidden,
-                                        .normed = w->normed,
-                                        .weight = layer->moe.router,
-                                        .y_float = w->router_logits,
-                                    });
     moe_route(model->stream, &(struct moe_route){
+                                 .pull = group_exchange(model->group),
+                                 .residual = w->residual,
+                                 .norm = layer->post_norm,
+                                 .eps = (float)config->rms_norm_eps,
+                                 .x = w->normed,
+                                 .router = layer->moe.router,
                                  .tokens = tokens,
                                  .hidden = config->hidden,
                                  .experts = config->experts,

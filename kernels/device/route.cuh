@@ -28,20 +28,14 @@ static __device__ __forceinline__ float route_logit(unsigned key)
     return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
 
-// All lanes of a warp; logits [experts + 1] of the token. Lane l holds those of experts l, l + 32,
-// ..; `picks` times the largest that is left, ties to the lowest id. PER_LANE * 32 >= experts.
+// All lanes of a warp: lane l holds the keys of experts l, l + 32, .., and all the logit of the
+// shared one. `picks` times the largest that is left, ties to the lowest id. Keys are used up.
 template <int PER_LANE>
-static __device__ __forceinline__ route_picked route_token(const float *logits, int experts,
-                                                           int picks)
+static __device__ __forceinline__ route_picked route_pick(unsigned (&keys)[PER_LANE], float shared,
+                                                          int picks)
 {
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    unsigned keys[PER_LANE];
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++) {
-        int id = i * WARP_THREADS + lane;
-        keys[i] = id < experts ? route_key(__ldcg(logits + id)) : 0;
-    }
-    float shared = __ldcg(logits + experts), first = 0, logit = 0; // of pick 0, of pick `lane`
+    float first = 0, logit = 0; // of pick 0, of pick `lane`
     route_picked own = {0, 0, 0};
     for (int pick = 0; pick < picks; pick++) {
         unsigned best = 0;
@@ -71,4 +65,18 @@ static __device__ __forceinline__ route_picked route_token(const float *logits, 
     own.weight = share / warp_sum(share);
     own.shared = 1.0f / (1.0f + expf(-shared));
     return own;
+}
+
+// The same from logits [experts + 1] of the token. PER_LANE * 32 >= experts.
+template <int PER_LANE>
+static __device__ __forceinline__ route_picked route_token(const float *logits, int experts,
+                                                           int picks)
+{
+    unsigned keys[PER_LANE];
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+        int id = i * WARP_THREADS + static_cast<int>(threadIdx.x) % WARP_THREADS;
+        keys[i] = id < experts ? route_key(__ldcg(logits + id)) : 0;
+    }
+    return route_pick(keys, __ldcg(logits + experts), picks);
 }

@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "kernels/norm_linear_pull.h"
 #include "kernels/runtime_cpu.h"
 #include "kernels/twins/linear.h"
 
@@ -59,8 +60,7 @@ static void run(const void *arguments)
         .rows = op->experts + 1,
         .columns = op->hidden,
     };
-    if (op->router.format != WEIGHT_NONE)
-        linear_rows_float(op->logits, &linear);
+    linear_rows_float(op->logits, &linear);
     for (int token = 0; token < op->tokens; token++)
         route_token(op, token);
 }
@@ -71,10 +71,19 @@ void moe_route(struct stream *stream, const struct moe_route *op)
     ASSERT(op->expert_weights != NULL && op->shared_weights != NULL && op->tokens >= 0);
     ASSERT(op->experts > 0 && op->experts <= EXPERTS_MAX);
     ASSERT(op->picks > 0 && op->picks <= MOE_PICKS_MAX && op->picks <= op->experts);
-    ASSERT(op->router.format == WEIGHT_NONE || op->router.format == WEIGHT_BF16);
-    if (op->router.format == WEIGHT_BF16) {
-        ASSERT(op->x != NULL && op->router.rows == op->experts + 1);
-        ASSERT(op->router.columns == op->hidden && op->hidden > 0);
-    }
+    ASSERT(op->router.format == WEIGHT_BF16 && op->router.rows == op->experts + 1);
+    ASSERT(op->x != NULL && op->router.columns == op->hidden && op->hidden > 0);
+    ASSERT(op->norm != NULL || op->pull == NULL);
+    if (op->norm != NULL)
+        norm_linear_pull(stream, &(struct norm_linear_pull){
+                                     .pull = op->pull,
+                                     .residual = op->residual,
+                                     .norm = op->norm,
+                                     .eps = op->eps,
+                                     .tokens = op->tokens,
+                                     .hidden = op->hidden,
+                                     .normed = op->x,
+                                     .weight = {.format = WEIGHT_NONE},
+                                 });
     stream_run(stream, run, op, sizeof *op);
 }

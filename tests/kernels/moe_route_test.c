@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "kernels/linear_push.h"
+#include "kernels/norm_linear_pull.h"
 #include "tests/fixtures/ops.h"
 
 static struct moe_route make_op(struct ops *ops, int tokens, int hidden, int experts, int picks)
@@ -91,25 +93,45 @@ static void routes_like_the_plain_form(void **state)
     }
 }
 
-// Without a router the logits are taken as they are, and x is not looked at.
-static void logits_may_be_given(void **state)
+// With a norm the op is norm_linear_pull, whose rows it leaves in x, and then itself.
+static void norm_comes_first(void **state)
 {
     (void)state;
+    enum { TOKENS = 7, HIDDEN = 64, EXPERTS = 16, PICKS = 4 };
     struct ops ops;
-    ops_open(&ops, 1, 256, 40);
-    struct moe_route op = make_op(&ops, 7, 64, 16, 4);
+    ops_open(&ops, 1, TOKENS * HIDDEN * sizeof(bf16), 40);
+    size_t bytes = TOKENS * HIDDEN * sizeof(bf16);
+    struct moe_route op = make_op(&ops, TOKENS, HIDDEN, EXPERTS, PICKS);
+    op.residual = ops_bf16_wide(&ops, TOKENS * HIDDEN);
+    op.norm = ops_float(&ops, HIDDEN, 0.5);
+    op.eps = 1e-6f;
+    op.pull = &ops.exchanges[0];
+    struct linear_push push = {
+        .push = op.pull,
+        .x = ops_bf16(&ops, (size_t)TOKENS * 24, 1),
+        .x_stride = 24,
+        .weight = ops_weight(&ops, HIDDEN, 24, 1),
+        .tokens = TOKENS,
+        .partial = ops_alloc(&ops, bytes),
+    };
+    struct norm_linear_pull norm = {
+        .pull = op.pull,
+        .residual = ops_copy(&ops, op.residual, bytes),
+        .norm = op.norm,
+        .eps = op.eps,
+        .tokens = TOKENS,
+        .hidden = HIDDEN,
+        .normed = ops_alloc(&ops, bytes),
+        .weight = {.format = WEIGHT_NONE},
+    };
+    linear_push(ops.streams[0], &push);
     moe_route(ops.streams[0], &op);
+    norm_linear_pull(ops.streams[0], &norm); // the same lanes once more
     ops_wait(&ops);
-    int32_t *ids = ops_copy(&ops, op.expert_ids, 7 * 4 * sizeof *ids);
-    float *logits = op.logits;
-    for (int i = 0; i < 7 * 17; i++)
-        logits[i] = -logits[i]; // the other end of the order
-    op.x = NULL;
-    op.router = (struct weight){.format = WEIGHT_NONE};
-    moe_route(ops.streams[0], &op);
-    ops_wait(&ops);
+    assert_memory_equal(op.residual, norm.residual, bytes);
+    assert_memory_equal(op.x, norm.normed, bytes);
+    check_logits(&op);
     check_picks(&op);
-    assert_memory_not_equal(ids, op.expert_ids, 7 * 4 * sizeof *ids);
     ops_close(&ops);
 }
 
@@ -188,7 +210,7 @@ static void alone_is_together(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(routes_like_the_plain_form), cmocka_unit_test(logits_may_be_given),
+        cmocka_unit_test(routes_like_the_plain_form), cmocka_unit_test(norm_comes_first),
         cmocka_unit_test(ties_go_to_the_lowest_id),   cmocka_unit_test(nan_leaves_ids_valid),
         cmocka_unit_test(alone_is_together),
     };
