@@ -444,6 +444,7 @@ void experts_many(cudaStream_t stream, const struct moe_push *op)
     struct experts_sort sort = {};
     sort.ids = op->expert_ids;
     sort.slots_count = slots;
+    sort.picks = op->picks;
     sort.experts = op->experts;
     sort.tile_tokens = MANY_SLOTS;
     sort.slots = op->lists;

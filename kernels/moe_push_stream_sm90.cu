@@ -8,6 +8,7 @@
 #include "kernels/device/experts_stream.cuh"
 
 #include "kernels/device/clock.cuh"
+#include "kernels/device/expert_bits.cuh"
 #include "kernels/device/stream_tasks.cuh"
 #include "kernels/device/tensor_copy.cuh"
 #include "kernels/device/wgmma_few.cuh"
@@ -17,9 +18,7 @@ enum {
     STREAM_TOKENS_MIN = 65,
     STREAM_TOKENS_MAX = 512,
     STREAM_GROUP_TOKENS = 32,
-    STREAM_LIST_WARPS = 16,
-    STREAM_LIST_BATCH = 8,    // loads of a thread on their way, when slots are sorted
-    STREAM_SLOTS_MAX = 16384, // they stand in shared memory
+    STREAM_LIST_MAX = 200 << 10, // shared memory of the block that sorts slots
     STREAM_STAGES_MAX = 24,
     STREAM_SHARED_MAX = 226 << 10,
     STREAM_TILE_BYTES = WGMMA_ROWS * WGMMA_ROW_BYTES,
@@ -343,23 +342,26 @@ static __device__ __forceinline__ void stream_produce(const stream_arguments &a,
 
 // ---- kernels ----
 
-// One block; shared counts [STREAM_LIST_WARPS, experts]. Slots in groups of group_tokens, and
-// `counters` counters at zero.
-static __global__ void __launch_bounds__(STREAM_LIST_WARPS *WARP_THREADS)
-    stream_list_kernel(const stream_list to, const int32_t *ids, int slots, int experts,
-                       int group_tokens, int counters)
+// One block; shared expert_bits_bytes. Slots in groups, and `counters` counters at zero.
+static __global__ void __launch_bounds__(BITS_THREADS)
+    stream_list_kernel(const stream_list to, const expert_bits bits, int counters)
 {
-    extern __shared__ uint16_t counts[];
-    __shared__ uint32_t totals[STREAM_LIST_WARPS];
-    expert_list list = {to.slots, to.groups, counts, totals};
+    extern __shared__ uint32_t words[];
+    expert_bits_clear(bits, words);
+    __syncthreads();
     pdl_wait();
     pdl_trigger();
-    for (int i = static_cast<int>(threadIdx.x); i < counters; i += static_cast<int>(blockDim.x))
+    for (int i = static_cast<int>(threadIdx.x); i < counters; i += BITS_THREADS)
         to.done[i] = 0;
-    int groups = expert_list_build<STREAM_LIST_WARPS, STREAM_LIST_BATCH>(list, ids, slots, experts,
-                                                                         group_tokens);
-    if (threadIdx.x == 0)
-        *to.count = groups;
+    expert_bits_range own = expert_bits_sort(to.slots, bits, words);
+    for (int i = 0; i < own.tiles; i++) {
+        int first = i * bits.tile_tokens, count = min(own.count - first, bits.tile_tokens);
+        to.groups[own.tile + i] = {static_cast<uint16_t>(threadIdx.x),
+                                   static_cast<uint16_t>(own.first + first),
+                                   static_cast<uint16_t>(count), 0};
+    }
+    if (static_cast<int>(threadIdx.x) == bits.experts - 1)
+        *to.count = own.tile + own.tiles;
 }
 
 // A multiple of 16 bytes into shared memory, by all threads.
@@ -480,15 +482,15 @@ template <typename SHAPE> static void stream_queue(cudaStream_t stream, const st
     bool placed = stream_place(&a, op, SHAPE::TOKENS);
     ASSERT(placed);
     if (!prepared)
-        CUDA_CHECK(cudaFuncSetAttribute(stream_list_kernel,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        STREAM_LIST_WARPS * EXPERTS_MAX * 2));
+        CUDA_CHECK(cudaFuncSetAttribute(
+            stream_list_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STREAM_LIST_MAX));
     prepared = true;
     int counters = expert_groups_max(slots, op->experts, SHAPE::TOKENS) +
                    (op->tokens + SHAPE::TOKENS - 1) / SHAPE::TOKENS;
-    launch_chained(stream_list_kernel, dim3(1), dim3(STREAM_LIST_WARPS * WARP_THREADS),
-                   static_cast<size_t>(STREAM_LIST_WARPS * op->experts * 2), stream, a.list,
-                   op->expert_ids, slots, op->experts, static_cast<int>(SHAPE::TOKENS), counters);
+    expert_bits bits = {op->expert_ids, op->tokens,    op->picks,
+                        op->experts,    SHAPE::TOKENS, expert_bits_stride(op->tokens)};
+    launch_chained(stream_list_kernel, dim3(1), dim3(BITS_THREADS),
+                   expert_bits_bytes(op->tokens, op->experts), stream, a.list, bits, counters);
     if (op->tokens <= MOE_FLOAT_TOKENS_MAX)
         stream_launch<true, SHAPE>(stream, op, a);
     else
@@ -506,7 +508,7 @@ bool experts_stream_serves(const struct moe_push *op)
 {
     stream_arguments a;
     return device_is_sm90() && op->tokens >= STREAM_TOKENS_MIN && op->tokens <= STREAM_TOKENS_MAX &&
-           op->experts <= EXPERTS_MAX && op->tokens * op->picks <= STREAM_SLOTS_MAX &&
+           expert_bits_serves(op->tokens, op->picks, op->experts, STREAM_LIST_MAX) &&
            op->width % CHUNK == 0 && op->shared_width > 0 && op->shared_width % CHUNK == 0 &&
            stream_divides(op, WGMMA_ROWS) && stream_place(&a, op, STREAM_GROUP_TOKENS);
 }

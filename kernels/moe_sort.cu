@@ -1,20 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
-// moe_sort.cu -- slots by expert, a counting sort that keeps the order of slots: blocks count their
-// shares, then every block adds up what lies before its own slots and places them.
+// moe_sort.cu -- slots by expert, in the order of slots: up to some thousand by one block
+// (expert_bits.cuh); more by a counting sort, where blocks count their shares, then every block
+// adds up what lies before its own slots and places them.
+#include "kernels/device/expert_bits.cuh"
 #include "kernels/device/experts_sort.cuh"
 #include "kernels/device/reduce.cuh"
 
 enum {
     SORT_WARPS = 32,
     SORT_THREADS = SORT_WARPS * WARP_THREADS,
-    SORT_BLOCKS = 64, // as long as a warp's slots do not take more than
-    SORT_TURNS = 8,   // of WARP_THREADS slots
+    SORT_BLOCKS = 64,          // as long as a warp's slots do not take more than
+    SORT_TURNS = 8,            // of WARP_THREADS slots
+    SORT_BITS_MAX = 200 << 10, // shared memory of the block that sorts by bits
 };
 
 struct sort_arguments {
     struct experts_sort sort;
     int share; // slots of a block, a multiple of SORT_THREADS
 };
+
+// One block; shared expert_bits_bytes.
+static __global__ void __launch_bounds__(BITS_THREADS)
+    sort_bits_kernel(const struct experts_sort sort, const expert_bits bits)
+{
+    extern __shared__ uint32_t words[];
+    int thread = static_cast<int>(threadIdx.x);
+    expert_bits_clear(bits, words);
+    __syncthreads();
+    pdl_wait();
+    pdl_trigger();
+    expert_bits_range own = expert_bits_sort(sort.slots, bits, words);
+    if (thread >= bits.experts)
+        return;
+    sort.offsets[thread] = own.first;
+    sort.tiles[thread] = own.tile;
+    if (thread == bits.experts - 1) {
+        sort.offsets[bits.experts] = own.first + own.count;
+        sort.tiles[bits.experts] = own.tile + own.tiles;
+    }
+}
+
+// False when there are too many slots for one block.
+static bool sort_bits(cudaStream_t stream, const struct experts_sort &sort)
+{
+    static bool prepared = false;
+    int tokens = sort.slots_count / sort.picks;
+    expert_bits bits = {sort.ids,     tokens,           sort.picks,
+                        sort.experts, sort.tile_tokens, expert_bits_stride(tokens)};
+    if (!expert_bits_serves(tokens, sort.picks, sort.experts, SORT_BITS_MAX))
+        return false;
+    if (!prepared)
+        CUDA_CHECK(cudaFuncSetAttribute(
+            sort_bits_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SORT_BITS_MAX));
+    prepared = true;
+    launch_chained(sort_bits_kernel, dim3(1), dim3(BITS_THREADS),
+                   expert_bits_bytes(tokens, sort.experts), stream, sort, bits);
+    return true;
+}
 
 // grid blocks of the sort; shared [experts]: counts of this block's slots.
 static __global__ void __launch_bounds__(SORT_THREADS) sort_count_kernel(const sort_arguments a)
@@ -190,6 +232,8 @@ void experts_sort(cudaStream_t stream, const struct experts_sort &sort)
     dim3 grid(static_cast<unsigned>(sort_blocks(sort.slots_count)));
     size_t row = static_cast<size_t>(sort.experts) * sizeof(int32_t);
     ASSERT(sort.experts <= SORT_EXPERTS_MAX && sort.slots_count > 0);
+    if (sort_bits(stream, sort))
+        return;
     if (!prepared)
         CUDA_CHECK(cudaFuncSetAttribute(sort_place_kernel,
                                         cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -8,8 +8,8 @@
 enum { SORT_EXPERTS_MAX = 1024 };
 
 struct experts_sort {
-    const int32_t *ids; // [slots_count], of experts
-    int slots_count, experts;
+    const int32_t *ids; // [slots_count / picks, picks], distinct of a token
+    int slots_count, picks, experts;
     int tile_tokens;  // an expert's slots make tiles of at most so many
     int32_t *slots;   // [slots_count] by expert, then in order
     int32_t *offsets; // [experts + 1] of an expert's slots

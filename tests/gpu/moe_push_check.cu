@@ -183,6 +183,13 @@ CHECK(moe_push)
         check_case({tokens, 64, 1, 1, 64, 64, ROUTING_UNIFORM});
     check_case({600, 64, 512, 10, 64, 64, ROUTING_UNIFORM});
     check_case({5000, 128, 64, 8, 64, 64, ROUTING_NARROW});
+    // Slots of one block and of several; words of 32 tokens; most experts.
+    for (int tokens : {513, 544, 545, 575, 1024, 1025})
+        check_case({tokens, 64, 256, 8, 64, 64, static_cast<enum routing>(tokens % ROUTINGS)});
+    check_case({515, 64, 1024, 16, 64, 64, ROUTING_UNIFORM});
+    for (int tokens : {65, 95, 96, 97, 159, 160, 512})
+        check_case({tokens, 64, 256, 8, 64, 64, static_cast<enum routing>(tokens % ROUTINGS)});
+    check_case({511, 64, 1024, 16, 64, 64, ROUTING_UNIFORM});
     check_case({8200, 64, 128, 8, 64, 64, ROUTING_UNIFORM}); // a warp sorts more than its lanes
     // What the streaming kernel serves, at the borders of its tasks' tokens and of its shapes.
     for (int tokens : {5, 8, 9, 16, 17, 31, 33, 64, 100, 127, 128, 129})
