@@ -162,9 +162,9 @@ template <typename PRODUCT> static __global__ void moe_combine_kernel(const comb
 }
 
 // grid tokens * hidden / 8 / COMBINE_THREADS: eight outputs a thread, the products of its PICKS all
-// on their way at once.
+// on their way at once: the bound of one block lets the compiler hold them.
 template <int PICKS>
-static __global__ void __launch_bounds__(COMBINE_THREADS)
+static __global__ void __launch_bounds__(COMBINE_THREADS, 1)
     moe_combine_wide_kernel(const combine_arguments a, int tokens)
 {
     int vectors = a.hidden / BF16_VECTOR;

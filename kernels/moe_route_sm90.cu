@@ -8,6 +8,7 @@
 #include "kernels/device/route_cluster.cuh"
 
 #include "kernels/device/cluster.cuh"
+#include "kernels/device/load.cuh"
 #include "kernels/device/route.cuh"
 #include "kernels/device/tile.cuh"
 
@@ -60,17 +61,6 @@ static __device__ __forceinline__ int cluster_expert(int n, int g)
     return n / 2 * 16 + g / 2 * 4 + n % 2 * 2 + g % 2;
 }
 
-// 16 bytes, requested where the statement stands: ld.global.nc would sink below a wait.
-static __device__ __forceinline__ uint4 cluster_load(const void *from)
-{
-    uint4 v;
-    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from)
-                 : "memory");
-    return v;
-}
-
 // What a lane holds of the weights.
 struct cluster_weights {
     uint4 experts[CLUSTER_STEPS][CLUSTER_WIDE];
@@ -89,15 +79,15 @@ static __device__ __forceinline__ void cluster_take(cluster_weights *weights,
         const bf16 *row = a.w + expert * CLUSTER_HIDDEN + column + lane % 4 * BF16_VECTOR;
 #pragma unroll
         for (int step = 0; step < CLUSTER_STEPS; step++)
-            weights->experts[step][n] = cluster_load(row + step * CLUSTER_DEPTH);
+            weights->experts[step][n] = load_here(row + step * CLUSTER_DEPTH);
     }
     column += lane * BF16_VECTOR;
-    weights->shared.bits = cluster_load(a.w + CLUSTER_EXPERTS * CLUSTER_HIDDEN + column);
+    weights->shared.bits = load_here(a.w + CLUSTER_EXPERTS * CLUSTER_HIDDEN + column);
     weights->norm[0] = weights->norm[1] = make_uint4(0, 0, 0, 0);
     if (a.norm == NULL)
         return;
-    weights->norm[0] = cluster_load(a.norm + column);
-    weights->norm[1] = cluster_load(a.norm + column + BF16_VECTOR / 2);
+    weights->norm[0] = load_here(a.norm + column);
+    weights->norm[1] = load_here(a.norm + column + BF16_VECTOR / 2);
 }
 
 // ---- rows ----
@@ -123,9 +113,9 @@ cluster_pull(const cluster_arguments &a, cluster_memory<TOKENS> *memory, int fir
             sums[i].bits = pulled[i].bits = make_uint4(0, 0, 0, 0);
             if (token >= a.tokens)
                 continue;
-            sums[i].bits = *reinterpret_cast<const uint4 *>((a.norm ? a.residual : a.x) + at);
+            sums[i].bits = load_here((a.norm ? a.residual : a.x) + at);
             if (a.lane != NULL)
-                pulled[i].bits = *reinterpret_cast<const uint4 *>(a.lane + at);
+                pulled[i].bits = load_here(a.lane + at);
         }
 #pragma unroll
         for (int i = 0; i < BATCH; i++) {

@@ -5,6 +5,7 @@
 #include "kernels/device/lane.cuh"
 #include "kernels/device/linear.cuh"
 #include "kernels/device/linear_few.cuh"
+#include "kernels/device/load.cuh"
 
 extern "C" {
 #include "kernels/norm_linear_pull.h"
@@ -64,7 +65,7 @@ template <int VALUES> static __global__ void pull_norm_kernel(const norm_argumen
 
 // The same with the row in registers: each thread holds PIECES vectors, NORM_HELD_VALUES apart.
 template <int PIECES>
-static __global__ void __launch_bounds__(NORM_HELD_THREADS)
+static __global__ void __launch_bounds__(NORM_HELD_THREADS, 1)
     pull_norm_held_kernel(const norm_arguments a)
 {
     __shared__ float shared[NORM_HELD_THREADS / WARP_THREADS];
@@ -72,11 +73,14 @@ static __global__ void __launch_bounds__(NORM_HELD_THREADS)
     int64_t row = static_cast<int64_t>(blockIdx.x) * a.hidden;
     bf16x8 sums[PIECES], lane[PIECES];
     float squares = 0, values[BF16_VECTOR], others[BF16_VECTOR];
-    // The norm's weights are constants: asked for before the wait, they are near when the sum of
-    // squares is there, and not on the way of every block. They take no registers till then.
+    // The norm's weights are constants: loaded before the wait, they are there when the sum of squares
+    // is, and not on the way of every block.
+    uint4 low[PIECES], high[PIECES];
 #pragma unroll
-    for (int i = 0; i < PIECES; i++)
-        asm volatile("prefetch.global.L1 [%0];" ::"l"(a.norm + first + i * NORM_HELD_VALUES));
+    for (int i = 0; i < PIECES; i++) {
+        low[i] = load_here(a.norm + first + i * NORM_HELD_VALUES);
+        high[i] = load_here(a.norm + first + i * NORM_HELD_VALUES + BF16_VECTOR / 2);
+    }
     pdl_wait();
     pdl_trigger();
 #pragma unroll
@@ -108,10 +112,12 @@ static __global__ void __launch_bounds__(NORM_HELD_THREADS)
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
         int at = first + i * NORM_HELD_VALUES;
+        const uint32_t norm[BF16_VECTOR] = {low[i].x,  low[i].y,  low[i].z,  low[i].w,
+                                            high[i].x, high[i].y, high[i].z, high[i].w};
         bf16x8_to_float(values, sums[i]);
 #pragma unroll
         for (int k = 0; k < BF16_VECTOR; k++)
-            values[k] = values[k] * scale * (1.0f + a.norm[at + k]);
+            values[k] = values[k] * scale * (1.0f + __uint_as_float(norm[k]));
         *reinterpret_cast<uint4 *>(a.normed + row + at) = bf16x8_from_float(values).bits;
     }
 }
