@@ -10,6 +10,7 @@
 #include "kernels/device/experts_many.cuh"
 #include "kernels/device/experts_stream.cuh"
 #include "kernels/device/lane.cuh"
+#include "kernels/device/norm_parts.cuh"
 
 extern "C" {
 #include "kernels/moe_push.h"
@@ -201,9 +202,15 @@ static void moe_combine_wide(cudaStream_t stream, const combine_arguments &a, in
                    tokens);
 }
 
+// Adds a token's products, or leaves that to who pulls.
 template <typename PRODUCT>
 static void moe_combine(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
 {
+    if (op->parts != NULL && op->push->cuda == NULL && norm_parts_serves(op->hidden)) {
+        *op->parts = {op->products, op->expert_weights, op->shared_weights, op->picks,
+                      sizeof(PRODUCT) == sizeof(bf16)};
+        return;
+    }
     combine_arguments a = {op->products, op->expert_weights, op->shared_weights,
                            lane,         op->picks,          op->hidden};
     int vectors = op->hidden / 4;
@@ -290,6 +297,8 @@ extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
     ASSERT(op->hidden % BF16_VECTOR == 0 && op->gate_up.format == WEIGHT_BF16);
     if (op->tokens == 0)
         return;
+    if (op->parts != NULL)
+        op->parts->products = NULL;
     size_t bytes = static_cast<size_t>(op->tokens) * static_cast<size_t>(op->hidden) * 2;
     bf16 *lane = exchange_lane(op->push, bytes);
     bool tiles = op->hidden % CHUNK == 0 && op->width % CHUNK == 0 && op->shared_width % CHUNK == 0;

@@ -4,9 +4,11 @@
 //   shape   x [tokens, hidden] bf16; gate_up [experts * 2 * width, hidden]; down [experts *
 //           hidden, width]; shared_gate_up [2 * shared_width, hidden]; shared_down [hidden,
 //           shared_width]; ids and weights as moe_route gives them
-//   needs   tokens * hidden * 2 <= the exchange's lane_bytes
+//   needs   tokens * hidden * 2 <= the exchange's lane_bytes; with parts what was pushed may stand
+//           there instead of in the lane, for norm_linear_pull with these parts to pull
 //   launch  to 4 tokens two persistent kernels; to 256 experts' slots are grouped, each expert's
-//           weights are streamed once, and a third kernel adds a token's products; on Hopper from
+//           weights are streamed once, and a third kernel adds a token's products, unless it
+//           leaves that to the norm by parts; on Hopper from
 //           65 to 512 one block groups the slots and both products are one kernel; beyond, the
 //           slots are sorted and multiplied in tiles of 256 rows of W by up to 160 slots
 //   moves   weights of the distinct experts picked + tokens * hidden * (1 + ranks) * 2 bytes
@@ -19,6 +21,7 @@
 #pragma once
 
 #include "kernels/exchange.h"
+#include "kernels/push_parts.h"
 #include "kernels/runtime.h"
 #include "kernels/weight.h"
 
@@ -43,6 +46,7 @@ static inline uint64_t moe_lists_count(int tokens, int picks, int experts)
 
 struct moe_push {
     struct exchange *push;
+    struct push_parts *parts; // out, or NULL: the lane gets all
     const bf16 *x;
     int tokens, hidden, experts, picks;
     const int32_t *expert_ids;

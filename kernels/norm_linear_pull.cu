@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // norm_linear_pull.cu -- few tokens: pull and norm are folded into the product, every block does
-// them for itself; many: a block per token pulls, normalises and rounds; then the product.
+// them for itself; many: a block per token pulls, normalises and rounds; then the product. What was
+// pushed in parts is for norm_parts.cuh.
 #include "kernels/device/bf16.cuh"
 #include "kernels/device/lane.cuh"
 #include "kernels/device/linear.cuh"
 #include "kernels/device/linear_few.cuh"
 #include "kernels/device/load.cuh"
+#include "kernels/device/norm_parts.cuh"
 
 extern "C" {
 #include "kernels/norm_linear_pull.h"
@@ -174,12 +176,17 @@ extern "C" void norm_linear_pull(struct stream *stream, const struct norm_linear
     bool product = op->weight.format != WEIGHT_NONE;
     ASSERT(!product ||
            (op->weight.format == WEIGHT_BF16 && (op->y == NULL) != (op->y_float == NULL)));
-    if (product && op->tokens <= NORM_FOLDED_TOKENS_MAX &&
+    bool apart = op->parts != NULL && op->parts->products != NULL;
+    ASSERT(!apart || (op->pull != NULL && norm_parts_serves(op->hidden)));
+    if (product && !apart && op->tokens <= NORM_FOLDED_TOKENS_MAX &&
         few_serves(op->weight.rows, op->hidden, op->tokens)) {
         norm_folded(stream->handle, op, lane);
         return;
     }
-    pull_norm(stream->handle, op, lane);
+    if (apart)
+        norm_parts(stream->handle, op);
+    else
+        pull_norm(stream->handle, op, lane);
     if (!product)
         return;
     linear_shape shape = {op->normed,         NULL,

@@ -3,9 +3,11 @@
 //
 //   shape   residual [tokens, hidden] bf16, updated in place; norm [hidden] f32, zero-centred;
 //           weight [rows, hidden]; y [tokens, rows] bf16 or f32
-//   needs   hidden even; pull is NULL when nothing was pushed since residual was last complete
+//   needs   hidden even; pull is NULL when nothing was pushed since residual was last complete;
+//           parts: what moe_push left of the push that is pulled, or NULL
 //   launch  to 4 tokens one persistent kernel; beyond, a block of 128 per token with the row in its
-//           registers, then the product of device/linear.cuh: to 32 tokens streamed, else cuBLASLt
+//           registers, then the product of device/linear.cuh: to 32 tokens streamed, else cuBLASLt;
+//           of parts a block per token with a vector a thread adds them up first
 //   moves   rows * hidden * weight bytes + tokens * (hidden * (ranks + 2) + rows) * 2 bytes
 //   limit   HBM at few tokens: [12352, 2048] moves 50.6 MB, 11.0 us at the 4.6 TB/s an H200 reads
 //   error   pull: f32(residual + rank 0 + rank 1 + ..) in that order, rounded to bf16 once; the
@@ -18,13 +20,15 @@
 #pragma once
 
 #include "kernels/exchange.h"
+#include "kernels/push_parts.h"
 #include "kernels/runtime.h"
 #include "kernels/weight.h"
 
 struct norm_linear_pull {
-    struct exchange *pull; // NULL: the residual is complete
-    bf16 *residual;        // [tokens, hidden]
-    const float *norm;     // [hidden]
+    struct exchange *pull;          // NULL: the residual is complete
+    const struct push_parts *parts; // or NULL; CUDA only
+    bf16 *residual;                 // [tokens, hidden]
+    const float *norm;              // [hidden]
     float eps;
     int tokens, hidden;
     bf16 *normed;         // [tokens, hidden] workspace; holds the normalised rows afterwards

@@ -15,13 +15,20 @@
 #include "kernels/norm_linear_pull.h"
 #include "kernels/silu_mul.h"
 
+// What the last op pushed and where parts of it stand; NULLs: nothing.
+struct pushed {
+    struct exchange *pull;
+    const struct push_parts *parts;
+};
+
 // Pull what the last op pushed, normalise, and project: every mixer and dense FFN begins so.
-static void norm_project(const struct model *model, struct exchange *pull, const float *norm,
+static void norm_project(const struct model *model, struct pushed pushed, const float *norm,
                          const struct weight *weight, int tokens)
 {
     struct workspace *w = &model->state->workspace;
     norm_linear_pull(model->stream, &(struct norm_linear_pull){
-                                        .pull = pull,
+                                        .pull = pushed.pull,
+                                        .parts = pushed.parts,
                                         .residual = w->residual,
                                         .norm = norm,
                                         .eps = (float)model->config.rms_norm_eps,
@@ -34,11 +41,12 @@ static void norm_project(const struct model *model, struct exchange *pull, const
 }
 
 // Pull and normalise only, into `normed`.
-static void norm_only(const struct model *model, struct exchange *pull, const float *norm,
+static void norm_only(const struct model *model, struct pushed pushed, const float *norm,
                       bf16 *normed, int tokens)
 {
     norm_linear_pull(model->stream, &(struct norm_linear_pull){
-                                        .pull = pull,
+                                        .pull = pushed.pull,
+                                        .parts = pushed.parts,
                                         .residual = model->state->workspace.residual,
                                         .norm = norm,
                                         .eps = (float)model->config.rms_norm_eps,
@@ -141,8 +149,8 @@ static void feed_forward_dense(const struct model *model, const struct layer_wei
 {
     struct workspace *w = &model->state->workspace;
     int width = model->shard.intermediate.count;
-    norm_project(model, group_exchange(model->group), layer->post_norm, &layer->mlp.gate_up,
-                 tokens);
+    struct pushed mixed = {.pull = group_exchange(model->group)};
+    norm_project(model, mixed, layer->post_norm, &layer->mlp.gate_up, tokens);
     silu_mul(model->stream, w->middle, w->projected, tokens, width);
     linear_push(model->stream, &(struct linear_push){
                                    .push = group_exchange(model->group),
@@ -155,7 +163,7 @@ static void feed_forward_dense(const struct model *model, const struct layer_wei
 }
 
 static void feed_forward_moe(const struct model *model, const struct layer_weights *layer,
-                             int tokens)
+                             int tokens, struct push_parts *parts)
 {
     struct workspace *w = &model->state->workspace;
     const struct model_config *config = &model->config;
@@ -177,6 +185,7 @@ static void feed_forward_moe(const struct model *model, const struct layer_weigh
                              });
     moe_push(model->stream, &(struct moe_push){
                                 .push = group_exchange(model->group),
+                                .parts = parts,
                                 .x = w->normed,
                                 .tokens = tokens,
                                 .hidden = config->hidden,
@@ -198,12 +207,16 @@ static void feed_forward_moe(const struct model *model, const struct layer_weigh
                             });
 }
 
-static void feed_forward(const struct model *model, const struct layer_weights *layer, int tokens)
+// The residual's next pull; parts: room for what it says of them.
+static struct pushed feed_forward(const struct model *model, const struct layer_weights *layer,
+                                  int tokens, struct push_parts *parts)
 {
+    *parts = (struct push_parts){.products = NULL};
     if (model->config.experts > 0)
-        feed_forward_moe(model, layer, tokens);
+        feed_forward_moe(model, layer, tokens, parts);
     else
         feed_forward_dense(model, layer, tokens);
+    return (struct pushed){.pull = group_exchange(model->group), .parts = parts};
 }
 
 void model_forward(const struct model *model, const struct step_tables *tables)
@@ -211,21 +224,21 @@ void model_forward(const struct model *model, const struct step_tables *tables)
     const struct model_weights *weights = model->weights;
     struct workspace *w = &model->state->workspace;
     int tokens = tables->tokens_count;
-    struct exchange *pull = NULL; // the first layer's residual is the embedding itself
+    struct push_parts parts;
+    struct pushed pushed = {.pull = NULL}; // the first layer's residual is the embedding itself
     embed(model->stream, w->residual, tables->token_ids, &weights->embedding, tokens);
     for (int i = 0; i < model->config.layers; i++) {
         const struct layer_weights *layer = &weights->layers[i];
         if (layer->is_attention) {
-            norm_project(model, pull, layer->input_norm, &layer->attention.in_proj, tokens);
+            norm_project(model, pushed, layer->input_norm, &layer->attention.in_proj, tokens);
             mix_attention(model, tables, &model->state->kv[i], &layer->attention, 0);
         } else {
-            norm_project(model, pull, layer->input_norm, &layer->gdn.in_proj, tokens);
+            norm_project(model, pushed, layer->input_norm, &layer->gdn.in_proj, tokens);
             mix_gdn(model, tables, i, &layer->gdn);
         }
-        feed_forward(model, layer, tokens);
-        pull = group_exchange(model->group);
+        pushed = feed_forward(model, layer, tokens, &parts);
     }
-    norm_only(model, pull, weights->norm, w->hidden, tokens);
+    norm_only(model, pushed, weights->norm, w->hidden, tokens);
 }
 
 int model_vocab_rows(const struct model *model, int ids_end)
@@ -275,7 +288,8 @@ void model_mtp_known(const struct model *model, const struct step_tables *tables
     struct weight keys_values =
         weight_rows(&weights->in_proj, keys_first, weights->in_proj.rows - keys_first);
     join_mtp(model, tables->tokens_count, ids, hidden_rows);
-    norm_project(model, NULL, layer->input_norm, &keys_values, tables->tokens_count);
+    norm_project(model, (struct pushed){.pull = NULL}, layer->input_norm, &keys_values,
+                 tables->tokens_count);
     struct attention op = attention_of(model, tables, &model->state->mtp_kv, weights, &keys_values);
     attention_append(model->stream, &op);
 }
@@ -286,9 +300,10 @@ void model_mtp(const struct model *model, const struct step_tables *tables, cons
     const struct mtp_weights *head = &model->weights->mtp;
     int tokens = tables->tokens_count;
     join_mtp(model, tokens, ids, hidden_rows);
-    norm_project(model, NULL, head->layer.input_norm, &head->layer.attention.in_proj, tokens);
+    struct push_parts parts;
+    norm_project(model, (struct pushed){.pull = NULL}, head->layer.input_norm,
+                 &head->layer.attention.in_proj, tokens);
     mix_attention(model, tables, &model->state->mtp_kv, &head->layer.attention, 1);
-    feed_forward(model, &head->layer, tokens);
-    norm_only(model, group_exchange(model->group), head->norm, model->state->workspace.hidden,
-              tokens);
+    struct pushed pushed = feed_forward(model, &head->layer, tokens, &parts);
+    norm_only(model, pushed, head->norm, model->state->workspace.hidden, tokens);
 }

@@ -160,5 +160,7 @@ void moe_push(struct stream *stream, const struct moe_push *op)
     ASSERT(op->shared_down.format == WEIGHT_BF16 && op->shared_down.rows == op->hidden);
     ASSERT(op->shared_down.columns == op->shared_width);
     ASSERT((size_t)op->tokens * (size_t)op->hidden * sizeof(bf16) <= op->push->lane_bytes);
+    if (op->parts != NULL)
+        op->parts->products = NULL; // all goes to the lanes
     stream_run(stream, run, op, sizeof *op);
 }

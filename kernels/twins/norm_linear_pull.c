@@ -97,5 +97,6 @@ void norm_linear_pull(struct stream *stream, const struct norm_linear_pull *op)
     }
     if (op->pull != NULL)
         ASSERT((size_t)op->tokens * (size_t)op->hidden * sizeof(bf16) <= op->pull->lane_bytes);
+    ASSERT(op->parts == NULL || op->parts->products == NULL);
     stream_run(stream, run, op, sizeof *op);
 }

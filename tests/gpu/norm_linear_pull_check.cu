@@ -19,10 +19,42 @@ static void launch(struct stream *stream, const void *argument)
 struct norm_case {
     int tokens, hidden, rows; // rows 0: no product
     bool pull, as_float;
+    int picks; // of experts whose products are pulled, 0: the lane is
+    bool rounded;
 };
 
+// Products and weights of every token, and in `lane` what they add up to: in f32, each product's
+// rounding fused into the sum as the compiler does, so that the residual can be held to the bit.
+static void fill_parts(struct push_parts *parts, bf16 *lane, const struct norm_case &shape)
+{
+    size_t tokens = static_cast<size_t>(shape.tokens), hidden = static_cast<size_t>(shape.hidden);
+    size_t picks = static_cast<size_t>(shape.picks), count = tokens * (picks + 1) * hidden;
+    void *products = check_array(ARRAY_INPUT, count * (shape.rounded ? 2 : 4));
+    float *weights = static_cast<float *>(check_array(ARRAY_INPUT, tokens * picks * 4));
+    float *shared = static_cast<float *>(check_array(ARRAY_INPUT, tokens * 4));
+    if (shape.rounded)
+        check_fill(static_cast<bf16 *>(products), count, 1);
+    else
+        check_fill(static_cast<float *>(products), count, 1);
+    check_fill(weights, tokens * picks, 0.2);
+    check_fill(shared, tokens, 0.3);
+    for (size_t t = 0; t < tokens; t++) {
+        for (size_t i = 0; i < hidden; i++) {
+            float sum = 0;
+            for (size_t pick = 0; pick <= picks; pick++) {
+                size_t at = (t * (picks + 1) + pick) * hidden + i;
+                float product = shape.rounded ? bf16_to_float(static_cast<bf16 *>(products)[at])
+                                              : static_cast<float *>(products)[at];
+                sum = fmaf(pick < picks ? weights[t * picks + pick] : shared[t], product, sum);
+            }
+            lane[t * hidden + i] = bf16_from_float(sum);
+        }
+    }
+    *parts = {products, weights, shared, shape.picks, shape.rounded};
+}
+
 static void fill(struct norm_linear_pull *op, struct check_exchange *exchange,
-                 const struct norm_case &shape)
+                 struct push_parts *parts, const struct norm_case &shape)
 {
     size_t count = static_cast<size_t>(shape.tokens) * static_cast<size_t>(shape.hidden);
     size_t outputs = static_cast<size_t>(shape.tokens) * static_cast<size_t>(shape.rows);
@@ -39,7 +71,10 @@ static void fill(struct norm_linear_pull *op, struct check_exchange *exchange,
     op->normed = static_cast<bf16 *>(check_array(ARRAY_OUTPUT, count * sizeof(bf16)));
     if (shape.pull) {
         check_exchange_open(exchange, ARRAY_INPUT, count * sizeof(bf16));
-        check_fill(exchange->lane, count, 0.5);
+        if (shape.picks > 0)
+            fill_parts(parts, exchange->lane, shape);
+        else
+            check_fill(exchange->lane, count, 0.5);
         check_exchange_pushed(exchange);
         op->pull = &exchange->host;
     }
@@ -56,11 +91,17 @@ static void check_case(const struct norm_case &shape)
 {
     struct norm_linear_pull op = {};
     struct check_exchange exchange;
-    check_begin("norm_linear_pull T=%d hidden=%d rows=%d%s%s", shape.tokens, shape.hidden,
-                shape.rows, shape.pull ? " pull" : "", shape.as_float ? " f32" : "");
-    fill(&op, &exchange, shape);
+    struct push_parts parts = {};
+    char of[32] = "";
+    if (shape.picks > 0)
+        snprintf(of, sizeof of, " of %d%s", shape.picks, shape.rounded ? " rounded" : "");
+    check_begin("norm_linear_pull T=%d hidden=%d rows=%d%s%s%s", shape.tokens, shape.hidden,
+                shape.rows, shape.pull ? " pull" : "", of, shape.as_float ? " f32" : "");
+    fill(&op, &exchange, &parts, shape);
     struct norm_linear_pull dev = op;
     dev.pull = shape.pull ? &exchange.dev : NULL;
+    check_to_dev(parts.products, parts.weights, parts.shared_weights);
+    dev.parts = shape.picks > 0 ? &parts : NULL;
     check_to_dev(dev.norm, dev.residual, dev.normed, dev.weight, dev.y, dev.y_float);
     check_run(launch, &dev);
     size_t count = static_cast<size_t>(shape.tokens) * static_cast<size_t>(shape.hidden);
@@ -91,31 +132,45 @@ CHECK(norm_linear_pull)
 {
     for (int i = 0; i < CHECK_TOKENS_COUNT; i++) {
         int tokens = CHECK_TOKENS[i];
-        check_case({tokens, 256, 1000, true, false});
-        check_case({tokens, 2048, tokens > 100 ? 24 : 257, i % 2 == 0, true});
-        check_case({tokens, 64, 36, false, false});
-        check_case({tokens, 1024, 0, true, false});
+        check_case({tokens, 256, 1000, true, false, 0, false});
+        check_case({tokens, 2048, tokens > 100 ? 24 : 257, i % 2 == 0, true, 0, false});
+        check_case({tokens, 64, 36, false, false, 0, false});
+        check_case({tokens, 1024, 0, true, false, 0, false});
     }
-    check_case({1, 2048, 12352, true, false}); // 35B-A3B
-    check_case({3, 5120, 1544, true, false});
+    for (int tokens : {1, 5, 16, 132, 133, 257}) {
+        check_case({tokens, 2048, 24, true, false, 8, tokens > 100});
+        check_case({tokens, 2048, 0, true, false, 10, tokens % 2 == 0});
+        check_case({tokens, 320, 0, true, false, 3, tokens % 2 != 0});
+    }
+    check_case({7, 4096, 40, true, true, 8, false});
+    check_case({1, 2048, 12352, true, false, 0, false}); // 35B-A3B
+    check_case({3, 5120, 1544, true, false, 0, false});
 }
 
 // Folded in; a row in registers, in vectors and value by value.
 SMALL(norm_linear_pull)
 {
-    check_case({1, 64, 40, true, false});
-    check_case({3, 64, 33, true, true});
-    check_case({4, 12288, 16, true, false}); // leaves room for few stages
-    check_case({5, 1024, 0, true, false});
-    check_case({2, 8192, 0, true, false});
-    check_case({5, 64, 0, true, false});
-    check_case({5, 66, 0, true, false});
+    check_case({1, 64, 40, true, false, 0, false});
+    check_case({3, 64, 33, true, true, 0, false});
+    check_case({4, 12288, 16, true, false, 0, false}); // leaves room for few stages
+    check_case({5, 1024, 0, true, false, 0, false});
+    check_case({2, 8192, 0, true, false, 0, false});
+    check_case({5, 64, 0, true, false, 0, false});
+    check_case({5, 66, 0, true, false, 0, false});
+}
+
+// Parts: all on their way at once, and one after another; a block with threads of no vector.
+SMALL(norm_parts)
+{
+    check_case({5, 64, 0, true, false, 8, false});
+    check_case({5, 320, 16, true, false, 10, true});
+    check_case({5, 320, 0, true, false, 3, false});
 }
 
 // Rows that are no multiple of eight, for more tokens than share a stream of W.
 SMALL(linear_many)
 {
-    check_case({1025, 64, 33, false, true});
+    check_case({1025, 64, 33, false, true, 0, false});
 }
 
 struct norm_bench {
