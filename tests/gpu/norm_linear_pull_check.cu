@@ -227,3 +227,50 @@ BENCH(norm_linear_pull)
     bench_case_of(1, 5120, 34816);
     bench_case_of(8192, 5120, 34816);
 }
+
+static void launch_parts(struct stream *stream, const void *argument, int turn)
+{
+    const struct norm_linear_pull *bench = static_cast<const struct norm_linear_pull *>(argument);
+    struct norm_linear_pull op = *bench;
+    struct push_parts parts = *bench->parts;
+    size_t bytes = static_cast<size_t>(op.tokens) * static_cast<size_t>(op.hidden) *
+                   static_cast<size_t>(parts.picks + 1) * (parts.rounded ? 2 : 4);
+    parts.products = static_cast<const uint8_t *>(parts.products) + turn % 2 * bytes;
+    op.parts = &parts;
+    norm_linear_pull(stream, &op);
+}
+
+// The products come from the second-level cache, as after the experts, while two turns fit there.
+BENCH(norm_parts)
+{
+    for (int tokens : {8, 16, 32, 64, 128, 256, 257, 512, 1024, 8192}) {
+        size_t count = static_cast<size_t>(tokens), row_bytes = count * 2048 * sizeof(bf16);
+        bool rounded = tokens > 256;
+        size_t products_bytes = count * 9 * 2048 * (rounded ? 2 : 4);
+        struct push_parts parts = {};
+        struct exchange exchange = {};
+        struct norm_linear_pull op = {};
+        char shape[64];
+        snprintf(shape, sizeof shape, "T=%d 8 of 2048%s", tokens, rounded ? " bf16" : "");
+        parts.products = bench_memory(2 * products_bytes, 1);
+        parts.weights = static_cast<float *>(bench_memory(count * 8 * 4, 0));
+        parts.shared_weights = static_cast<float *>(bench_memory(count * 4, 0));
+        parts.picks = 8;
+        parts.rounded = rounded;
+        exchange.ranks = 1;
+        exchange.lane_bytes = row_bytes;
+        exchange.inboxes[0] = static_cast<uint8_t *>(bench_memory(row_bytes, 0));
+        op.pull = &exchange;
+        op.parts = &parts;
+        op.residual = static_cast<bf16 *>(bench_memory(row_bytes, 1));
+        op.norm = static_cast<float *>(bench_memory(2048 * sizeof(float), 0));
+        op.eps = 1e-6f;
+        op.tokens = tokens;
+        op.hidden = 2048;
+        op.normed = static_cast<bf16 *>(bench_memory(row_bytes, 0));
+        struct bench_case what = {"norm_parts", shape,
+                                  static_cast<double>(products_bytes + 3 * row_bytes), 0};
+        bench_run(&what, launch_parts, &op, 8);
+        bench_clear();
+    }
+}
