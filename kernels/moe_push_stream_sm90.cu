@@ -353,15 +353,10 @@ static __global__ void __launch_bounds__(BITS_THREADS)
     pdl_trigger();
     for (int i = static_cast<int>(threadIdx.x); i < counters; i += BITS_THREADS)
         to.done[i] = 0;
-    expert_bits_range own = expert_bits_sort(to.slots, bits, words);
-    for (int i = 0; i < own.tiles; i++) {
-        int first = i * bits.tile_tokens, count = min(own.count - first, bits.tile_tokens);
-        to.groups[own.tile + i] = {static_cast<uint16_t>(threadIdx.x),
-                                   static_cast<uint16_t>(own.first + first),
-                                   static_cast<uint16_t>(count), 0};
-    }
-    if (static_cast<int>(threadIdx.x) == bits.experts - 1)
-        *to.count = own.tile + own.tiles;
+    expert_bits_range own = expert_bits_sort<BITS_THREADS, BITS_TURNS>(to.slots, bits, words);
+    expert_bits_groups(to.groups, bits, own);
+    if (threadIdx.x == 0)
+        *to.count = own.tiles_all;
 }
 
 // A multiple of 16 bytes into shared memory, by all threads.
@@ -508,7 +503,8 @@ bool experts_stream_serves(const struct moe_push *op)
 {
     stream_arguments a;
     return device_is_sm90() && op->tokens >= STREAM_TOKENS_MIN && op->tokens <= STREAM_TOKENS_MAX &&
-           expert_bits_serves(op->tokens, op->picks, op->experts, STREAM_LIST_MAX) &&
+           expert_bits_serves(op->tokens, op->picks, op->experts, BITS_THREADS, BITS_TURNS,
+                              STREAM_LIST_MAX) &&
            op->width % CHUNK == 0 && op->shared_width > 0 && op->shared_width % CHUNK == 0 &&
            stream_divides(op, WGMMA_ROWS) && stream_place(&a, op, STREAM_GROUP_TOKENS);
 }

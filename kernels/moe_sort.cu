@@ -29,7 +29,7 @@ static __global__ void __launch_bounds__(BITS_THREADS)
     __syncthreads();
     pdl_wait();
     pdl_trigger();
-    expert_bits_range own = expert_bits_sort(sort.slots, bits, words);
+    expert_bits_range own = expert_bits_sort<BITS_THREADS, BITS_TURNS>(sort.slots, bits, words);
     if (thread >= bits.experts)
         return;
     sort.offsets[thread] = own.first;
@@ -47,7 +47,8 @@ static bool sort_bits(cudaStream_t stream, const struct experts_sort &sort)
     int tokens = sort.slots_count / sort.picks;
     expert_bits bits = {sort.ids,     tokens,           sort.picks,
                         sort.experts, sort.tile_tokens, expert_bits_stride(tokens)};
-    if (!expert_bits_serves(tokens, sort.picks, sort.experts, SORT_BITS_MAX))
+    if (!expert_bits_serves(tokens, sort.picks, sort.experts, BITS_THREADS, BITS_TURNS,
+                            SORT_BITS_MAX))
         return false;
     if (!prepared)
         CUDA_CHECK(cudaFuncSetAttribute(

@@ -9,8 +9,8 @@
 #include "kernels/device/expert_list.cuh"
 
 enum {
-    BITS_THREADS = 1024, // of the block, and the most experts
-    BITS_TURNS = 8,      // slots of a thread
+    BITS_THREADS = 1024, // of a block that does nothing else
+    BITS_TURNS = 8,      // slots of each
     BITS_WORD = 32,      // tokens
 };
 
@@ -26,6 +26,7 @@ struct expert_bits {
 struct expert_bits_range {
     int first, count; // slots
     int tile, tiles;
+    int tiles_all; // of all experts
 };
 
 // Words from one expert to the next: an odd number, so that threads that read one word of theirs
@@ -42,17 +43,19 @@ static inline ON_BOTH_SIDES size_t expert_bits_bytes(int tokens, int experts)
            (static_cast<size_t>(expert_bits_stride(tokens)) * (4 + 2) + 4 + 2);
 }
 
-// Whether a block of at most `bytes` takes so many.
-static inline bool expert_bits_serves(int tokens, int picks, int experts, size_t bytes)
+// Whether a block of so many threads with `turns` slots each and at most `bytes` takes so many.
+static inline bool expert_bits_serves(int tokens, int picks, int experts, int threads, int turns,
+                                      size_t bytes)
 {
-    return experts <= BITS_THREADS && tokens * picks <= BITS_THREADS * BITS_TURNS &&
+    return experts <= threads && tokens * picks <= threads * turns &&
            expert_bits_bytes(tokens, experts) <= bytes;
 }
 
-// Before the picks are known, by all threads; a block barrier follows.
+// By all threads, before expert_bits_sort; a block barrier follows.
 static __device__ __forceinline__ void expert_bits_clear(const expert_bits &a, uint32_t *shared)
 {
-    for (int i = static_cast<int>(threadIdx.x); i < a.experts * a.stride; i += BITS_THREADS)
+    for (int i = static_cast<int>(threadIdx.x); i < a.experts * a.stride;
+         i += static_cast<int>(blockDim.x))
         shared[i] = 0;
 }
 
@@ -69,25 +72,26 @@ static __device__ __forceinline__ int expert_bits_count(const expert_bits &a, co
     return count;
 }
 
-// All threads of the block; shared expert_bits_bytes, cleared. Fills slots [tokens * picks].
-template <typename SLOT>
+// All threads of a block of THREADS; shared expert_bits_bytes, cleared. Fills slots [tokens *
+// picks], at most TURNS a thread; a block barrier before they are read.
+template <int THREADS, int TURNS, typename SLOT>
 static __device__ __forceinline__ expert_bits_range expert_bits_sort(SLOT *slots,
                                                                      const expert_bits &a,
                                                                      uint32_t *shared)
 {
-    __shared__ uint32_t totals[BITS_THREADS / WARP_THREADS];
+    __shared__ uint32_t totals[THREADS / WARP_THREADS];
     int32_t *firsts = reinterpret_cast<int32_t *>(shared + a.experts * a.stride);
     uint16_t *before = reinterpret_cast<uint16_t *>(firsts + a.experts);
     int thread = static_cast<int>(threadIdx.x), slots_count = a.tokens * a.picks;
-    int ids[BITS_TURNS], tokens[BITS_TURNS];
+    int ids[TURNS], tokens[TURNS];
 #pragma unroll
-    for (int turn = 0; turn < BITS_TURNS; turn++) {
-        int slot = turn * BITS_THREADS + thread;
+    for (int turn = 0; turn < TURNS; turn++) {
+        int slot = turn * THREADS + thread;
         tokens[turn] = slot / a.picks;
-        ids[turn] = slot < slots_count ? a.ids[slot] : -1;
+        ids[turn] = slot < slots_count ? __ldcg(a.ids + slot) : -1;
     }
 #pragma unroll
-    for (int turn = 0; turn < BITS_TURNS; turn++) {
+    for (int turn = 0; turn < TURNS; turn++) {
         if (ids[turn] >= 0)
             atomicOr(shared + ids[turn] * a.stride + tokens[turn] / BITS_WORD,
                      1u << tokens[turn] % BITS_WORD);
@@ -101,21 +105,37 @@ static __device__ __forceinline__ expert_bits_range expert_bits_sort(SLOT *slots
     if (thread % WARP_THREADS == WARP_THREADS - 1)
         totals[thread / WARP_THREADS] = sum;
     __syncthreads();
-    for (int warp = 0; warp < thread / WARP_THREADS && thread < a.experts; warp++)
-        sum += totals[warp];
+    uint32_t all = 0;
+    for (int warp = 0; warp * WARP_THREADS < a.experts; warp++) {
+        sum += warp < thread / WARP_THREADS ? totals[warp] : 0;
+        all += totals[warp];
+    }
     own.first = static_cast<int>(sum & 0xffffu) - own.count;
     own.tile = static_cast<int>(sum >> 16) - own.tiles;
+    own.tiles_all = static_cast<int>(all >> 16);
     if (thread < a.experts)
         firsts[thread] = own.first;
     __syncthreads();
 #pragma unroll
-    for (int turn = 0; turn < BITS_TURNS; turn++) {
+    for (int turn = 0; turn < TURNS; turn++) {
         if (ids[turn] < 0)
             continue;
         int word = ids[turn] * a.stride + tokens[turn] / BITS_WORD;
         uint32_t lower = shared[word] & ((1u << tokens[turn] % BITS_WORD) - 1);
         slots[firsts[ids[turn]] + before[word] + __popc(lower)] =
-            static_cast<SLOT>(turn * BITS_THREADS + thread);
+            static_cast<SLOT>(turn * THREADS + thread);
     }
     return own;
+}
+
+// Thread t writes the groups of expert t: its tiles.
+static __device__ __forceinline__ void
+expert_bits_groups(expert_group *groups, const expert_bits &a, const expert_bits_range &own)
+{
+    for (int i = 0; i < own.tiles; i++) {
+        int first = i * a.tile_tokens, count = min(own.count - first, a.tile_tokens);
+        groups[own.tile + i] = {static_cast<uint16_t>(threadIdx.x),
+                                static_cast<uint16_t>(own.first + first),
+                                static_cast<uint16_t>(count), 0};
+    }
 }

@@ -5,11 +5,16 @@
 // The shared expert's tasks come first: their weights are known before the router has picked.
 #pragma once
 
+#include "kernels/device/expert_bits.cuh"
 #include "kernels/device/expert_list.cuh"
 #include "kernels/device/launch.cuh"
 #include "kernels/device/tile.cuh"
 
-enum { EXPERTS_SHARED_MAX = 226 << 10 };
+enum {
+    EXPERTS_SHARED_MAX = 226 << 10,
+    EXPERTS_BITS_TURNS = 2,        // slots of a thread that are sorted by bits
+    EXPERTS_BITS_BYTES = 12 << 10, // most, of what else is the parts'
+};
 
 enum experts_kind {
     EXPERTS_GATED,    // silu(gate) * up, to middle
@@ -26,6 +31,7 @@ struct experts_arguments {
     int columns, shared_columns; // of W
     int rows, shared_rows;       // outputs of an expert; a gated matrix has twice as many rows
     bool sorted;                 // group an expert's tokens
+    bool bits;                   // by bits
     int split;
     bf16 *middle; // gated: silu(gate) * up at token * middle_stride + pick * rows
     int64_t middle_stride;
@@ -209,6 +215,8 @@ static inline experts_memory experts_memory_of(const experts_arguments &a, int m
     memory.ring_bytes = static_cast<size_t>(stages) * vectors * threads * VECTOR_BYTES;
     memory.parts_bytes = static_cast<size_t>(m_tiles * n_tiles) * threads * sizeof(float4);
     memory.counts_bytes = a.sorted ? static_cast<size_t>(warps * a.experts) * 2 : 0;
+    if (a.bits)
+        memory.counts_bytes = expert_bits_bytes(a.tokens, a.experts);
     memory.slots_bytes = (static_cast<size_t>(slots) * 2 + 15) / 16 * 16;
     memory.groups_bytes = (static_cast<size_t>(groups) * sizeof(expert_group) + 15) / 16 * 16;
     return memory;
@@ -270,6 +278,32 @@ experts_finish(const experts_arguments &a, const expert_list &list, const expert
     }
 }
 
+// What is sorted by bits.
+static __device__ __forceinline__ expert_bits experts_bits(const experts_arguments &a,
+                                                           int group_tokens)
+{
+    return {a.ids, a.tokens, a.picks, a.experts, group_tokens, expert_bits_stride(a.tokens)};
+}
+
+// The list of a block of WARPS warps, its counts' memory cleared when it is sorted by bits. Returns
+// the groups' number.
+template <int WARPS>
+static __device__ __forceinline__ int experts_list(const experts_arguments &a,
+                                                   const expert_list &list, int group_tokens)
+{
+    int slots = a.tokens * a.picks;
+    if (!a.sorted)
+        return expert_list_plain(list, a.ids, slots);
+    if (!a.bits)
+        return expert_list_build<WARPS>(list, a.ids, slots, a.experts, group_tokens);
+    expert_bits bits = experts_bits(a, group_tokens);
+    expert_bits_range own = expert_bits_sort<WARPS * WARP_THREADS, EXPERTS_BITS_TURNS>(
+        list.slots, bits, reinterpret_cast<uint32_t *>(list.counts));
+    expert_bits_groups(list.groups, bits, own);
+    __syncthreads();
+    return own.tiles_all;
+}
+
 // grid: at most what is resident at once; block WARPS warps; shared experts_shared_bytes.
 template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS>
 static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
@@ -300,14 +334,18 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
             experts_copy_weights<M_TILES>(next, copy_to + ahead++ * STAGE_BYTES);
             next.chunk++;
         }
+    }
+    if (KIND != EXPERTS_DENSE && a.bits) {
+        expert_bits_clear(experts_bits(a, N_TILES * TILE_TOKENS),
+                          reinterpret_cast<uint32_t *>(list.counts));
+        __syncthreads();
+    }
+    if (KIND != EXPERTS_PRODUCTS) {
         pdl_wait();
         pdl_trigger();
     }
     // Second products: the picks were written two kernels ago.
-    int slots = a.tokens * a.picks;
-    int groups =
-        a.sorted ? expert_list_build<WARPS>(list, a.ids, slots, a.experts, N_TILES * TILE_TOKENS)
-                 : expert_list_plain(list, a.ids, slots);
+    int groups = experts_list<WARPS>(a, list, N_TILES * TILE_TOKENS);
     experts_seek<KIND, M_TILES, N_TILES>(&next, a, list, groups, next_task);
     if (KIND == EXPERTS_PRODUCTS) {
         for (; ahead < STAGES && ahead < next.chunks; ahead++) {
@@ -373,6 +411,8 @@ static void experts_launch(cudaStream_t stream, experts_arguments a)
     a.split = split < shared_split ? split : shared_split;
     if (KIND == EXPERTS_PRODUCTS && a.split > 1 && a.columns / CHUNK / a.split < 2)
         a.split /= 2; // two chunks a warp: half as many meetings
+    a.bits = a.sorted && expert_bits_serves(a.tokens, a.picks, a.experts, WARPS * WARP_THREADS,
+                                            EXPERTS_BITS_TURNS, EXPERTS_BITS_BYTES);
     experts_memory memory = experts_memory_of(a, M_TILES, N_TILES, STAGES, WARPS);
     ASSERT(experts_shared_bytes(memory) <= EXPERTS_SHARED_MAX);
     launch_chained(kernel, dim3(static_cast<unsigned>(multiprocessors())),
