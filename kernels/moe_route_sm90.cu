@@ -322,14 +322,14 @@ static __global__ void __launch_bounds__(CLUSTER_THREADS, 1)
 
 // ---- launches ----
 
-// Clusters of most tokens that run at once.
+// Clusters of most tokens that run at once; none on a part of a GPU that is too small for one.
 static int clusters_resident()
 {
     constexpr int TOKENS = CLUSTER_TILES_MAX * CLUSTER_TOKENS;
-    static int count = 0;
+    static int count = -1;
     cudaLaunchAttribute attribute = {};
     cudaLaunchConfig_t config = {};
-    if (count > 0)
+    if (count >= 0)
         return count;
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim = {CLUSTER_BLOCKS, 1, 1};
@@ -342,7 +342,6 @@ static int clusters_resident()
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(config.dynamicSmemBytes)));
     CUDA_CHECK(cudaOccupancyMaxActiveClusters(&count, route_cluster_kernel<TOKENS>, &config));
-    ASSERT(count > 0);
     return count;
 }
 
@@ -371,7 +370,8 @@ template <int TILES = 1> static void cluster_launch(cudaStream_t stream, const c
 bool route_cluster_serves(const struct moe_route *op)
 {
     return device_is_sm90() && op->hidden == CLUSTER_HIDDEN && op->experts == CLUSTER_EXPERTS &&
-           op->tokens >= CLUSTER_TOKENS_MIN && op->tokens <= CLUSTER_TOKENS_MAX;
+           op->tokens >= CLUSTER_TOKENS_MIN && op->tokens <= CLUSTER_TOKENS_MAX &&
+           clusters_resident() > 0;
 }
 
 void route_cluster(cudaStream_t stream, const struct moe_route *op, const bf16 *lane)
