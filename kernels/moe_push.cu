@@ -11,6 +11,7 @@
 #include "kernels/device/experts_stream.cuh"
 #include "kernels/device/lane.cuh"
 #include "kernels/device/norm_parts.cuh"
+#include "kernels/device/parts_sum.cuh"
 
 extern "C" {
 #include "kernels/moe_push.h"
@@ -111,120 +112,42 @@ static void moe_general(cudaStream_t stream, const struct moe_push *op, bf16 *la
 
 enum { COMBINE_THREADS = 256 };
 
-struct combine_arguments {
-    const void *products; // [tokens, picks + 1, hidden]
-    const float *weights, *shared_weights;
-    bf16 *y; // [tokens, hidden]
-    int picks, hidden;
-};
-
-static __device__ __forceinline__ void load_four(float (&to)[4], const float *from)
-{
-    float4 values = *reinterpret_cast<const float4 *>(from);
-    to[0] = values.x;
-    to[1] = values.y;
-    to[2] = values.z;
-    to[3] = values.w;
-}
-
-static __device__ __forceinline__ void load_four(float (&to)[4], const bf16 *from)
-{
-    uint2 values = *reinterpret_cast<const uint2 *>(from);
-    to[0] = __uint_as_float(values.x << 16);
-    to[1] = __uint_as_float(values.x & 0xffff0000u);
-    to[2] = __uint_as_float(values.y << 16);
-    to[3] = __uint_as_float(values.y & 0xffff0000u);
-}
-
-// grid (tokens, hidden / 4 / COMBINE_THREADS): four outputs a thread, picks in order. PRODUCT: the
-// type of products.
-template <typename PRODUCT> static __global__ void moe_combine_kernel(const combine_arguments a)
-{
-    int64_t token = blockIdx.x;
-    int at = static_cast<int>(blockIdx.y * COMBINE_THREADS + threadIdx.x) * 4;
-    pdl_wait();
-    pdl_trigger();
-    if (at >= a.hidden)
-        return;
-    float sums[4] = {};
-    for (int pick = 0; pick <= a.picks; pick++) {
-        float weight = pick < a.picks ? a.weights[token * a.picks + pick] : a.shared_weights[token];
-        float product[4];
-        load_four(product, static_cast<const PRODUCT *>(a.products) +
-                               (token * (a.picks + 1) + pick) * a.hidden + at);
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            sums[i] += weight * product[i];
-    }
-    bf16 *y = a.y + token * a.hidden + at;
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        y[i] = bf16_from_float(sums[i]);
-}
-
-// grid tokens * hidden / 8 / COMBINE_THREADS: eight outputs a thread, the products of its PICKS all
-// on their way at once: the bound of one block lets the compiler hold them.
-template <int PICKS>
+// grid tokens * hidden / 8 / COMBINE_THREADS: eight outputs a thread.
+template <typename VALUES, int PICKS>
 static __global__ void __launch_bounds__(COMBINE_THREADS, 1)
-    moe_combine_wide_kernel(const combine_arguments a, int tokens)
+    moe_combine_kernel(const struct push_parts parts, bf16 *y, int hidden, int tokens)
 {
-    int vectors = a.hidden / BF16_VECTOR;
+    int vectors = hidden / BF16_VECTOR;
     int64_t unit = static_cast<int64_t>(blockIdx.x) * COMBINE_THREADS + threadIdx.x;
-    int64_t token = unit / vectors, at = unit % vectors;
+    int64_t token = unit / vectors;
+    float sums[BF16_VECTOR] = {};
     pdl_wait();
     pdl_trigger();
     if (token >= tokens)
         return;
-    bf16x8 products[PICKS + 1];
-    const uint4 *from = static_cast<const uint4 *>(a.products) + token * (PICKS + 1) * vectors + at;
-#pragma unroll
-    for (int pick = 0; pick <= PICKS; pick++)
-        products[pick].bits = __ldcs(from + pick * vectors);
-    float sums[BF16_VECTOR] = {};
-#pragma unroll
-    for (int pick = 0; pick <= PICKS; pick++) {
-        float weight = pick < PICKS ? a.weights[token * PICKS + pick] : a.shared_weights[token];
-        float product[BF16_VECTOR];
-        bf16x8_to_float(product, products[pick]);
-#pragma unroll
-        for (int i = 0; i < BF16_VECTOR; i++)
-            sums[i] += weight * product[i];
-    }
-    reinterpret_cast<uint4 *>(a.y)[unit] = bf16x8_from_float(sums).bits;
+    parts_sum<VALUES, PICKS>(sums, parts, token, hidden, static_cast<int>(unit % vectors));
+    reinterpret_cast<uint4 *>(y)[unit] = bf16x8_from_float(sums).bits;
 }
 
-template <int PICKS>
-static void moe_combine_wide(cudaStream_t stream, const combine_arguments &a, int tokens)
-{
-    int64_t units = static_cast<int64_t>(tokens) * (a.hidden / BF16_VECTOR);
-    dim3 grid(static_cast<unsigned>((units + COMBINE_THREADS - 1) / COMBINE_THREADS));
-    launch_chained(moe_combine_wide_kernel<PICKS>, grid, dim3(COMBINE_THREADS), 0, stream, a,
-                   tokens);
-}
-
-// Adds a token's products, or leaves that to who pulls.
-template <typename PRODUCT>
+// Adds a token's products, VALUES of them at a time, or leaves that to who pulls.
+template <typename VALUES>
 static void moe_combine(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
 {
+    struct push_parts parts = {op->products, op->expert_weights, op->shared_weights, op->picks,
+                               sizeof(VALUES) == sizeof(bf16x8)};
+    int64_t units = static_cast<int64_t>(op->tokens) * (op->hidden / BF16_VECTOR);
+    dim3 grid(static_cast<unsigned>((units + COMBINE_THREADS - 1) / COMBINE_THREADS));
+    auto kernel = moe_combine_kernel<VALUES, 0>;
     if (op->parts != NULL && op->push->cuda == NULL && norm_parts_serves(op->hidden)) {
-        *op->parts = {op->products, op->expert_weights, op->shared_weights, op->picks,
-                      sizeof(PRODUCT) == sizeof(bf16)};
+        *op->parts = parts;
         return;
     }
-    combine_arguments a = {op->products, op->expert_weights, op->shared_weights,
-                           lane,         op->picks,          op->hidden};
-    int vectors = op->hidden / 4;
-    if (sizeof(PRODUCT) == sizeof(bf16) && op->picks == 8) {
-        moe_combine_wide<8>(stream, a, op->tokens);
-        return;
-    }
-    if (sizeof(PRODUCT) == sizeof(bf16) && op->picks == 10) {
-        moe_combine_wide<10>(stream, a, op->tokens);
-        return;
-    }
-    dim3 grid(static_cast<unsigned>(op->tokens),
-              static_cast<unsigned>((vectors + COMBINE_THREADS - 1) / COMBINE_THREADS));
-    launch_chained(moe_combine_kernel<PRODUCT>, grid, dim3(COMBINE_THREADS), 0, stream, a);
+    if (op->picks == 8)
+        kernel = moe_combine_kernel<VALUES, 8>;
+    else if (op->picks == 10)
+        kernel = moe_combine_kernel<VALUES, 10>;
+    launch_chained(kernel, grid, dim3(COMBINE_THREADS), 0, stream, parts, lane, op->hidden,
+                   op->tokens);
 }
 
 // The first product, x to middle, and the second one, middle to products.
@@ -288,7 +211,7 @@ static void moe_few(cudaStream_t stream, const struct moe_push *op, bf16 *lane)
         experts_launch<EXPERTS_PRODUCTS, 2, 1, 2, 16>(stream, down);
     else
         experts_launch<EXPERTS_PRODUCTS, 2, 2, 3, 8>(stream, down);
-    moe_combine<float>(stream, op, lane);
+    moe_combine<parts_float>(stream, op, lane);
 }
 
 extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
@@ -307,14 +230,14 @@ extern "C" void moe_push(struct stream *stream, const struct moe_push *op)
     if (experts_stream_serves(op)) {
         experts_stream(stream->handle, op);
         if (op->tokens <= MOE_FLOAT_TOKENS_MAX)
-            moe_combine<float>(stream->handle, op, lane);
+            moe_combine<parts_float>(stream->handle, op, lane);
         else
-            moe_combine<bf16>(stream->handle, op, lane);
+            moe_combine<bf16x8>(stream->handle, op, lane);
     } else if (tiles && few) {
         moe_few(stream->handle, op, lane);
     } else if (experts_many_serves(op)) {
         experts_many(stream->handle, op);
-        moe_combine<bf16>(stream->handle, op, lane);
+        moe_combine<bf16x8>(stream->handle, op, lane);
     } else {
         moe_general(stream->handle, op, lane);
     }

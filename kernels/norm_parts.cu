@@ -3,7 +3,7 @@
 // pulled into the residual, and the row is normalised.
 #include "kernels/device/norm_parts.cuh"
 
-#include "kernels/device/load.cuh"
+#include "kernels/device/parts_sum.cuh"
 #include "kernels/device/reduce.cuh"
 
 struct parts_arguments {
@@ -13,74 +13,6 @@ struct parts_arguments {
     int hidden;
     float eps;
 };
-
-// Eight values as they lie in memory, read once.
-struct parts_float {
-    float4 low, high;
-};
-
-static __device__ __forceinline__ void parts_load(bf16x8 *to, const void *products, int64_t vector)
-{
-    to->bits = load_once_here(static_cast<const uint4 *>(products) + vector);
-}
-
-static __device__ __forceinline__ void parts_load(parts_float *to, const void *products,
-                                                  int64_t vector)
-{
-    const uint4 *from = static_cast<const uint4 *>(products) + 2 * vector;
-    to->low = float_of(load_once_here(from));
-    to->high = float_of(load_once_here(from + 1));
-}
-
-static __device__ __forceinline__ void parts_add(float (&sums)[BF16_VECTOR], float weight,
-                                                 const bf16x8 &product)
-{
-    float values[BF16_VECTOR];
-    bf16x8_to_float(values, product);
-#pragma unroll
-    for (int k = 0; k < BF16_VECTOR; k++)
-        sums[k] += weight * values[k];
-}
-
-static __device__ __forceinline__ void parts_add(float (&sums)[BF16_VECTOR], float weight,
-                                                 const parts_float &product)
-{
-    const float values[BF16_VECTOR] = {product.low.x,  product.low.y,  product.low.z,
-                                       product.low.w,  product.high.x, product.high.y,
-                                       product.high.z, product.high.w};
-#pragma unroll
-    for (int k = 0; k < BF16_VECTOR; k++)
-        sums[k] += weight * values[k];
-}
-
-// The weighted sum of this thread's vector of the token's products; VALUES: eight of them. PICKS
-// products are on their way at once, 0: one after another.
-template <typename VALUES, int PICKS>
-static __device__ __forceinline__ void parts_sum(float (&sums)[BF16_VECTOR],
-                                                 const parts_arguments &a, int64_t token, int at)
-{
-    const struct push_parts &parts = a.parts;
-    int64_t row = a.hidden / BF16_VECTOR;
-    if constexpr (PICKS > 0) {
-        VALUES products[PICKS + 1];
-#pragma unroll
-        for (int pick = 0; pick <= PICKS; pick++)
-            parts_load(&products[pick], parts.products, (token * (PICKS + 1) + pick) * row + at);
-#pragma unroll
-        for (int pick = 0; pick < PICKS; pick++)
-            parts_add(sums, parts.weights[token * PICKS + pick], products[pick]);
-        parts_add(sums, parts.shared_weights[token], products[PICKS]);
-    } else {
-        for (int pick = 0; pick <= parts.picks; pick++) {
-            VALUES product;
-            parts_load(&product, parts.products, (token * (parts.picks + 1) + pick) * row + at);
-            parts_add(sums,
-                      pick < parts.picks ? parts.weights[token * parts.picks + pick]
-                                         : parts.shared_weights[token],
-                      product);
-        }
-    }
-}
 
 // grid tokens; block hidden / 8 threads, in whole warps. The bound of one block lets the compiler
 // keep all products on their way.
@@ -104,7 +36,7 @@ static __global__ void __launch_bounds__(NORM_PARTS_THREADS_MAX, 1)
     pdl_trigger();
     if (inside) {
         sum.bits = load_here(reinterpret_cast<const uint4 *>(a.residual) + vector);
-        parts_sum<VALUES, PICKS>(pushed, a, token, at);
+        parts_sum<VALUES, PICKS>(pushed, a.parts, token, a.hidden, at);
         bf16x8_to_float(values, sum);
         sum = bf16x8_from_float(pushed); // as a lane holds it
         bf16x8_to_float(pushed, sum);
@@ -141,12 +73,12 @@ static void norm_parts_launch(cudaStream_t stream, const parts_arguments &a, int
     int vectors = a.hidden / BF16_VECTOR;
     dim3 grid(static_cast<unsigned>(tokens));
     dim3 block(static_cast<unsigned>((vectors + WARP_THREADS - 1) / WARP_THREADS * WARP_THREADS));
+    auto kernel = norm_parts_kernel<VALUES, 0>;
     if (a.parts.picks == 8)
-        launch_chained(norm_parts_kernel<VALUES, 8>, grid, block, 0, stream, a);
+        kernel = norm_parts_kernel<VALUES, 8>;
     else if (a.parts.picks == 10)
-        launch_chained(norm_parts_kernel<VALUES, 10>, grid, block, 0, stream, a);
-    else
-        launch_chained(norm_parts_kernel<VALUES, 0>, grid, block, 0, stream, a);
+        kernel = norm_parts_kernel<VALUES, 10>;
+    launch_chained(kernel, grid, block, 0, stream, a);
 }
 
 void norm_parts(cudaStream_t stream, const struct norm_linear_pull *op)
