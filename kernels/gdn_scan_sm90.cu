@@ -44,7 +44,7 @@ struct scan_handoff {
 struct scan_shared {
     scan_stage stages[STAGES];
     scan_handoff handoffs[PAIRS][HANDOFFS];
-    uint64_t full[STAGES], empty[STAGES];
+    uint64_t full[STAGES], empty[STAGES]; // empty: every thread arrives for itself, too
     uint64_t given[PAIRS][HANDOFFS], taken[PAIRS][HANDOFFS];
 };
 
@@ -331,9 +331,7 @@ static __device__ __forceinline__ void read_chunks(scan_shared *shared, const st
         read_out(c, scan_view{&shared->stages[stage], &shared->handoffs[pair][handoff],
                               &shared->given[pair][handoff], &shared->taken[pair][handoff],
                               static_cast<uint32_t>(i / HANDOFFS), pair});
-        __syncwarp();
-        if (lane == 0)
-            barrier_arrive(&shared->empty[stage]);
+        barrier_arrive(&shared->empty[stage]);
         if (brings && i + STAGES < place.chunks) {
             barrier_wait(&shared->empty[stage], parity);
             bring(&shared->stages[stage], &shared->full[stage],
@@ -352,7 +350,6 @@ static __device__ __forceinline__ void carry_chunks(float s[KEY_TILES][4], scan_
                                                     const struct gdn &op, const scan_place &place,
                                                     int pair, int value)
 {
-    const int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
     gdn_save save = place.save;
     for (int i = 0; i < place.chunks; i++) {
         int stage = i % STAGES, handoff = i % HANDOFFS;
@@ -360,9 +357,7 @@ static __device__ __forceinline__ void carry_chunks(float s[KEY_TILES][4], scan_
         carry_state(s, scan_view{&shared->stages[stage], &shared->handoffs[pair][handoff],
                                  &shared->given[pair][handoff], &shared->taken[pair][handoff],
                                  static_cast<uint32_t>(i / HANDOFFS), pair});
-        __syncwarp();
-        if (lane == 0)
-            barrier_arrive(&shared->empty[stage]);
+        barrier_arrive(&shared->empty[stage]);
         if (save.tokens == min((i + 1) * CHUNK, place.row.tokens)) {
             store_state(s, op.checkpoints.state, save.checkpoint, op, place.head, value);
             save = gdn_next_save(op.tables, save);
@@ -388,7 +383,7 @@ static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
     if (thread == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&shared->full[i], 1);
-            barrier_init(&shared->empty[i], 2 * PAIRS);
+            barrier_init(&shared->empty[i], THREADS);
         }
         for (int i = 0; i < PAIRS * HANDOFFS; i++) {
             barrier_init(&shared->given[i / HANDOFFS][i % HANDOFFS], WARP_THREADS);
