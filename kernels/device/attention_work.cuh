@@ -120,6 +120,7 @@ static __device__ __forceinline__ int2 tile_of(finder *f, const struct attention
         else
             high = middle - 1;
     }
+    __syncwarp(); // all lanes have read it
     f->longest = low;
     return tile_among(f, op, low, rank - count_from(f, op, low + 1));
 }
