@@ -342,7 +342,19 @@ static __device__ __forceinline__ void stream_produce(const stream_arguments &a,
 
 // ---- kernels ----
 
-// One block; shared expert_bits_bytes. Slots in groups, and `counters` counters at zero.
+// Whole vectors, as stream_place counts them: all groups, of which the list writes those that there
+// are, behind a barrier of the block, and slots behind the last one. By all threads.
+static __device__ __forceinline__ void stream_clear(const stream_list &to, int slots, int groups)
+{
+    int thread = static_cast<int>(threadIdx.x);
+    for (int i = thread; i < (groups + 1) / 2; i += static_cast<int>(blockDim.x))
+        reinterpret_cast<uint4 *>(to.groups)[i] = make_uint4(0, 0, 0, 0);
+    if (thread < (slots + 7) / 8 * 8 - slots)
+        to.slots[slots + thread] = 0;
+}
+
+// One block; shared expert_bits_bytes. Slots in groups, and `counters` counters at zero. The rest of
+// what stream_take reads is zeros.
 static __global__ void __launch_bounds__(BITS_THREADS)
     stream_list_kernel(const stream_list to, const expert_bits bits, int counters)
 {
@@ -353,6 +365,8 @@ static __global__ void __launch_bounds__(BITS_THREADS)
     pdl_trigger();
     for (int i = static_cast<int>(threadIdx.x); i < counters; i += BITS_THREADS)
         to.done[i] = 0;
+    stream_clear(to, bits.tokens * bits.picks,
+                 expert_groups_max(bits.tokens * bits.picks, bits.experts, bits.tile_tokens));
     expert_bits_range own = expert_bits_sort<BITS_THREADS, BITS_TURNS>(to.slots, bits, words);
     expert_bits_groups(to.groups, bits, own);
     if (threadIdx.x == 0)
