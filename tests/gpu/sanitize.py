@@ -23,7 +23,12 @@ ENGINES = ["moe_e8_r2", "dense_tied_r1"]  # experts and the head for drafts; nei
 HEAVY = ["engine", "gdn_stream", "linear_many", "gdn_scan", "moe_many", "moe_stream", "attention"]
 MEMORY_SHARE_MAX = 0.8  # of the GPU's memory in use, then no process is started
 CHECK_SECONDS = 200     # of one check
-SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
+OPTIONS = {
+    # Every report is printed, to be judged: without the host's frames less than 8 MB.
+    "initcheck": ["--print-limit", "20000", "--show-backtrace", "device"],
+}
+SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) errors?\b(?! were)|"
+                     r"RACECHECK SUMMARY: (\d+) hazard)")
 
 
 class Memory:
@@ -54,7 +59,8 @@ def command_of(options, tool, suite):
         program = [os.path.join(options.bin, "engine_check"), "--small", name]
     else:
         program = [os.path.join(options.bin, "kernel_check"), "small", suite]
-    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", *program]
+    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99",
+            *OPTIONS.get(tool, []), *program]
 
 
 def run_limited(command, path, seconds):
