@@ -3,7 +3,7 @@
 """The small suites under compute-sanitizer: every tool over every suite of kernel_check and over a
 few steps of an engine, as processes side by side that share one GPU, each with a limit of time. A
 line a check, and the same as JSON in OUT/sanitize.jsonl; what the tools said is in OUT/sanitize/.
-Exit code 1: something was found, did not end, or was not run."""
+Exit code 1: something was found that is not known to be untrue, did not end, or was not run."""
 
 import argparse
 import concurrent.futures
@@ -27,8 +27,19 @@ OPTIONS = {
     # Every report is printed, to be judged: without the host's frames less than 8 MB.
     "initcheck": ["--print-limit", "20000", "--show-backtrace", "device"],
 }
+# Reports that are known not to be true: every one of such a check has to be of this kind.
+FLAG = re.compile(r"=+ Error: Race reported between Write access at void stream_watch<.*"
+                  r"(\n=+ +and Read access at ready_wait\(.*)+")
+KNOWN = {
+    # A flag in shared memory, st.release and ld.acquire: racecheck knows barriers alone.
+    ("racecheck", "moe_stream"): FLAG,
+    ("racecheck", "moe_stream_bf16"): FLAG,
+    ("racecheck", "engine:moe_e8_r2"): FLAG,
+}
 SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) errors?\b(?! were)|"
                      r"RACECHECK SUMMARY: (\d+) hazard)")
+NO_REPORT = re.compile(r"=+ (?:COMPUTE-SANITIZER|.*SUMMARY: .*)")
+ENDED = re.compile(r"^(?:all checks passed: 0 failed|ok .* small: .*)$", re.M)
 
 
 class Memory:
@@ -76,7 +87,22 @@ def run_limited(command, path, seconds):
             return None
 
 
-def judge(code, text):
+def reports_of(text):
+    """What the tool reports, one by one: its lines up to an empty one."""
+    lines = [line for line in text.splitlines()
+             if line.startswith("=========") and not NO_REPORT.fullmatch(line)]
+    return [report.strip() for report in re.split(r"^=+ *$", "\n".join(lines), flags=re.M)
+            if report.strip()]
+
+
+def all_known(tool, suite, text, errors):
+    """Whether the program came to its end and each error is printed and of the known kind."""
+    pattern, reports = KNOWN.get((tool, suite)), reports_of(text)
+    return (pattern is not None and ENDED.search(text) is not None and len(reports) == errors and
+            all(pattern.fullmatch(report) for report in reports))
+
+
+def judge(tool, suite, code, text):
     """What became of a check, and how many errors the tool counts (None: it did not say)."""
     counts = [int(a or b) for a, b in SUMMARY.findall(text)]
     errors = sum(counts) if counts else None
@@ -85,7 +111,7 @@ def judge(code, text):
     if errors is None:
         return "no summary", None
     if errors > 0:
-        return "errors", errors
+        return ("known" if all_known(tool, suite, text, errors) else "errors"), errors
     return ("ok" if code == 0 else "failed"), errors
 
 
@@ -99,7 +125,7 @@ def check(options, memory, deadline, tool, suite):
         begun = time.monotonic()
         code = run_limited(command_of(options, tool, suite), path, min(left, options.check_seconds))
         with open(path, errors="replace") as log:
-            result["state"], result["errors"] = judge(code, log.read())
+            result["state"], result["errors"] = judge(tool, suite, code, log.read())
         result["seconds"] = round(time.monotonic() - begun, 1)
     return result
 
@@ -156,7 +182,7 @@ def main():
             lines.flush()
     told = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"{len(tasks)} checks in {time.monotonic() - begun:.0f} s: {told}")
-    return 0 if set(states) == {"ok"} else 1
+    return 0 if set(states) <= {"ok", "known"} else 1
 
 
 if __name__ == "__main__":
