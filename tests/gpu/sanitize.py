@@ -26,6 +26,8 @@ CHECK_SECONDS = 200     # of one check
 OPTIONS = {
     # Every report is printed, to be judged: without the host's frames less than 8 MB.
     "initcheck": ["--print-limit", "20000", "--show-backtrace", "device"],
+    # What it remembers of a step's launches until the stream is waited for can take all memory.
+    ("racecheck", "engine"): ["--force-blocking-launches"],
 }
 # Reports that are known not to be true: every one of such a check has to be of this kind.
 FLAG = re.compile(r"=+ Error: Race reported between Write access at void stream_watch<.*"
@@ -77,7 +79,7 @@ def command_of(options, tool, suite):
     else:
         program = [os.path.join(options.bin, "kernel_check"), "small", suite]
     return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99",
-            *OPTIONS.get(tool, []), *program]
+            *OPTIONS.get(tool, []), *OPTIONS.get((tool, kind), []), *program]
 
 
 def run_limited(command, path, seconds):
