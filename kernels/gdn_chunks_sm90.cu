@@ -1,136 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
 // gdn_chunks_sm90.cu -- chunked prefill, first kernel: all that does not depend on the state. A
-// block per chunk of 64 tokens and key head: convolution of its q, k and v, k k^T and q k^T on
-// tensor cores, then for each of its value heads the gates and the inverse of I + A. The operands
-// are the convolution's bf16 as they are; norms, gates and decays stay f32 factors outside.
+// block per chunk of 64 tokens and key head. Eight warps, the solvers, convolve its q and k, form
+// k k^T and q k^T on tensor cores, then for each of its value heads the inverse of I + A; four
+// convolve v meanwhile and form the gates. The operands are the convolution's bf16 as they are;
+// norms, gates and decays stay f32 factors outside.
 #include "kernels/device/gdn_chunks.cuh"
+#include "kernels/device/gdn_convolve.cuh"
 #include "kernels/device/gdn_launch.cuh"
 #include "kernels/device/gdn_mma.cuh"
 #include "kernels/device/reduce.cuh"
 
 enum {
     DIM = GDN_HEAD_DIM,
-    THREADS = 256,
-    WARPS = THREADS / WARP_THREADS,
-    SEGMENT = 16, // tokens that a warp convolves, AT_ONCE of them in flight
-    AT_ONCE = 8,
+    SOLVERS = 256,
+    VALUERS = 128,
+    THREADS = SOLVERS + VALUERS,
+    VALUE_WARPS = VALUERS / WARP_THREADS,
+    EIGHT = 8, // tokens of a segment in flight, where there are as many
     SEGMENTS = CHUNK / SEGMENT,
-    GROUP_THREADS = THREADS / 2, // solve one value head's system
+    GROUP_THREADS = SOLVERS / 2, // solve one value head's system
     GROUP_HEADS_MAX = 4,
     STRIDE = CHUNK + 4, // floats of a row of a square of tokens
 };
 
+// Named barriers of the block. NORMS: solvers arrive, GATES: the others do.
+enum { MEET_SOLVERS = 1, MEET_GROUP, MEET_VALUERS = MEET_GROUP + 2, MEET_NORMS, MEET_GATES };
+
+struct chunk_solved {
+    bf16 t[TILE_T], p[TILE_T]; // as in the workspace
+};
+
 struct chunk_shared {
     union {
-        bf16 kq[2][TILE_K];              // as in the workspace
-        float system[2][CHUNK * STRIDE]; // of two value heads, after the products
+        bf16 kq[2][TILE_K];     // as in the workspace
+        chunk_solved solved[2]; // of two value heads, after the products
     };
-    float products[2][CHUNK * STRIDE]; // k k^T and q k^T with their norms
+    float system[2][CHUNK * STRIDE];
     // 1 / norm, that of q with the output's 1 / sqrt(128); 0 beyond the tokens
     float q_scale[CHUNK], k_scale[CHUNK];
-    float decay[GROUP_HEADS_MAX][CHUNK]; // g, then its running sum
+    float decay[GROUP_HEADS_MAX][CHUNK]; // g, then its running sum * log2(e)
     float beta[GROUP_HEADS_MAX][CHUNK];
+    chunk_place place;
 };
 
-// What every part of the block needs.
-struct chunk_place {
-    const bf16 *history; // the three columns before the row
-    int row_first, row_tokens;
-    int first, tokens; // of the chunk within the row
-    int key_head, group_heads;
-};
+static const float LOG2_E = 1.4426950408889634f;
 
-static __device__ __forceinline__ int channels_of(const struct gdn &op)
+// Tiles of the block's value head `own`.
+static __device__ __forceinline__ gdn_tiles tiles_of(const struct gdn &op, const chunk_place &place,
+                                                     int64_t index, int own)
 {
-    return (2 * op.key_heads + op.value_heads) * DIM;
-}
-
-static __device__ __forceinline__ float low_half(uint32_t pair)
-{
-    return __uint_as_float(pair << 16);
-}
-
-static __device__ __forceinline__ float high_half(uint32_t pair)
-{
-    return __uint_as_float(pair & 0xffff0000u);
-}
-
-// Four channels of a token of the row, zero beyond it; before it lies the
-// history.
-static __device__ __forceinline__ uint2 load_raw(const struct gdn &op, const chunk_place &place,
-                                                 int token, int channel)
-{
-    const bf16 *from =
-        token < 0
-            ? place.history + static_cast<int64_t>(token + GDN_HISTORY) * channels_of(op)
-            : op.projected + static_cast<int64_t>(place.row_first + token) * op.projected_stride;
-    return token < place.row_tokens ? *reinterpret_cast<const uint2 *>(from + channel)
-                                    : make_uint2(0, 0);
-}
-
-// bf16(silu(convolution)) of four channels; x: their columns of this token and
-// the three before.
-static __device__ __forceinline__ uint2 convolve_token(const float4 taps[4], const uint2 *x)
-{
-    float y[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float column[GDN_CONV_WIDTH];
-#pragma unroll
-        for (int tap = 0; tap < GDN_CONV_WIDTH; tap++) {
-            uint32_t pair = i < 2 ? x[tap].x : x[tap].y;
-            column[tap] = i % 2 == 0 ? low_half(pair) : high_half(pair);
-        }
-        float sum = __fmul_rn(taps[i].x, column[0]);
-        sum = __fmaf_rn(taps[i].y, column[1], sum);
-        sum = __fmaf_rn(taps[i].z, column[2], sum);
-        y[i] = gdn_silu(__fmaf_rn(taps[i].w, column[3], sum));
-    }
-    return make_uint2(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]));
-}
-
-// A warp convolves 128 channels from `channel` on, four a lane, of 16 tokens
-// from `first` on. write(part, t, four values) takes token part + t of the
-// segment, part a multiple of 8. WHOLE: all of these tokens and the three
-// before are of the row, else what lies beyond gives zero.
-template <bool WHOLE, typename Write, typename Done>
-static __device__ __forceinline__ void convolve(const struct gdn &op, const chunk_place &place,
-                                                int first, int channel, Write write, Done done)
-{
-    uint2 before[GDN_HISTORY];
-    float4 taps[4];
-    channel += 4 * (static_cast<int>(threadIdx.x) % WARP_THREADS);
-    const bf16 *from =
-        op.projected +
-        static_cast<int64_t>(place.row_first + first - GDN_HISTORY) * op.projected_stride + channel;
-#pragma unroll
-    for (int i = 0; i < GDN_HISTORY; i++, from += op.projected_stride)
-        before[i] = WHOLE ? *reinterpret_cast<const uint2 *>(from)
-                          : load_raw(op, place, first - GDN_HISTORY + i, channel);
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        taps[i] = __ldg(reinterpret_cast<const float4 *>(op.conv_weight) + channel + i);
-#pragma unroll 1
-    for (int part = 0; part < SEGMENT; part += AT_ONCE) {
-        uint2 raw[AT_ONCE + GDN_HISTORY];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++, from += op.projected_stride)
-            raw[GDN_HISTORY + i] = WHOLE ? *reinterpret_cast<const uint2 *>(from)
-                                         : load_raw(op, place, first + part + i, channel);
-#pragma unroll
-        for (int i = 0; i < GDN_HISTORY; i++) {
-            raw[i] = before[i];
-            before[i] = raw[AT_ONCE + i];
-        }
-#pragma unroll
-        for (int t = 0; t < AT_ONCE; t++) {
-            uint2 y = convolve_token(taps, raw + t);
-            if (!WHOLE && first + part + t >= place.row_tokens)
-                y = make_uint2(0, 0);
-            write(part, t, y);
-        }
-        done(part);
-    }
+    const int key_head = static_cast<int>(blockIdx.x);
+    return gdn_tiles_of(op, index, key_head, key_head * place.group_heads + own);
 }
 
 // The sums over the warp of eight values: of value i in lanes 4 i .. 4 i + 3. Lanes halve what they
@@ -150,21 +70,20 @@ static __device__ __forceinline__ float sums_of_eight(float x[8], int lane)
     return x[0] + __shfl_xor_sync(0xffffffffu, x[0], 1);
 }
 
-// q or k of 16 tokens into shared memory, and their norms'
-// inverse.
+// q or k of 16 tokens into shared memory, and their norms' inverse.
 template <bool WHOLE>
 static __device__ __forceinline__ void convolve_key(chunk_shared *shared, const struct gdn &op,
                                                     const chunk_place &place, bool is_q,
                                                     int segment)
 {
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, token = segment * SEGMENT;
+    int lane = lane_of_warp(), token = segment * SEGMENT;
     int head = is_q ? place.key_head : op.key_heads + place.key_head;
     bf16 *tile = shared->kq[is_q] + token * (DIM / 2);
     float *scale = (is_q ? shared->q_scale : shared->k_scale) + token;
     const float full = is_q ? 0.08838834764831845f : 1.0f;
     const int there = place.tokens - token; // of these tokens
-    float squares[AT_ONCE];
-    convolve<WHOLE>(
+    float squares[EIGHT];
+    convolve<WHOLE, EIGHT>(
         op, place, place.first + token, head * DIM,
         [&](int part, int t, uint2 y) {
             int at = part * (DIM / 2) + tile_128(t, lane / 2) + lane % 2 * 4;
@@ -185,76 +104,76 @@ static __device__ __forceinline__ void convolve_value(bf16 *tiles, const struct 
                                                       const chunk_place &place, int value_head,
                                                       int segment)
 {
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, token = segment * SEGMENT;
+    int lane = lane_of_warp(), token = segment * SEGMENT;
     bf16 *to = tiles + lane / 8 * TILE_V + token * GDN_VALUE_SLICE;
-    convolve<WHOLE>(
+    convolve<WHOLE, WHOLE ? EIGHT : 4>(
         op, place, place.first + token, (2 * op.key_heads + value_head) * DIM,
         [&](int part, int t, uint2 y) {
-            int at = part * GDN_VALUE_SLICE + tile_32(t, lane % 8 / 2) + lane % 2 * 4;
+            int at = tile_32(part + t, lane % 8 / 2) + lane % 2 * 4;
             *reinterpret_cast<uint2 *>(to + at) = y;
         },
         [](int) {});
 }
 
-// All convolutions of the block, a segment of 16 tokens and 128 channels a
-// warp.
-template <bool WHOLE>
-static __device__ __forceinline__ void convolve_all(chunk_shared *shared, const struct gdn &op,
-                                                    const chunk_place &place, int64_t index)
+// Segment `i` of v of the chunk's value heads.
+static __device__ __forceinline__ void convolve_value(bf16 *tiles, const struct gdn &op,
+                                                      const chunk_place &place, int i)
 {
-    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
-    int head = place.key_head * place.group_heads;
-    convolve_key<WHOLE>(shared, op, place, warp % 2 == 1, warp / 2);
-#pragma unroll 1
-    for (int i = warp; i < SEGMENTS * place.group_heads; i += WARPS)
-        convolve_value<WHOLE>(gdn_tiles_of(op, index, place.key_head, head + i / SEGMENTS).v, op,
-                              place, head + i / SEGMENTS, i % SEGMENTS);
+    int head = static_cast<int>(blockIdx.x) * place.group_heads + i / SEGMENTS;
+    if (place.whole)
+        convolve_value<true>(tiles, op, place, head, i % SEGMENTS);
+    else
+        convolve_value<false>(tiles, op, place, head, i % SEGMENTS);
 }
 
+// Of the value heads' tokens, by the valuers.
 static __device__ __forceinline__ void load_gates(chunk_shared *shared, const struct gdn &op,
-                                                  const chunk_place &place)
+                                                  const chunk_place &place, int thread)
 {
-    int thread = static_cast<int>(threadIdx.x), own = thread / CHUNK, token = thread % CHUNK;
-    if (own >= place.group_heads)
-        return;
-    bool there = token < place.tokens;
-    int head = place.key_head * place.group_heads + own;
-    int64_t at = static_cast<int64_t>(place.row_first + place.first + token);
-    const bf16 *b = op.projected + (there ? at * op.projected_stride : 0) + channels_of(op) +
-                    op.value_heads * DIM + head;
-    shared->decay[own][token] = there ? gdn_log_decay(op, head, b[op.value_heads]) : 0.0f;
-    shared->beta[own][token] = there ? gdn_beta(b[0]) : 0.0f;
+    const int token = thread % CHUNK;
+    const bool there = token < place.tokens;
+    const int64_t at = static_cast<int64_t>(place.row_first + place.first + token);
+    for (int own = thread / CHUNK; own < place.group_heads; own += VALUERS / CHUNK) {
+        int head = place.key_head * place.group_heads + own;
+        const bf16 *b = op.projected + (there ? at * op.projected_stride : 0) + channels_of(op) +
+                        op.value_heads * DIM + head;
+        shared->decay[own][token] = there ? gdn_log_decay(op, head, b[op.value_heads]) : 0.0f;
+        shared->beta[own][token] = there ? gdn_beta(b[0]) : 0.0f;
+    }
 }
 
-// Running sums of g: a warp per value head, two tokens a lane. Then the
-// factors.
-static __device__ __forceinline__ void sum_decays(chunk_shared *shared, float *factors, int own)
+// Running sums of g times log2(e): a warp per value head, two tokens a lane.
+static __device__ __forceinline__ void sum_decays(float *decay)
 {
     int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
-    float a = shared->decay[own][2 * lane], b = a + shared->decay[own][2 * lane + 1], sum = b;
+    float a = decay[2 * lane], b = a + decay[2 * lane + 1], sum = b;
 #pragma unroll
     for (int offset = 1; offset < WARP_THREADS; offset *= 2) {
         float left = __shfl_up_sync(0xffffffffu, sum, offset);
         sum += lane >= offset ? left : 0.0f;
     }
-    float last = __shfl_sync(0xffffffffu, sum, WARP_THREADS - 1), before = sum - b;
-    float decays[2] = {lane == 0 ? a : before + a, sum};
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        int token = 2 * lane + i;
-        float decay = expf(decays[i]);
-        shared->decay[own][token] = decays[i];
-        factors[FACTOR_READ + token] = decay * shared->k_scale[token];
-        factors[FACTOR_OUT + token] = decay * shared->q_scale[token];
-        factors[FACTOR_WRITE + token] =
-            expf(fminf(last - decays[i], 0.0f)) * shared->k_scale[token];
-    }
-    if (lane == 0)
-        factors[FACTOR_DECAY] = expf(last);
+    float before = sum - b;
+    decay[2 * lane] = (lane == 0 ? a : before + a) * LOG2_E;
+    decay[2 * lane + 1] = sum * LOG2_E;
 }
 
-// Rows 16 `block` .. of x k^T up to the diagonal, x = q or k: c[n] is columns 8
-// n ...
+// By the same warp.
+static __device__ __forceinline__ void store_factors(float *factors, const chunk_shared *shared,
+                                                     const float *decay)
+{
+    const float last = decay[CHUNK - 1];
+    for (int token = static_cast<int>(threadIdx.x) % WARP_THREADS; token < CHUNK;
+         token += WARP_THREADS) {
+        const float own = decay[token], reads = exp2f(own);
+        factors[FACTOR_READ + token] = reads * shared->k_scale[token];
+        factors[FACTOR_OUT + token] = reads * shared->q_scale[token];
+        factors[FACTOR_WRITE + token] = exp2f(fminf(last - own, 0.0f)) * shared->k_scale[token];
+        if (token == CHUNK - 1)
+            factors[FACTOR_DECAY] = reads;
+    }
+}
+
+// Rows 16 `block` .. of x k^T up to the diagonal, x = q or k: c[n] is columns 8 n ...
 static __device__ __forceinline__ void multiply_tokens(float c[CHUNK / 8][4], const bf16 *x,
                                                        const bf16 *k, int block)
 {
@@ -284,77 +203,123 @@ static __device__ __forceinline__ void multiply_tokens(float c[CHUNK / 8][4], co
     }
 }
 
-// The same rows with their norms, and the scale of the output where x is q.
-static __device__ __forceinline__ void keep_products(float *to, const float c[CHUNK / 8][4],
-                                                     const float *x_scale, const float *k_scale,
-                                                     int block)
+// The same with their norms, and the scale of the output where x is q.
+static __device__ __forceinline__ void scale_products(float c[CHUNK / 8][4], const float *x_scale,
+                                                      const float *k_scale, int block)
 {
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, row = 16 * block + lane / 4;
+    const float scale[2] = {x_scale[row], x_scale[row + 8]};
 #pragma unroll
     for (int n = 0; n < CHUNK / 8; n++) {
         if (n > 2 * block + 1)
             break;
+        const float2 own = *reinterpret_cast<const float2 *>(k_scale + 8 * n + lane % 4 * 2);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int row = 16 * block + lane / 4 + half * 8, column = 8 * n + lane % 4 * 2;
-            float scale = x_scale[row];
-            *reinterpret_cast<float2 *>(to + row * STRIDE + column) =
-                make_float2(c[n][2 * half] * scale * k_scale[column],
-                            c[n][2 * half + 1] * scale * k_scale[column + 1]);
+            c[n][2 * half] *= scale[half] * own.x;
+            c[n][2 * half + 1] *= scale[half] * own.y;
         }
     }
 }
 
-static __device__ __forceinline__ void group_barrier(int group)
+// Returns when `threads` threads of the block have come to the barrier.
+static __device__ __forceinline__ void meet(int barrier, int threads)
 {
-    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(static_cast<int>(GROUP_THREADS))
-                 : "memory");
+    jitter();
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// Of one value head the system, A below the diagonal and zero above, and P: q
-// k^T with decays up to the diagonal, which needs the same exponentials. Blocks
-// of 16 x 16 above the diagonal: P has none.
-static __device__ __forceinline__ void fill_squares(float *a, bf16 *p, const chunk_shared *shared,
-                                                    int own, int thread)
+// As meet, for those who need not wait.
+static __device__ __forceinline__ void pass(int barrier, int threads)
 {
-    const float *decay = shared->decay[own];
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Before a barrier, after which the bulk engine reads what this thread wrote.
+static __device__ __forceinline__ void show_to_engine()
+{
+    ASM_SM90("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+static __device__ __forceinline__ float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// The decays between the tokens of four products of a lane, in its order: those of rows `row` and
+// `row` + 8 and two columns. Above the diagonal they are anything.
+static __device__ __forceinline__ void decays_between(float to[4], const float rows[2],
+                                                      const float *columns)
+{
+    const float2 before = *reinterpret_cast<const float2 *>(columns);
 #pragma unroll
-    for (int i = 0; i < CHUNK * CHUNK / 8 / GROUP_THREADS; i++) {
-        int row = i * (GROUP_THREADS / 8) + thread / 8, eighth = thread % 8, column = 8 * eighth;
-        float *to = a + row * STRIDE + column, x[8], y[8];
-        if (eighth / 2 > i) { // 16 rows a turn
-#pragma unroll
-            for (int j = 0; j < 8; j++)
-                to[j] = 0;
-            *reinterpret_cast<uint4 *>(p + tile_64(row, eighth)) = make_uint4(0, 0, 0, 0);
-            continue;
-        }
-        float beta = shared->beta[own][row], own_decay = decay[row];
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            float decayed = __expf(fminf(own_decay - decay[column + j], 0.0f));
-            x[j] = beta * shared->products[0][row * STRIDE + column + j] * decayed;
-            y[j] = shared->products[1][row * STRIDE + column + j] * decayed;
-        }
-#pragma unroll
-        for (int j = 0; j < 8; j++)
-            to[j] = column + j < row ? x[j] : 0.0f;
-#pragma unroll
-        for (int j = 0; j < 8; j++)
-            y[j] = column + j <= row ? y[j] : 0.0f;
-        *reinterpret_cast<uint4 *>(p + tile_64(row, eighth)) =
-            make_uint4(pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]),
-                       pack_bf16(y[6], y[7]));
+    for (int half = 0; half < 2; half++) {
+        to[2 * half] = power_of_two(rows[half] - before.x);
+        to[2 * half + 1] = power_of_two(rows[half] - before.y);
     }
 }
 
-// The four 16 x 16 blocks of the diagonal inverted where they stand, a thread
-// per column.
+// Rows 16 `block` .. of a value head's A, from k k^T. In the blocks of 16 x 16 on the diagonal only
+// what lies below it means something; the block beside an even one is zero.
+static __device__ __forceinline__ void fill_system(float *a, const float c[CHUNK / 8][4],
+                                                   const chunk_shared *shared, int own, int block)
+{
+    int lane = lane_of_warp(), row = 16 * block + lane / 4;
+    const float *decay = shared->decay[own], *beta = shared->beta[own];
+    const float rows[2] = {decay[row], decay[row + 8]}, scale[2] = {beta[row], beta[row + 8]};
+    float *to = a + row * STRIDE + lane % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < CHUNK / 8; n++) {
+        float between[4] = {};
+        if (n > (2 * block | 3))
+            break;
+        if (n <= 2 * block + 1)
+            decays_between(between, rows, decay + 8 * n + lane % 4 * 2);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float x = scale[half] * c[n][2 * half] * between[2 * half];
+            float y = scale[half] * c[n][2 * half + 1] * between[2 * half + 1];
+            *reinterpret_cast<float2 *>(to + half * 8 * STRIDE + 8 * n) = make_float2(x, y);
+        }
+    }
+}
+
+// Rows 16 `block` .. of a value head's P: q k^T with decays up to the diagonal.
+static __device__ __forceinline__ void fill_attention(bf16 *p, const float c[CHUNK / 8][4],
+                                                      const float *decay, int block)
+{
+    int lane = lane_of_warp(), row = 16 * block + lane / 4;
+    const float rows[2] = {decay[row], decay[row + 8]};
+#pragma unroll
+    for (int n = 0; n < CHUNK / 8; n++) {
+        const int column = 8 * n + lane % 4 * 2;
+        float between[4];
+        uint32_t pairs[2] = {0, 0};
+        if (n <= 2 * block + 1) {
+            decays_between(between, rows, decay + column);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float x = c[n][2 * half] * between[2 * half];
+                float y = c[n][2 * half + 1] * between[2 * half + 1];
+                pairs[half] = pack_bf16(column <= row + 8 * half ? x : 0.0f,
+                                        column < row + 8 * half ? y : 0.0f);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            *reinterpret_cast<uint32_t *>(p + tile_64(row + 8 * half, n) + lane % 4 * 2) =
+                pairs[half];
+    }
+}
+
+// The four 16 x 16 blocks of the diagonal inverted where they stand, a thread per column.
 static __device__ __forceinline__ void invert_diagonal(float *a, int thread)
 {
     float x[16];
     float *block = a + thread / 16 * 16 * (STRIDE + 1);
-    int column = thread % 16;
+    int column = lane_of_warp() % 16;
 #pragma unroll
     for (int i = 0; i < 16; i++) {
         x[i] = i == column ? 1.0f : 0.0f;
@@ -368,13 +333,12 @@ static __device__ __forceinline__ void invert_diagonal(float *a, int thread)
         block[i * STRIDE + column] = x[i];
 }
 
-// c += x y for 16 rows of x and 8 N columns of y, K deep, in tf32. x and y
-// stand in the system.
+// c += x y for 16 rows of x and 8 N columns of y, K deep, in tf32. x and y stand in the system.
 template <int N, int K>
 static __device__ __forceinline__ void multiply_blocks(float c[N][4], const float *x,
                                                        const float *y)
 {
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, g = lane / 4, t = lane % 4;
+    int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int k = 0; k < K; k += 8) {
         float a[4] = {x[g * STRIDE + k + t], x[(g + 8) * STRIDE + k + t], x[g * STRIDE + k + t + 4],
@@ -387,13 +351,13 @@ static __device__ __forceinline__ void multiply_blocks(float c[N][4], const floa
     }
 }
 
-// c += x y with x as an accumulator holds it: column 2 t of eight stands for k
-// = t, 2 t + 1 for t + 4.
+// c += x y with x as an accumulator holds it: column 2 t of eight stands for k = t, 2 t + 1 for
+// t + 4.
 template <int N, int K>
 static __device__ __forceinline__ void multiply_held(float c[N][4], const float x[K / 8][4],
                                                      const float *y)
 {
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS, g = lane / 4, t = lane % 4;
+    int lane = lane_of_warp(), g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int k = 0; k < K; k += 8) {
         float a[4] = {x[k / 8][0], x[k / 8][2], x[k / 8][1], x[k / 8][3]};
@@ -409,7 +373,7 @@ static __device__ __forceinline__ void multiply_held(float c[N][4], const float 
 template <int N>
 static __device__ __forceinline__ void store_negative(float *to, const float c[N][4])
 {
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    int lane = lane_of_warp();
 #pragma unroll
     for (int n = 0; n < N; n++) {
 #pragma unroll
@@ -418,8 +382,7 @@ static __device__ __forceinline__ void store_negative(float *to, const float c[N
     }
 }
 
-// The inverse of I + A from its diagonal blocks: the block below two inverted
-// ones becomes
+// The inverse of I + A from its diagonal blocks: the block below two inverted ones becomes
 // -(lower inverse) (block) (upper inverse); first of 16 x 16, then of 32 x 32.
 static __device__ __forceinline__ void merge_blocks(float *a, int group, int warp)
 {
@@ -430,14 +393,14 @@ static __device__ __forceinline__ void merge_blocks(float *a, int group, int war
         __syncwarp();
         store_negative<2>(block + 16 * STRIDE, y);
     }
-    group_barrier(group);
+    meet(MEET_GROUP + group, GROUP_THREADS);
     int row = 32 + warp / 2 * 16, column = warp % 2 * 16;
     float x[4][4] = {}, y[2][4] = {};
     multiply_blocks<4, 32>(x, a + row * STRIDE + 32, a + 32 * STRIDE);
     multiply_held<2, 32>(y, x, a + column);
-    group_barrier(group); // the block has been read
+    meet(MEET_GROUP + group, GROUP_THREADS); // the block has been read
     store_negative<2>(a + row * STRIDE + column, y);
-    group_barrier(group);
+    meet(MEET_GROUP + group, GROUP_THREADS);
 }
 
 // T = inverse * diag(beta), 16 x 16 blocks up to the diagonal.
@@ -459,19 +422,110 @@ static __device__ __forceinline__ void store_solved(bf16 *to, const float *a, co
     }
 }
 
-static __device__ __forceinline__ void solve(chunk_shared *shared, const gdn_tiles &tiles, int own,
-                                             int group)
+// T of a value head from its system, by a group's warps.
+static __device__ __forceinline__ void solve(chunk_shared *shared, int own, int group)
 {
-    int thread = static_cast<int>(threadIdx.x) % GROUP_THREADS;
+    const int thread = thread_of_block() % GROUP_THREADS;
     float *a = shared->system[group];
-    fill_squares(a, tiles.p, shared, own, thread);
-    group_barrier(group);
     if (thread < CHUNK)
         invert_diagonal(a, thread);
-    group_barrier(group);
+    meet(MEET_GROUP + group, GROUP_THREADS);
     merge_blocks(a, group, thread / WARP_THREADS);
-    store_solved(tiles.t, a, shared->beta[own], thread);
-    group_barrier(group); // before the next head's system
+    store_solved(shared->solved[group].t, a, shared->beta[own], thread);
+}
+
+// T and P of the chunk's value heads, two at a time; c: the warp's rows of k k^T or, of the second
+// group, of q k^T.
+static __device__ __forceinline__ void solve_heads(chunk_shared *shared, const struct gdn &op,
+                                                   const chunk_place &place, int64_t index,
+                                                   const float c[CHUNK / 8][4])
+{
+    const int group = thread_of_block() / GROUP_THREADS;
+    const int block = thread_of_block() / WARP_THREADS % 4;
+#pragma unroll 1
+    for (int first = 0; first < place.group_heads; first += 2) {
+        const int pair = min(2, place.group_heads - first);
+        if (first > 0)
+            meet(MEET_SOLVERS, SOLVERS); // the pair before has been stored
+#pragma unroll 1
+        for (int i = 0; i < pair; i++) {
+            if (group == 0)
+                fill_system(shared->system[i], c, shared, first + i, block);
+            else
+                fill_attention(shared->solved[i].p, c, shared->decay[first + i], block);
+        }
+        show_to_engine();
+        meet(MEET_SOLVERS, SOLVERS);
+        if (group >= pair)
+            continue;
+        solve(shared, first + group, group);
+        show_to_engine();
+        meet(MEET_GROUP + group, GROUP_THREADS);
+        if (thread_of_block() % GROUP_THREADS == 0) {
+            store_bulk(tiles_of(op, place, index, first + group).t, &shared->solved[group],
+                       static_cast<int>(sizeof(chunk_solved)));
+            wait_bulk();
+        }
+    }
+}
+
+static __device__ __forceinline__ void run_solver(chunk_shared *shared, const struct gdn &op,
+                                                  const chunk_place &place, int64_t index)
+{
+    const int warp = static_cast<int>(threadIdx.x) / WARP_THREADS, block = warp % 4;
+    if (place.whole)
+        convolve_key<true>(shared, op, place, warp % 2 == 1, warp / 2);
+    else
+        convolve_key<false>(shared, op, place, warp % 2 == 1, warp / 2);
+    show_to_engine();
+    pass(MEET_NORMS, THREADS);
+    meet(MEET_SOLVERS, SOLVERS);
+    if (threadIdx.x == 0)
+        store_bulk(gdn_tiles_of(op, index, place.key_head, 0).k, shared->kq, 2 * TILE_K * 2);
+    float c[CHUNK / 8][4];
+    multiply_tokens(c, shared->kq[warp / 4], shared->kq[0], block);
+    scale_products(c, warp < 4 ? shared->k_scale : shared->q_scale, shared->k_scale, block);
+    if (threadIdx.x == 0)
+        wait_bulk_read();
+    meet(MEET_GATES, THREADS); // and q and k have been read: their place becomes that of T and P
+    solve_heads(shared, op, place, index, c);
+}
+
+static __device__ __forceinline__ void run_valuer(chunk_shared *shared, const struct gdn &op,
+                                                  const chunk_place &place, int64_t index)
+{
+    load_gates(shared, op, place, thread_of_block() - SOLVERS);
+    meet(MEET_VALUERS, VALUERS);
+    int warp = thread_of_block() / WARP_THREADS - SOLVERS / WARP_THREADS;
+    if (warp < place.group_heads)
+        sum_decays(shared->decay[warp]);
+    pass(MEET_GATES, THREADS);
+#pragma unroll 1
+    for (int i = warp; i < SEGMENTS * place.group_heads; i += VALUE_WARPS)
+        convolve_value(tiles_of(op, place, index, i / SEGMENTS).v, op, place, i);
+    meet(MEET_NORMS, THREADS);
+    warp = thread_of_block() / WARP_THREADS - SOLVERS / WARP_THREADS;
+    if (warp < place.group_heads)
+        store_factors(tiles_of(op, place, index, warp).factors, shared, shared->decay[warp]);
+}
+
+// Where chunk `index` of the step lies; without any tokens where there is none. Called by a warp.
+static __device__ __forceinline__ chunk_place place_of(const struct gdn &op, int index)
+{
+    const gdn_chunk chunk = gdn_find_chunk(op, index);
+    chunk_place place = {};
+    if (chunk.row < 0)
+        return place;
+    const gdn_row row = gdn_load_row(op, chunk.row);
+    place.history = gdn_history(op, row);
+    place.row_first = row.token_first;
+    place.row_tokens = row.tokens;
+    place.first = chunk.first;
+    place.tokens = min(CHUNK, row.tokens - chunk.first);
+    place.whole = place.first >= GDN_HISTORY && place.tokens == CHUNK;
+    place.key_head = static_cast<int>(blockIdx.x);
+    place.group_heads = op.value_heads / op.key_heads;
+    return place;
 }
 
 // grid (key heads, chunks), shared memory chunk_shared.
@@ -479,44 +533,20 @@ static __global__ void __launch_bounds__(THREADS, 2) gdn_chunks_kernel(struct gd
 {
     extern __shared__ __align__(128) unsigned char memory[];
     chunk_shared *shared = reinterpret_cast<chunk_shared *>(memory);
-    int warp = static_cast<int>(threadIdx.x) / WARP_THREADS, block = warp % 4;
-    const gdn_chunk chunk = gdn_find_chunk(op, static_cast<int>(blockIdx.y));
+    if (threadIdx.x < WARP_THREADS) {
+        const chunk_place place = place_of(op, static_cast<int>(blockIdx.y));
+        if (threadIdx.x == 0)
+            shared->place = place;
+    }
+    __syncthreads();
     pdl_wait();
     pdl_trigger();
-    if (chunk.row < 0)
+    if (shared->place.tokens == 0)
         return;
-    chunk_place place;
-    const gdn_row row = gdn_load_row(op, chunk.row);
-    place.history = gdn_history(op, row);
-    place.row_first = row.token_first;
-    place.row_tokens = row.tokens;
-    place.first = chunk.first;
-    place.tokens = min(CHUNK, row.tokens - chunk.first);
-    place.key_head = static_cast<int>(blockIdx.x);
-    place.group_heads = op.value_heads / op.key_heads;
-    const int head = place.key_head * place.group_heads;
-    const int64_t index = blockIdx.y;
-    load_gates(shared, op, place);
-    if (place.first >= GDN_HISTORY && place.tokens == CHUNK)
-        convolve_all<true>(shared, op, place, index);
+    if (threadIdx.x < SOLVERS)
+        run_solver(shared, op, shared->place, blockIdx.y);
     else
-        convolve_all<false>(shared, op, place, index);
-    ASM_SM90("fence.proxy.async.shared::cta;" ::: "memory"); // what the bulk engine reads
-    __syncthreads();
-    if (threadIdx.x == 0)
-        store_bulk(gdn_tiles_of(op, index, place.key_head, head).k, shared->kq, 2 * TILE_K * 2);
-    if (warp < place.group_heads)
-        sum_decays(shared, gdn_tiles_of(op, index, place.key_head, head + warp).factors, warp);
-    float c[CHUNK / 8][4];
-    multiply_tokens(c, shared->kq[warp / 4], shared->kq[0], block);
-    keep_products(shared->products[warp / 4], c, warp < 4 ? shared->k_scale : shared->q_scale,
-                  shared->k_scale, block);
-    if (threadIdx.x == 0)
-        wait_bulk_read();
-    __syncthreads(); // q and k have been read, their place becomes the systems'
-#pragma unroll 1
-    for (int own = warp / 4; own < place.group_heads; own += 2)
-        solve(shared, gdn_tiles_of(op, index, place.key_head, head + own), own, warp / 4);
+        run_valuer(shared, op, shared->place, blockIdx.y);
 }
 
 void gdn_launch_chunks(struct stream *stream, const struct gdn *op, int chunks)

@@ -8,6 +8,22 @@
 
 #include "kernels/device/barrier.cuh"
 
+// The thread, read anew wherever it is needed, as registers are few.
+static __device__ __forceinline__ int thread_of_block()
+{
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
+// As thread_of_block.
+static __device__ __forceinline__ int lane_of_warp()
+{
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
 // An address in shared memory as instructions take it.
 static __device__ __forceinline__ uint32_t shared_address(const void *pointer)
 {
@@ -60,14 +76,15 @@ static __device__ __forceinline__ void multiply_add(float c[4], const uint32_t a
 }
 
 // The same for 16 x 8 times 8 x 8 in tf32: a at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
-// b at (t, g), (t + 4, g).
+// b at (t, g), (t + 4, g). The instruction cuts the last 13 bits off: half of what they could be is
+// added, so that finite values are rounded to nearest.
 static __device__ __forceinline__ void multiply_add_tf32(float c[4], const float a[4],
                                                          const float b[2])
 {
     uint32_t x[6];
 #pragma unroll
     for (int i = 0; i < 6; i++)
-        asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(x[i]) : "f"(i < 4 ? a[i] : b[i - 4]));
+        x[i] = __float_as_uint(i < 4 ? a[i] : b[i - 4]) + 0x1000u;
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
         "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -99,4 +116,10 @@ static __device__ __forceinline__ void store_bulk(void *to, const void *from, in
 static __device__ __forceinline__ void wait_bulk_read()
 {
     ASM_SM90("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// Returns when the stores of this thread are done.
+static __device__ __forceinline__ void wait_bulk()
+{
+    ASM_SM90("cp.async.bulk.wait_group 0;" ::: "memory");
 }
