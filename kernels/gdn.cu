@@ -64,11 +64,12 @@ static bool streams(const struct gdn *op)
            op->projected_stride % 8 == 0 && op->tables.rows_count * op->value_heads >= STREAM_TASKS;
 }
 
-// The most chunks that prefill rows can take: whole ones, and a ragged one each.
+// The most chunks that prefill rows can take: one each, and as many as the other tokens fill.
 static int chunks_most(const struct gdn *op, int prefill_rows)
 {
     int tokens = op->tables.tokens_count - op->tables.decode_rows;
-    int chunks = tokens / GDN_CHUNK_TOKENS + prefill_rows;
+    int chunks =
+        prefill_rows + (tokens > prefill_rows ? tokens - prefill_rows : 0) / GDN_CHUNK_TOKENS;
     if (tokens < GDN_CHUNKED_TOKENS_MIN)
         return 0;
     return chunks < op->workspace.chunks ? chunks : op->workspace.chunks;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // gdn_chunks_sm90.cu -- chunked prefill, first kernel: all that does not depend on the state. A
-// block per chunk of 64 tokens and key head. Eight warps, the solvers, convolve its q and k, form
-// k k^T and q k^T on tensor cores, then for each of its value heads the inverse of I + A; four
-// convolve v meanwhile and form the gates. The operands are the convolution's bf16 as they are;
-// norms, gates and decays stay f32 factors outside.
+// block per chunk of 64 tokens and key head, or, of a few chunks, value head. Eight warps, the
+// solvers, convolve its q and k, form k k^T and q k^T on tensor cores, then for each of its value
+// heads the inverse of I + A; four convolve v meanwhile and form the gates. The operands are the
+// convolution's bf16 as they are; norms, gates and decays stay f32 factors outside.
 #include "kernels/device/gdn_chunks.cuh"
 #include "kernels/device/gdn_convolve.cuh"
 #include "kernels/device/gdn_launch.cuh"
@@ -49,8 +49,7 @@ static const float LOG2_E = 1.4426950408889634f;
 static __device__ __forceinline__ gdn_tiles tiles_of(const struct gdn &op, const chunk_place &place,
                                                      int64_t index, int own)
 {
-    const int key_head = static_cast<int>(blockIdx.x);
-    return gdn_tiles_of(op, index, key_head, key_head * place.group_heads + own);
+    return gdn_tiles_of(op, index, place.key_head, place.head + own);
 }
 
 // The sums over the warp of eight values: of value i in lanes 4 i .. 4 i + 3. Lanes halve what they
@@ -119,7 +118,7 @@ static __device__ __forceinline__ void convolve_value(bf16 *tiles, const struct 
 static __device__ __forceinline__ void convolve_value(bf16 *tiles, const struct gdn &op,
                                                       const chunk_place &place, int i)
 {
-    int head = static_cast<int>(blockIdx.x) * place.group_heads + i / SEGMENTS;
+    int head = place.head + i / SEGMENTS;
     if (place.whole)
         convolve_value<true>(tiles, op, place, head, i % SEGMENTS);
     else
@@ -133,8 +132,8 @@ static __device__ __forceinline__ void load_gates(chunk_shared *shared, const st
     const int token = thread % CHUNK;
     const bool there = token < place.tokens;
     const int64_t at = static_cast<int64_t>(place.row_first + place.first + token);
-    for (int own = thread / CHUNK; own < place.group_heads; own += VALUERS / CHUNK) {
-        int head = place.key_head * place.group_heads + own;
+    for (int own = thread / CHUNK; own < place.heads; own += VALUERS / CHUNK) {
+        int head = place.head + own;
         const bf16 *b = op.projected + (there ? at * op.projected_stride : 0) + channels_of(op) +
                         op.value_heads * DIM + head;
         shared->decay[own][token] = there ? gdn_log_decay(op, head, b[op.value_heads]) : 0.0f;
@@ -443,8 +442,8 @@ static __device__ __forceinline__ void solve_heads(chunk_shared *shared, const s
     const int group = thread_of_block() / GROUP_THREADS;
     const int block = thread_of_block() / WARP_THREADS % 4;
 #pragma unroll 1
-    for (int first = 0; first < place.group_heads; first += 2) {
-        const int pair = min(2, place.group_heads - first);
+    for (int first = 0; first < place.heads; first += 2) {
+        const int pair = min(2, place.heads - first);
         if (first > 0)
             meet(MEET_SOLVERS, SOLVERS); // the pair before has been stored
 #pragma unroll 1
@@ -480,8 +479,8 @@ static __device__ __forceinline__ void run_solver(chunk_shared *shared, const st
     show_to_engine();
     pass(MEET_NORMS, THREADS);
     meet(MEET_SOLVERS, SOLVERS);
-    if (threadIdx.x == 0)
-        store_bulk(gdn_tiles_of(op, index, place.key_head, 0).k, shared->kq, 2 * TILE_K * 2);
+    if (threadIdx.x == 0 && place.leads)
+        store_bulk(tiles_of(op, place, index, 0).k, shared->kq, 2 * TILE_K * 2);
     float c[CHUNK / 8][4];
     multiply_tokens(c, shared->kq[warp / 4], shared->kq[0], block);
     scale_products(c, warp < 4 ? shared->k_scale : shared->q_scale, shared->k_scale, block);
@@ -497,15 +496,15 @@ static __device__ __forceinline__ void run_valuer(chunk_shared *shared, const st
     load_gates(shared, op, place, thread_of_block() - SOLVERS);
     meet(MEET_VALUERS, VALUERS);
     int warp = thread_of_block() / WARP_THREADS - SOLVERS / WARP_THREADS;
-    if (warp < place.group_heads)
+    if (warp < place.heads)
         sum_decays(shared->decay[warp]);
     pass(MEET_GATES, THREADS);
 #pragma unroll 1
-    for (int i = warp; i < SEGMENTS * place.group_heads; i += VALUE_WARPS)
+    for (int i = warp; i < SEGMENTS * place.heads; i += VALUE_WARPS)
         convolve_value(tiles_of(op, place, index, i / SEGMENTS).v, op, place, i);
     meet(MEET_NORMS, THREADS);
     warp = thread_of_block() / WARP_THREADS - SOLVERS / WARP_THREADS;
-    if (warp < place.group_heads)
+    if (warp < place.heads)
         store_factors(tiles_of(op, place, index, warp).factors, shared, shared->decay[warp]);
 }
 
@@ -523,12 +522,14 @@ static __device__ __forceinline__ chunk_place place_of(const struct gdn &op, int
     place.first = chunk.first;
     place.tokens = min(CHUNK, row.tokens - chunk.first);
     place.whole = place.first >= GDN_HISTORY && place.tokens == CHUNK;
-    place.key_head = static_cast<int>(blockIdx.x);
-    place.group_heads = op.value_heads / op.key_heads;
+    place.heads = op.value_heads / static_cast<int>(gridDim.x);
+    place.head = static_cast<int>(blockIdx.x) * place.heads;
+    place.key_head = place.head / (op.value_heads / op.key_heads);
+    place.leads = place.head % (op.value_heads / op.key_heads) == 0;
     return place;
 }
 
-// grid (key heads, chunks), shared memory chunk_shared.
+// grid (key heads or value heads, chunks), shared memory chunk_shared.
 static __global__ void __launch_bounds__(THREADS, 2) gdn_chunks_kernel(struct gdn op)
 {
     extern __shared__ __align__(128) unsigned char memory[];
@@ -554,6 +555,10 @@ void gdn_launch_chunks(struct stream *stream, const struct gdn *op, int chunks)
     const int bytes = static_cast<int>(sizeof(chunk_shared));
     CUDA_CHECK(cudaFuncSetAttribute(gdn_chunks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     bytes));
-    dim3 grid(static_cast<unsigned>(op->key_heads), static_cast<unsigned>(chunks));
+    // A few chunks are done sooner when a block has one value head, though its q and k are not its
+    // own.
+    const bool few = chunks * op->value_heads <= multiprocessors();
+    dim3 grid(static_cast<unsigned>(few ? op->value_heads : op->key_heads),
+              static_cast<unsigned>(chunks));
     launch_chained(gdn_chunks_kernel, grid, dim3(THREADS), bytes, stream->handle, *op);
 }

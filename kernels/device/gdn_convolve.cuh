@@ -12,9 +12,10 @@ enum { SEGMENT = 16 }; // tokens that a warp convolves
 struct chunk_place {
     const bf16 *history; // the three columns before the row
     int row_first, row_tokens;
-    int first, tokens; // of the chunk within the row
-    bool whole;        // all of its tokens and the three before are of the row
-    int key_head, group_heads;
+    int first, tokens;         // of the chunk within the row
+    bool whole;                // all of its tokens and the three before are of the row
+    int key_head, head, heads; // head: the first value head
+    bool leads;                // the block keeps the key head's q and k
 };
 
 // Of the projections that are convolved.
