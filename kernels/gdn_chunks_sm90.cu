@@ -7,7 +7,7 @@
 #include "kernels/device/gdn_chunks.cuh"
 #include "kernels/device/gdn_convolve.cuh"
 #include "kernels/device/gdn_launch.cuh"
-#include "kernels/device/gdn_mma.cuh"
+#include "kernels/device/gdn_wgmma.cuh"
 #include "kernels/device/reduce.cuh"
 
 enum {
@@ -31,10 +31,8 @@ struct chunk_solved {
 };
 
 struct chunk_shared {
-    union {
-        bf16 kq[2][TILE_K];     // as in the workspace
-        chunk_solved solved[2]; // of two value heads, after the products
-    };
+    bf16 kq[2][TILE_K];     // as in the workspace
+    chunk_solved solved[2]; // of two value heads
     float system[2][CHUNK * STRIDE];
     // 1 / norm, that of q with the output's 1 / sqrt(128); 0 beyond the tokens
     float q_scale[CHUNK], k_scale[CHUNK];
@@ -172,37 +170,31 @@ static __device__ __forceinline__ void store_factors(float *factors, const chunk
     }
 }
 
-// Rows 16 `block` .. of x k^T up to the diagonal, x = q or k: c[n] is columns 8 n ...
+// x k^T by a group's warps, of which `block` gets rows 16 `block` ..; x = q or k: c[n] is columns
+// 8 n ...
 static __device__ __forceinline__ void multiply_tokens(float c[CHUNK / 8][4], const bf16 *x,
                                                        const bf16 *k, int block)
 {
-    int lane = static_cast<int>(threadIdx.x) % WARP_THREADS;
+    enum { STEPS = DIM / 16 / 2 };
+    int lane = lane_of_warp();
 #pragma unroll
-    for (int n = 0; n < CHUNK / 8; n++) {
+    for (int half = 0; half < 2; half++) { // of the key dimensions
+        uint32_t a[STEPS][4];
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            c[n][i] = 0;
-    }
-#pragma unroll 1
-    for (int s = 0; s < DIM / 16; s += 2) {
-        uint32_t a[2][4];
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            load_matrices(a[i], shared_address(
-                                    x + tile_128(16 * block + lane % 16, 2 * (s + i) + lane / 16)));
-#pragma unroll
-        for (int n = 0; n < CHUNK / 8; n++) {
-            uint32_t b[4];
-            if (n > 2 * block + 1)
-                break;
-            load_matrices(b, shared_address(k + tile_128(8 * n + lane % 8, 2 * s + lane / 8)));
-            multiply_add(c[n], a[0], b[0], b[1]);
-            multiply_add(c[n], a[1], b[2], b[3]);
+        for (int i = 0; i < STEPS; i++) {
+            int at = tile_128(16 * block + lane % 16, 2 * (STEPS * half + i) + lane / 16);
+            load_matrices(a[i], shared_address(x + at));
         }
+        wgmma_begin();
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            wgmma_64(c, a[i], wgmma_operand(k + half * (TILE_K / 2) + 16 * i, true, 0),
+                     half + i > 0);
+        wgmma_end();
     }
 }
 
-// The same with their norms, and the scale of the output where x is q.
+// Of these, up to the diagonal, with their norms, and the scale of the output where x is q.
 static __device__ __forceinline__ void scale_products(float c[CHUNK / 8][4], const float *x_scale,
                                                       const float *k_scale, int block)
 {
@@ -433,18 +425,21 @@ static __device__ __forceinline__ void solve(chunk_shared *shared, int own, int 
     store_solved(shared->solved[group].t, a, shared->beta[own], thread);
 }
 
-// T and P of the chunk's value heads, two at a time; c: the warp's rows of k k^T or, of the second
-// group, of q k^T.
+// T and P of the chunk's value heads, two at a time. The first group has k k^T, the second q k^T.
 static __device__ __forceinline__ void solve_heads(chunk_shared *shared, const struct gdn &op,
-                                                   const chunk_place &place, int64_t index,
-                                                   const float c[CHUNK / 8][4])
+                                                   const chunk_place &place, int64_t index)
 {
     const int group = thread_of_block() / GROUP_THREADS;
     const int block = thread_of_block() / WARP_THREADS % 4;
 #pragma unroll 1
     for (int first = 0; first < place.heads; first += 2) {
         const int pair = min(2, place.heads - first);
-        if (first > 0)
+        float c[CHUNK / 8][4];
+        multiply_tokens(c, shared->kq[group], shared->kq[0], block);
+        scale_products(c, group == 0 ? shared->k_scale : shared->q_scale, shared->k_scale, block);
+        if (first == 0)
+            meet(MEET_GATES, THREADS);
+        else
             meet(MEET_SOLVERS, SOLVERS); // the pair before has been stored
 #pragma unroll 1
         for (int i = 0; i < pair; i++) {
@@ -471,7 +466,7 @@ static __device__ __forceinline__ void solve_heads(chunk_shared *shared, const s
 static __device__ __forceinline__ void run_solver(chunk_shared *shared, const struct gdn &op,
                                                   const chunk_place &place, int64_t index)
 {
-    const int warp = static_cast<int>(threadIdx.x) / WARP_THREADS, block = warp % 4;
+    const int warp = static_cast<int>(threadIdx.x) / WARP_THREADS;
     if (place.whole)
         convolve_key<true>(shared, op, place, warp % 2 == 1, warp / 2);
     else
@@ -481,13 +476,7 @@ static __device__ __forceinline__ void run_solver(chunk_shared *shared, const st
     meet(MEET_SOLVERS, SOLVERS);
     if (threadIdx.x == 0 && place.leads)
         store_bulk(tiles_of(op, place, index, 0).k, shared->kq, 2 * TILE_K * 2);
-    float c[CHUNK / 8][4];
-    multiply_tokens(c, shared->kq[warp / 4], shared->kq[0], block);
-    scale_products(c, warp < 4 ? shared->k_scale : shared->q_scale, shared->k_scale, block);
-    if (threadIdx.x == 0)
-        wait_bulk_read();
-    meet(MEET_GATES, THREADS); // and q and k have been read: their place becomes that of T and P
-    solve_heads(shared, op, place, index, c);
+    solve_heads(shared, op, place, index);
 }
 
 static __device__ __forceinline__ void run_valuer(chunk_shared *shared, const struct gdn &op,
@@ -532,7 +521,7 @@ static __device__ __forceinline__ chunk_place place_of(const struct gdn &op, int
 // grid (key heads or value heads, chunks), shared memory chunk_shared.
 static __global__ void __launch_bounds__(THREADS, 2) gdn_chunks_kernel(struct gdn op)
 {
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     chunk_shared *shared = reinterpret_cast<chunk_shared *>(memory);
     if (threadIdx.x < WARP_THREADS) {
         const chunk_place place = place_of(op, static_cast<int>(blockIdx.y));

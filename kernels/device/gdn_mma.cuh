@@ -63,21 +63,10 @@ static __device__ __forceinline__ uint32_t transpose_matrix(uint32_t from)
     return to;
 }
 
-// c (16 x 8) += a (16 x 16) b (16 x 8), bf16 products summed in f32. Lane (g, t) has c at (g, 2 t),
-// (g, 2 t + 1), (g + 8, ..), ..; a at rows g, g + 8, g, g + 8, columns 2 t (+ 8 in the last two);
-// b at rows 2 t (+ 8), column g.
-static __device__ __forceinline__ void multiply_add(float c[4], const uint32_t a[4], uint32_t b0,
-                                                    uint32_t b1)
-{
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// The same for 16 x 8 times 8 x 8 in tf32: a at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4);
-// b at (t, g), (t + 4, g). The instruction cuts the last 13 bits off: half of what they could be is
-// added, so that finite values are rounded to nearest.
+// c (16 x 8) += a (16 x 8) b (8 x 8) in tf32. Lane (g, t) has c at (g, 2 t), (g, 2 t + 1),
+// (g + 8, ..), ..; a at (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4); b at (t, g), (t + 4, g).
+// The instruction cuts the last 13 bits off: half of what they could be is added, so that finite
+// values are rounded to nearest.
 static __device__ __forceinline__ void multiply_add_tf32(float c[4], const float a[4],
                                                          const float b[2])
 {
@@ -110,12 +99,6 @@ static __device__ __forceinline__ void store_bulk(void *to, const void *from, in
              "cp.async.bulk.commit_group;" ::"l"(to),
              "r"(shared_address(from)), "r"(bytes)
              : "memory");
-}
-
-// Returns when the stores of this thread have read their source.
-static __device__ __forceinline__ void wait_bulk_read()
-{
-    ASM_SM90("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
 // Returns when the stores of this thread are done.
