@@ -91,8 +91,7 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
         {"--max-queued", NULL, OPTION_INT, &a->queued_max, 1, 1 << 20, "N",
          "requests that may wait", NULL},
         {"--max-prefill-gap-ms", NULL, OPTION_INT, &a->gap_ms, 0, 60000, "N",
-         "that streams wait for new prompts; more if their steps are long or these waited; 0 = any "
-         "(60)",
+         "that streams wait for new prompts; more if steps are long or these waited; 0 = any (60)",
          NULL},
         {"--kv-pages", "--num-gpu-blocks-override", OPTION_INT, &a->pages, 1, MEMORY_PAGES_MAX, "N",
          "no more KV pages of 64 tokens than these", NULL},

@@ -19,6 +19,7 @@ extern "C" {
 
 enum {
     MOE_WARPS = 4,
+    PARTS_TOKENS_MIN = 5,        // fewer are summed sooner by a kernel beside the norm
     MOE_SPARSE_TOKENS_MAX = 128, // of 256 experts each then has rarely more than 8 tokens
 };
 
@@ -138,7 +139,8 @@ static void moe_combine(cudaStream_t stream, const struct moe_push *op, bf16 *la
     int64_t units = static_cast<int64_t>(op->tokens) * (op->hidden / BF16_VECTOR);
     dim3 grid(static_cast<unsigned>((units + COMBINE_THREADS - 1) / COMBINE_THREADS));
     auto kernel = moe_combine_kernel<VALUES, 0>;
-    if (op->parts != NULL && op->push->cuda == NULL && norm_parts_serves(op->hidden)) {
+    if (op->parts != NULL && op->push->cuda == NULL && op->tokens >= PARTS_TOKENS_MIN &&
+        norm_parts_serves(op->hidden)) {
         *op->parts = parts;
         return;
     }

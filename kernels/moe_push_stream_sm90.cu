@@ -353,8 +353,8 @@ static __device__ __forceinline__ void stream_clear(const stream_list &to, int s
         to.slots[slots + thread] = 0;
 }
 
-// One block; shared expert_bits_bytes. Slots in groups, and `counters` counters at zero. The rest of
-// what stream_take reads is zeros.
+// One block; shared expert_bits_bytes. Slots in groups, and `counters` counters at zero. The rest
+// of what stream_take reads is zeros.
 static __global__ void __launch_bounds__(BITS_THREADS)
     stream_list_kernel(const stream_list to, const expert_bits bits, int counters)
 {

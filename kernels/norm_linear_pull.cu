@@ -75,8 +75,8 @@ static __global__ void __launch_bounds__(NORM_HELD_THREADS, 1)
     int64_t row = static_cast<int64_t>(blockIdx.x) * a.hidden;
     bf16x8 sums[PIECES], lane[PIECES];
     float squares = 0, values[BF16_VECTOR], others[BF16_VECTOR];
-    // The norm's weights are constants: loaded before the wait, they are there when the sum of squares
-    // is, and not on the way of every block.
+    // The norm's weights are constants: loaded before the wait, they are there when the sum of
+    // squares is, and not on the way of every block.
     uint4 low[PIECES], high[PIECES];
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
