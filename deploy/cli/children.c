@@ -93,6 +93,11 @@ int children_exit_code(const struct child *child)
     return WIFEXITED(child->wait_status) ? WEXITSTATUS(child->wait_status) : -1;
 }
 
+int children_end_signal(const struct child *child)
+{
+    return WIFSIGNALED(child->wait_status) ? WTERMSIG(child->wait_status) : 0;
+}
+
 void children_describe(char *text, size_t text_bytes, const struct child *child)
 {
     if (WIFSIGNALED(child->wait_status))

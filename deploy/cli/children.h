@@ -39,5 +39,8 @@ void children_signal(const struct child *child, int signal);
 // Its exit code, -1 when a signal ended it.
 int children_exit_code(const struct child *child);
 
+// The signal that ended it, 0 when it exited.
+int children_end_signal(const struct child *child);
+
 // "rank 1 (pid 77) was killed by signal 9 (Killed)" or "... ended with exit code 4" into text.
 void children_describe(char *text, size_t text_bytes, const struct child *child);

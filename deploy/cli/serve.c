@@ -45,7 +45,7 @@ struct serve {
     int signal_fd;
     uint64_t deadline_ns; // of the phase; UINT64_MAX = none
     int stops;            // SIGTERM and SIGINT so far
-    bool signalled;       // the children, by us
+    int signalled;        // the children, by us: 0, SIGTERM, or SIGKILL behind it
     char line[LINE_BYTES_MAX];
     size_t line_bytes;
 };
@@ -181,10 +181,13 @@ static enum status status_of(int exit_code)
     return exit_code == 0 ? OK : exit_code == 1 ? E_USAGE : exit_code == 2 ? E_INPUT : E_FAILED;
 }
 
-// Whether a child that is found behind others is what these ended for: somebody else killed it.
+// Whether a child that is found behind others is what these ended for: somebody else killed it. A
+// process with a GPU is seen to end a second after it was killed, its connections at once.
 static bool is_cause(const struct serve *serve, const struct child *child)
 {
-    return children_exit_code(child) < 0 && !serve->signalled;
+    int signal = children_end_signal(child);
+    bool ours = serve->signalled != 0 && (signal == SIGTERM || signal == serve->signalled);
+    return signal != 0 && !ours;
 }
 
 static void on_coordinator_end(struct serve *serve)
@@ -300,7 +303,7 @@ static bool any_runs(const struct serve *serve)
 
 static void signal_all(struct serve *serve, int signal)
 {
-    serve->signalled = true;
+    serve->signalled = signal;
     children_signal(&serve->coordinator, signal);
     for (int32_t rank = 0; rank < serve->workers_count; rank++)
         children_signal(&serve->workers[rank], signal);

@@ -239,6 +239,23 @@ static void bad_input_is_said_once(void **state)
     ends(1);
 }
 
+// The coordinator has ended for it and the others have been told to, before it is seen to end.
+static void a_worker_that_is_long_in_dying_is_named(void **state)
+{
+    (void)state;
+    start(
+        READY "while [ ! -e ended ]; do sleep 0.05; done; exit 4\n",
+        "if [ $8 = 1 ]; then trap '' TERM; while [ ! -e ended ]; do sleep 0.05; done; sleep 0.5;\n"
+        "kill -9 $$; fi\n" IDLE,
+        NULL);
+    ready();
+    write_file("ended", "", 0, 0644);
+    ends(4);
+    errors_have("rank 1 (pid ", true);
+    errors_have("was killed by signal 9", true);
+    errors_have("was killed by signal 15", false);
+}
+
 static void a_coordinator_that_dies_ends_all(void **state)
 {
     (void)state;
@@ -334,6 +351,7 @@ int main(void)
         TEST(a_worker_may_also_end_by_exit_code),
         TEST(a_deaf_coordinator_is_killed),
         TEST(bad_input_is_said_once),
+        TEST(a_worker_that_is_long_in_dying_is_named),
         TEST(a_coordinator_that_dies_ends_all),
         TEST(a_drain_has_an_end),
         TEST(a_second_signal_aborts),
