@@ -17,9 +17,10 @@
 #             and for loading weights from files
 #   serve     a server with dummy weights of 35B-A3B under load: a JSON line for every case, with
 #             the fraction of the limit; behind it, options of tests/gpu/serve_bench.py
-#   page      all that tests/bench/README.md shows: steps, kernels, serving, each several times;
-#             then results, tables and plots. Behind it, options of tests/gpu/measure.py: --seconds
-#             500 stops it in time, and the next call with the same OUT goes on
+#   page      all that tests/bench/README.md shows: steps, kernels, serving, and where there are
+#             several GPUs what these do together, each several times; then results, tables and
+#             plots. Behind it, options of tests/gpu/measure.py: --seconds 500 stops it in time, and
+#             the next call with the same OUT goes on; --parts multi: only several GPUs
 # BIN=DIR: programs that are built already; JITTER_BIN=DIR: those of the preset `jitter`.
 # OPS="gdn embed": only these kernels; of sanitize only these suites, which `kernel_check suites`
 # names. OUT=DIR: results.

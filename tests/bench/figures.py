@@ -16,7 +16,7 @@ import subprocess
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 SPREAD = {"us", "host_us", "s", "seconds", "seconds_worst", "gb_per_s", "limit_gb_per_s",
           "tokens_per_s", "output_tokens_per_s", "total_tokens_per_s", "ttft_ms", "ttft_p99_ms",
-          "tpot_ms", "itl_p99_ms", "longest_gap_ms", "duration_s"}
+          "tpot_ms", "itl_p99_ms", "longest_gap_ms", "duration_s", "min", "us_after_a_late_rank"}
 MIDDLE = {"percent_of_limit", "acceptance_length", "tokens_per_row", "share"}  # medians alone
 SUMS = {"failed"}
 
