@@ -110,9 +110,11 @@ class Runs:
 
 # ---------------------------------------------------------------- reading
 def newest(kind, folder=RESULTS):
-    """By date, and a second one of a day (DATE-GPU-2-KIND) behind the first (DATE-GPU-KIND)."""
+    """By date, and a second one of a day (DATE-GPU-2-KIND) behind the first (DATE-GPU-KIND); None:
+    there is none."""
     tail = f"-{kind}.jsonl"
-    return max(folder.glob("*" + tail), key=lambda path: path.name.removesuffix(tail))
+    return max(folder.glob("*" + tail), key=lambda path: path.name.removesuffix(tail),
+               default=None)
 
 
 def place_of(path, folder=RESULTS):

@@ -39,15 +39,22 @@ def table(head, rows):
 
 
 class Files:
-    """The newest file of each kind: header and rows."""
+    """The newest file of each kind: header and rows. Of several GPUs there may be none."""
 
-    KINDS = ("serve", "steps", "kernels", "vllm")
+    DRAWN = ("serve", "steps", "kernels", "vllm")
 
-    def __init__(self):
-        self.paths = {kind: figures.newest(kind) for kind in self.KINDS}
+    def __init__(self, folder=figures.RESULTS):
+        self.paths = {kind: figures.newest(kind, folder) for kind in self.DRAWN}
+        several = figures.newest("multi", folder)
+        if several is not None:
+            self.paths["multi"] = several
         self.header, self.rows = {}, {}
         for kind, path in self.paths.items():
             self.header[kind], self.rows[kind] = figures.read(path)
+
+    def drawn(self):
+        """Those that the plots are of."""
+        return [self.paths[kind] for kind in self.DRAWN]
 
     def source(self, kind):
         times = {row.get("repeats", 1) for row in self.rows[kind] if "left_out" not in row}
@@ -56,10 +63,10 @@ class Files:
         return [f"`results/{self.paths[kind].name}`: {figures.where(self.header[kind])}; "
                 f"{'one run of each' if most == 1 else runs}.", ""]
 
-    def serving(self):
+    def serving(self, kind="serve"):
         """Cases that were measured, by group, then length, then how many at once."""
         groups = list(serve_bench.GROUPS)
-        rows = [row for row in self.rows["serve"] if "output_tokens_per_s" in row]
+        rows = [row for row in self.rows[kind] if "output_tokens_per_s" in row]
         return sorted(rows, key=lambda row: (groups.index(row["group"]), row["input"],
                                              row["output"], row["concurrency"]))
 
@@ -174,8 +181,52 @@ def models(files):
         [line for commit in sorted(commits) for line in ("", f"Of commit {commit}.")]
 
 
+def exchanges(files):
+    rows = sorted((row for row in files.rows["multi"] if row.get("op") == "exchange"),
+                  key=lambda row: (row["tp"], row["bytes"]))
+    return table("bytes | GPUs | us | least us | us behind a late rank",
+                 [[f"{row['bytes']:,}", str(row["tp"]), shown(row, "us", 1), shown(row, "min", 1),
+                   shown(row, "us_after_a_late_rank", 1)] for row in rows])
+
+
+def times_one(row, one):
+    """How many times as fast as one GPU: a first token, or all tokens."""
+    name = "ttft_ms" if row["output"] == 1 else "output_tokens_per_s"
+    mine, its = figures.middle(row, name), figures.middle(one, name)
+    if its is None:
+        return "-"
+    return f"{its / mine if name == 'ttft_ms' else mine / its:.2f}"
+
+
+def multi(files):
+    if "multi" not in files.paths:
+        return ["0 runs on several GPUs: nothing of it was measured yet."]
+    served = sorted(files.serving("multi"), key=lambda row: (row["model"] != BIG, row["model"],
+                                                             row["tp"]))
+    ones = {(BIG, row["group"], row["case"]): row for row in files.serving()}
+    ones.update({(row["model"], row["group"], row["case"]): row for row in served
+                 if row["tp"] == 1})
+    rows = []
+    for row in served:
+        if row["tp"] == 1:
+            continue
+        one = ones.get((row["model"], row["group"], row["case"]), {})
+        name = f"{row['model']} {row['group']} {row['case']}"
+        cells = [name + (" (requests failed)" if row["failed"] else ""), str(row["tp"])]
+        for measure, places in (("ttft_ms", 1), ("tpot_ms", 2), ("output_tokens_per_s", 0)):
+            told = measure == "ttft_ms" or row["output"] > 1
+            cells += [shown({**each, "repeats": times}, measure, places) if told else "-"
+                      for each, times in ((one, 1), (row, row.get("repeats", 1)))]
+        rows.append([*cells, times_one(row, one), shown({**row, "repeats": 1},
+                                                        "percent_of_limit")])
+    head = ("case (in-out-at once) | TP | TTFT ms, TP 1 | TTFT ms | TPOT ms, TP 1 | TPOT ms | "
+            "output tok/s, TP 1 | output tok/s | times TP 1 | % of limit")
+    return [*files.source("multi")[:1], f"TP 1 of {BIG}: {files.source('serve')[0]}", "",
+            *exchanges(files), "", *table(head, rows)]
+
+
 BLOCKS = {"under-load": under_load, "first-token": first_token, "gaps": gaps, "ready": ready,
-          "steps": steps, "models": models}
+          "steps": steps, "models": models, "multi": multi}
 
 
 def made(text, files):
@@ -191,7 +242,7 @@ def made(text, files):
 
 
 def stale_plots(files):
-    digest = figures.digest(files.paths.values())
+    digest = figures.digest(files.drawn())
     return [name for name in ("serve.svg", "limits.svg")
             if digest not in (PLOTS / name).read_text(encoding="utf-8")]
 

@@ -47,6 +47,43 @@ def check_page():
     expect("plots beside other files", page.stale_plots(files), ["serve.svg", "limits.svg"])
 
 
+def check_multi(folder):
+    for kind in page.Files.DRAWN:
+        path = figures.newest(kind)
+        (folder / path.name).write_bytes(path.read_bytes())
+    files = page.Files(folder)
+    drawn, one = files.drawn(), next(row for row in files.serving() if row["output"] > 1)
+    expect("nothing of several GPUs", (len(page.multi(files)), "0 runs" in page.multi(files)[0]),
+           (1, True))
+    twice = {**one, "model": page.BIG, "tp": 4, "repeats": 2, "output_tokens_per_s":
+             {"median": 2 * figures.middle(one, "output_tokens_per_s"), "min": 1, "max": 9e9}}
+    first = {**one, "case": "ttft-7", "output": 1, "model": "other", "tp": 1, "repeats": 1,
+             "ttft_ms": 30.0}
+    rows = [{"op": "exchange", "ranks": 4, "bytes": 65536, "us": 7.25, "min": 6.0, "tp": 4,
+             "us_after_a_late_rank": 8.5, "model": None}, first,
+            {**first, "tp": 4, "ttft_ms": 20.0}, {**first, "tp": 4, "case": "ttft-8"},
+            {"bench": "serve", "group": "mtp3", "case": "128-256-1", "left_out": "no time",
+             "model": page.BIG, "tp": 4}, twice]
+    (folder / "2027-01-01-x-multi.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in (HEADER, *rows)))
+    files = page.Files(folder)
+    expect("not of the plots", files.drawn(), drawn)
+    text = page.multi(files)
+    expect("an exchange", "| 65,536 | 4 | 7.2 | 6.0 | 8.5 |" in text, True)
+    cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in text}
+    doubled = cells[f"{page.BIG} {one['group']} {one['case']}"]
+    expect("twice as fast", (doubled[0], doubled[5], doubled[7]),
+           ("4", page.shown({**one, "repeats": 1}, "output_tokens_per_s"), "2.00"))
+    expect("its runs", doubled[6].endswith(" (1-9,000,000,000)"), True)
+    expect("a first token", cells[f"other {one['group']} ttft-7"][:8],
+           ["4", "30.0", "20.0", "-", "-", "-", "-", "1.50"])
+    expect("beside nothing", cells[f"other {one['group']} ttft-8"][:8],
+           ["4", "-", "30.0", "-", "-", "-", "-", "-"])
+    wanted = page.made(page.PAGE.read_text(encoding="utf-8"), files)
+    expect("in the page", "\n".join(text) in wanted, True)
+    expect("a digit of it is found", page.made(wanted.replace("| 7.2 |", "| 7.3 |"), files), wanted)
+
+
 def check_merged():
     runs = [{"op": "a", "us": us, "percent_of_limit": share, "failed": 1, "none": None}
             for us, share in ((3.0, 50), (1.0, 90), (2.0, 60))]
@@ -97,6 +134,7 @@ def check_places(folder):
     second = figures.place_of(mine, folder)
     expect("beside another", second.name, "2026-01-02-x-2-serve.jsonl")
     put(folder / "2026-01-01-y-9-serve.jsonl", "three")
+    expect("none", figures.newest("multi", folder), None)
     expect("the first of a day", figures.newest("serve", folder), first)
     put(second, "two")
     expect("the second of a day", figures.newest("serve", folder), second)
@@ -106,7 +144,7 @@ def check_places(folder):
 def main():
     check_page()
     check_merged()
-    for check in (check_runs, check_places):
+    for check in (check_multi, check_runs, check_places):
         with tempfile.TemporaryDirectory() as folder:
             check(pathlib.Path(folder))
     return 1 if FAILED else 0

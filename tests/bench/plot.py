@@ -24,8 +24,8 @@ GROUPS = (("plain", "without drafts", "#1f77b4"), ("mtp3", "MTP 3 at 3.39", "#d6
 def save(files, figure, name):
     page.PLOTS.mkdir(exist_ok=True)
     figure.tight_layout()
-    names = ", ".join(path.name for path in files.paths.values())
-    source = f"{names}: {figures.digest(files.paths.values())}"
+    names = ", ".join(path.name for path in files.drawn())
+    source = f"{names}: {figures.digest(files.drawn())}"
     figure.savefig(page.PLOTS / name, metadata={"Date": None, "Creator": None, "Source": source})
     pyplot.close(figure)
 
