@@ -7,7 +7,7 @@
 //           f32; expert_ids, expert_weights [tokens, picks]; shared_weights [tokens]
 //   needs   picks <= 16, experts <= 1024; pull is NULL when nothing was pushed since residual was
 //           last complete, and without a norm
-//   launch  [257, 2048] on Hopper, 5 to 1024 tokens: one kernel of clusters of eight blocks, a
+//   launch  [257, 2048] on Hopper, 17 to 1024 tokens: one kernel of clusters of eight blocks, a
 //           cluster for 16, 32 or 64 tokens; else norm_linear_pull or the product of
 //           device/linear.cuh, and a warp per token that picks
 //   moves   (experts + 1) * hidden * 2 + tokens * hidden * 2 * (2 + 2 with a pull) bytes

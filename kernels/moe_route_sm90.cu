@@ -27,7 +27,7 @@ enum {
     CLUSTER_ROW_BYTES = CLUSTER_COLUMNS * 2 + 64,       // two rows of a quarter warp hit all banks
     CLUSTER_PART = CLUSTER_EXPERTS + 4,                 // values of a token's part of the logits
     CLUSTER_BATCH = 4,                                  // rows of a warp on their way
-    CLUSTER_TOKENS_MIN = 33,   // fewer are faster apart: a cluster waits for a free GPC
+    CLUSTER_TOKENS_MIN = 17,   // fewer are faster apart: a cluster waits for a free GPC
     CLUSTER_TOKENS_MAX = 1024, // 16 clusters' at once
 };
 

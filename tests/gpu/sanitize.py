@@ -9,6 +9,7 @@ import argparse
 import concurrent.futures
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -72,13 +73,13 @@ class Memory:
                 time.sleep(0.5)
 
 
-def command_of(options, tool, suite):
+def command_of(options, tool, suite, log):
     kind, _, name = suite.partition(":")
     if kind == "engine":
         program = [os.path.join(options.bin, "engine_check"), "--small", name]
     else:
         program = [os.path.join(options.bin, "kernel_check"), "small", suite]
-    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99",
+    return ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", "--log-file", log,
             *OPTIONS.get(tool, []), *OPTIONS.get((tool, kind), []), *program]
 
 
@@ -129,11 +130,14 @@ def check(options, memory, deadline, tool, suite):
     memory.wait(deadline)
     left = deadline - time.monotonic()
     if left > 1:
-        path = os.path.join(options.out, "sanitize", f"{tool}-{suite.replace(':', '-')}.txt")
+        path = os.path.join(options.out, "sanitize", f"{tool}-{suite.replace(':', '-')}")
+        paths = [f"{path}.log", f"{path}.txt"]  # the tool's and the program's lines may not mix
         begun = time.monotonic()
-        code = run_limited(command_of(options, tool, suite), path, min(left, options.check_seconds))
-        with open(path, errors="replace") as log:
-            result["state"], result["errors"] = judge(tool, suite, code, log.read())
+        code = run_limited(command_of(options, tool, suite, paths[0]), paths[1],
+                           min(left, options.check_seconds))
+        text = "\n".join(pathlib.Path(one).read_text(errors="replace") for one in paths
+                         if os.path.exists(one))
+        result["state"], result["errors"] = judge(tool, suite, code, text)
         result["seconds"] = round(time.monotonic() - begun, 1)
     return result
 
