@@ -162,6 +162,10 @@ static enum status open_device(struct step_engine *engine, struct error *error)
     }
     carver = (struct carver){.base = (uint8_t *)engine->memory_dev};
     carve_device(engine, &carver);
+    // What lies between the hash and the results is downloaded with them.
+    const struct download *down = &engine->download_dev;
+    stream_zero(engine->options.model->stream, down->hash,
+                (size_t)((uint8_t *)down->results - (uint8_t *)down->hash));
     return OK;
 }
 

@@ -287,12 +287,12 @@ static __device__ __forceinline__ expert_bits experts_bits(const experts_argumen
 
 // The list of a block of WARPS warps, its counts' memory cleared when it is sorted by bits. Returns
 // the groups' number.
-template <int WARPS>
+template <int WARPS, bool SORTED>
 static __device__ __forceinline__ int experts_list(const experts_arguments &a,
                                                    const expert_list &list, int group_tokens)
 {
     int slots = a.tokens * a.picks;
-    if (!a.sorted)
+    if constexpr (!SORTED)
         return expert_list_plain(list, a.ids, slots);
     if (!a.bits)
         return expert_list_build<WARPS>(list, a.ids, slots, a.experts, group_tokens);
@@ -304,8 +304,9 @@ static __device__ __forceinline__ int experts_list(const experts_arguments &a,
     return own.tiles_all;
 }
 
-// grid: at most what is resident at once; block WARPS warps; shared experts_shared_bytes.
-template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS>
+// grid: at most what is resident at once; block WARPS warps; shared experts_shared_bytes. SORTED:
+// a.sorted, so that the kernel of the fewest tokens has no code that sorts.
+template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS, bool SORTED>
 static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
     experts_kernel(const experts_arguments a, const experts_memory memory)
 {
@@ -335,7 +336,7 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
             next.chunk++;
         }
     }
-    if (KIND != EXPERTS_DENSE && a.bits) {
+    if (SORTED && a.bits) {
         expert_bits_clear(experts_bits(a, N_TILES * TILE_TOKENS),
                           reinterpret_cast<uint32_t *>(list.counts));
         __syncthreads();
@@ -345,7 +346,7 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
         pdl_trigger();
     }
     // Second products: the picks were written two kernels ago.
-    int groups = experts_list<WARPS>(a, list, N_TILES * TILE_TOKENS);
+    int groups = experts_list<WARPS, SORTED>(a, list, N_TILES * TILE_TOKENS);
     experts_seek<KIND, M_TILES, N_TILES>(&next, a, list, groups, next_task);
     if (KIND == EXPERTS_PRODUCTS) {
         for (; ahead < STAGES && ahead < next.chunks; ahead++) {
@@ -396,12 +397,12 @@ static __global__ void __launch_bounds__(WARPS *WARP_THREADS, 1)
 }
 
 // Queues the tasks of all experts; shapes as experts_few_serves allows.
-template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS>
-static void experts_launch(cudaStream_t stream, experts_arguments a)
+template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS, bool SORTED>
+static void experts_queue(cudaStream_t stream, experts_arguments a)
 {
     static_assert((WARPS & (WARPS - 1)) == 0, "warps are shared out in powers of two");
     static bool prepared = false;
-    auto kernel = experts_kernel<KIND, M_TILES, N_TILES, STAGES, WARPS>;
+    auto kernel = experts_kernel<KIND, M_TILES, N_TILES, STAGES, WARPS, SORTED>;
     if (!prepared)
         CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         EXPERTS_SHARED_MAX));
@@ -411,10 +412,20 @@ static void experts_launch(cudaStream_t stream, experts_arguments a)
     a.split = split < shared_split ? split : shared_split;
     if (KIND == EXPERTS_PRODUCTS && a.split > 1 && a.columns / CHUNK / a.split < 2)
         a.split /= 2; // two chunks a warp: half as many meetings
-    a.bits = a.sorted && expert_bits_serves(a.tokens, a.picks, a.experts, WARPS * WARP_THREADS,
-                                            EXPERTS_BITS_TURNS, EXPERTS_BITS_BYTES);
+    a.bits = SORTED && expert_bits_serves(a.tokens, a.picks, a.experts, WARPS * WARP_THREADS,
+                                          EXPERTS_BITS_TURNS, EXPERTS_BITS_BYTES);
     experts_memory memory = experts_memory_of(a, M_TILES, N_TILES, STAGES, WARPS);
     ASSERT(experts_shared_bytes(memory) <= EXPERTS_SHARED_MAX);
     launch_chained(kernel, dim3(static_cast<unsigned>(multiprocessors())),
                    dim3(WARPS * WARP_THREADS), experts_shared_bytes(memory), stream, a, memory);
+}
+
+// The same for either way of listing slots.
+template <experts_kind KIND, int M_TILES, int N_TILES, int STAGES, int WARPS>
+static void experts_launch(cudaStream_t stream, const experts_arguments &a)
+{
+    if (KIND != EXPERTS_DENSE && a.sorted)
+        experts_queue<KIND, M_TILES, N_TILES, STAGES, WARPS, KIND != EXPERTS_DENSE>(stream, a);
+    else
+        experts_queue<KIND, M_TILES, N_TILES, STAGES, WARPS, false>(stream, a);
 }
