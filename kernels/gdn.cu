@@ -78,7 +78,7 @@ static int chunks_most(const struct gdn *op, int prefill_rows)
 extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
 {
     struct gdn op = *arguments;
-    ASSERT(op.key_heads > 0 && op.value_heads % op.key_heads == 0);
+    ASSERT(op.key_heads > 0 && op.value_heads % op.key_heads == 0 && !op.bf16_state);
     int rows = op.tables.rows_count, prefill_rows = rows - op.tables.decode_rows;
     if (rows == 0)
         return;
@@ -123,7 +123,7 @@ static __global__ void gdn_open_kernel(struct gdn_open op)
         layer.waiting[2 * opening.slot + threadIdx.x] = {0, 0};
     if (opening.position > 0)
         return; // a checkpoint's copy has filled the slot
-    zero(layer.state + opening.slot * states, states * 4);
+    zero(static_cast<float *>(layer.state) + opening.slot * states, states * 4);
     zero(layer.conv + opening.slot * columns, columns * 2);
 }
 

@@ -23,7 +23,7 @@
 //           sequence latency and tensor cores
 //   error   token by token: state, k, u, g are f32, rounded at every token; o is rounded to bf16
 //           once. By chunks: state f32, but what is read of it, u and the solved system are
-//           rounded to bf16 (2^-9 each) before they are multiplied
+//           rounded to bf16 (2^-9 each) before they are multiplied. A bf16 state: see below
 //   source  Yang, Kautz, Hatamizadeh, Gated Delta Networks, 2024, eq. 10; the fold: the state
 //           after j rows is exp(G_j) S + sum exp(G_j - G_i) k_i u_i^T, applied row by row
 //
@@ -47,6 +47,16 @@
 // decode row overwrites what another block of the same row still reads. Tokens that do not run
 // leave zeros in o. State, conv and pending rows are read before this op's predecessor on the
 // stream has ended (kernels/device/launch.cuh): whatever wrote them lies further back than that.
+//
+// With bf16_state the state in memory, checkpoints' too, is bf16, to nearest, ties to even; what is
+// computed with it is f32 as before. It is rounded after every GDN_ROUND_TOKENS-th token of the
+// sequence, counted from position 0, wherever rows begin and end, and is written there and nowhere
+// else: a row that has come to such a position folds what waits up to it, and all behind it waits
+// on, a prefill row's tokens as well. So a sequence's bits still do not depend on how it is cut,
+// drafted or gone on with. Saves, and pause_at, name positions that are multiples of
+// GDN_ROUND_TOKENS. Rows that are served by chunks round at each chunk's end and at their own
+// instead, and leave nothing waiting. Rounding eight times as often would be as simple, and eight
+// times as large a decay would be lost: a product alpha S with 1 - alpha < 2^-9 rounds back to S.
 #pragma once
 
 #include "kernels/runtime.h"
@@ -60,6 +70,11 @@ enum {
     // Rows that may wait for their fold when a step begins, and places for them and the step's own.
     GDN_WAITING_MAX = 8,
     GDN_PENDING_ROWS = GDN_WAITING_MAX + ROW_VERIFY_MAX,
+    // With bf16_state: tokens between two roundings; as many less one, and a step's, may wait, and
+    // behind these a prefill row leaves as many less one.
+    GDN_ROUND_TOKENS = 8,
+    GDN_BF16_WAITING_MAX = GDN_ROUND_TOKENS - 1 + ROW_VERIFY_MAX,
+    GDN_BF16_PENDING_ROWS = GDN_BF16_WAITING_MAX + GDN_ROUND_TOKENS - 1,
     // Chunked prefill.
     GDN_CHUNK_TOKENS = 64,
     // Of a row that is served by chunks; below, token by token is faster (0.8 us each on an H200).
@@ -74,15 +89,27 @@ struct gdn_waiting {
     int32_t first, count;
 };
 
-// One GDN layer's memory, all slots of this rank.
+// Places of a slot's ring.
+static inline int gdn_pending_rows(bool bf16_state)
+{
+    return bf16_state ? GDN_BF16_PENDING_ROWS : GDN_PENDING_ROWS;
+}
+
+// Of a value of the state.
+static inline int gdn_state_bytes(bool bf16_state)
+{
+    return bf16_state ? 2 : 4;
+}
+
+// One GDN layer's memory, all slots of this rank. PENDING: gdn_pending_rows.
 struct gdn_state {
-    float *state; // [slots, value_heads, value_dim, key_dim]
-    bf16 *conv;   // [slots, 3, channels]: raw projection columns, oldest first; read while nothing
-                  // is pending, written by prefill rows
+    void *state; // [slots, value_heads, value_dim, key_dim] f32 or bf16
+    bf16 *conv;  // [slots, 3, channels]: raw projection columns, oldest first; read while nothing
+                 // is pending, written by prefill rows
     // Rows that wait for their fold, a ring per slot.
-    float *pending_k;            // [slots, GDN_PENDING_ROWS, key_heads, key_dim], normalised
-    float *pending_u;            // [slots, GDN_PENDING_ROWS, value_heads, value_dim]
-    float *pending_g;            // [slots, GDN_PENDING_ROWS, value_heads], log decay of the row
+    float *pending_k;            // [slots, PENDING, key_heads, key_dim], normalised
+    float *pending_u;            // [slots, PENDING, value_heads, value_dim]
+    float *pending_g;            // [slots, PENDING, value_heads], log decay of the row
     struct gdn_waiting *waiting; // [slots, 2]: before the rows of the last step, by parity
     bf16
         *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]: 3 columns before, then the rows
@@ -90,8 +117,8 @@ struct gdn_state {
 
 // Where this layer's part of checkpoints goes, those of tables.saves; without any, NULL.
 struct gdn_checkpoints {
-    float *state; // [checkpoints, value_heads, value_dim, key_dim]
-    bf16 *conv;   // [checkpoints, 3, channels]
+    void *state; // [checkpoints, value_heads, value_dim, key_dim], as the slots'
+    bf16 *conv;  // [checkpoints, 3, channels]
 };
 
 // What the kernels of chunked prefill hand over within one op: per chunk and key head tiles of k
@@ -120,6 +147,7 @@ struct gdn {
     struct gdn_workspace workspace;
     const bf16 *projected;
     int projected_stride;
+    bool bf16_state;
     const float *conv_weight; // [channels, 4]
     const float *a_log;       // [value_heads]
     const float *dt_bias;     // [value_heads]
@@ -133,6 +161,7 @@ void gdn(struct stream *stream, const struct gdn *op);
 struct gdn_open {
     const struct gdn_state *layers; // [layers_count] all of this rank, on the device
     int layers_count, key_heads, value_heads;
+    bool bf16_state;
     const struct slot_opening *openings; // as in slots_open
     int openings_count;
 };

@@ -164,7 +164,8 @@ static __device__ __forceinline__ void run_row(float s[ROWS][OWN], const struct 
         for (int t = 0; t < count; t++) {
             run_token<ROWS, TOKENS>(s, tile, op, walk, first + t, t + 1 < count || !row.decode);
             if (SAVES && save.tokens == first + t + 1) {
-                store_state<ROWS>(state_of(op.checkpoints.state, save.checkpoint, op, walk.place),
+                store_state<ROWS>(state_of(static_cast<float *>(op.checkpoints.state),
+                                           save.checkpoint, op, walk.place),
                                   s, walk.place);
                 save = gdn_next_save(op.tables, save);
             }
@@ -188,7 +189,7 @@ static __global__ void __launch_bounds__(THREADS, 2) gdn_recurrent_kernel(struct
     const gdn_walk walk = {row, place_of<ROWS>(op)};
     const gdn_place &place = walk.place;
     const bool runs = row.tokens > 0 && (row.decode || gdn_first_chunk(op, index) < 0);
-    float *stored = state_of(op.state.state, row.slot, op, place);
+    float *stored = state_of(static_cast<float *>(op.state.state), row.slot, op, place);
     if (runs) {
         load_state<ROWS>(s, stored, place);
         copy_waiting(&waiting, op, row, place);

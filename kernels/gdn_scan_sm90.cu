@@ -247,7 +247,8 @@ static __device__ __forceinline__ void load_state(float s[KEY_TILES][4], const s
                                                   const gdn_row &row, int head, int value)
 {
     int t = static_cast<int>(threadIdx.x) % 4, key_head = head / (op.value_heads / op.key_heads);
-    const float *from = op.state.state + ((row.slot * op.value_heads + head) * DIM + value) * DIM;
+    const float *from = static_cast<float *>(op.state.state) +
+                        ((row.slot * op.value_heads + head) * DIM + value) * DIM;
 #pragma unroll
     for (int n = 0; n < KEY_TILES; n++) {
         const float2 low = *reinterpret_cast<const float2 *>(from + 8 * n + 2 * t);
@@ -359,12 +360,13 @@ static __device__ __forceinline__ void carry_chunks(float s[KEY_TILES][4], scan_
                                  static_cast<uint32_t>(i / HANDOFFS), pair});
         barrier_arrive(&shared->empty[stage]);
         if (save.tokens == min((i + 1) * CHUNK, place.row.tokens)) {
-            store_state(s, op.checkpoints.state, save.checkpoint, op, place.head, value);
+            store_state(s, static_cast<float *>(op.checkpoints.state), save.checkpoint, op,
+                        place.head, value);
             save = gdn_next_save(op.tables, save);
         }
     }
     if (place.chunks > 0)
-        store_state(s, op.state.state, place.row.slot, op, place.head, value);
+        store_state(s, static_cast<float *>(op.state.state), place.row.slot, op, place.head, value);
 }
 
 // grid (value heads * BLOCKS, prefill rows).

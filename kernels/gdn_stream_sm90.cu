@@ -66,8 +66,8 @@ static __device__ __forceinline__ void copy_state(gdn_shared<TOKENS> *shared, co
     barrier_expect(&shared->state_full, DIM * DIM * 4);
     for (int part = 0; part < PARTS; part++)
         copy_bulk(shared->state + part * DIM * DIM / PARTS,
-                  op.state.state + at + part * DIM * DIM / PARTS, DIM * DIM * 4 / PARTS,
-                  &shared->state_full);
+                  static_cast<float *>(op.state.state) + at + part * DIM * DIM / PARTS,
+                  DIM * DIM * 4 / PARTS, &shared->state_full);
 }
 
 // What was there before this step.
@@ -198,7 +198,8 @@ static __device__ __forceinline__ void run_task(gdn_shared<TOKENS> *shared, cons
     }
     if (row.tokens > 0) {
         if (row.folds)
-            store_state<ROWS>(op.state.state + (row.slot * op.value_heads + place.head) * DIM * DIM,
+            store_state<ROWS>(static_cast<float *>(op.state.state) +
+                                  (row.slot * op.value_heads + place.head) * DIM * DIM,
                               s, place);
         prepare(&shared->tile, op, walk, *inputs, 0, row.tokens);
         keep_columns(op, walk, *inputs);

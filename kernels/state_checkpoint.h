@@ -12,7 +12,7 @@
 //   launch  grid (16, layers, moves), of save (saves), of fold_begin (1, 1, moves); block 256; 16
 //           bytes a thread and turn; never chained (kernels/device/launch.cuh)
 //   moves   2 * moves * (layers * (value_heads * 128 * 128 * 4 + 3 * channels * 2) + hidden * 2)
-//           bytes; save 4 * saves * hidden
+//           bytes, 2 in place of the 4 with bf16_state; save 4 * saves * hidden
 //   limit   HBM: 61.4 MiB of Qwen3.5-35B-A3B, read and written, are 28 us at 4.6 TB/s
 //   error   copies: exact
 //   source  none
@@ -25,7 +25,7 @@
 
 // One GDN layer: its slots' memory and the pool's. Sizes as in struct gdn_state.
 struct state_checkpoint_layer {
-    float *state;             // [slots, value_heads, value_dim, key_dim]
+    void *state;              // [slots, value_heads, value_dim, key_dim]
     bf16 *conv;               // [slots, 3, channels]
     const bf16 *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]; only fold reads it
     struct gdn_checkpoints checkpoints;
@@ -41,6 +41,7 @@ struct state_checkpoint {
     const struct state_checkpoint_layer *layers; // on the device
     int layers_count;
     int key_heads, value_heads;
+    bool bf16_state; // as in struct gdn; a fold's position is then a multiple of GDN_ROUND_TOKENS
     bf16 *checkpoint_hidden, *slot_hidden;
     int hidden;
     const struct state_checkpoint_move *moves; // on the device

@@ -108,28 +108,36 @@ uint64_t memory_plan_page_bytes(const struct model_config *config, const struct 
     return layers * 2 * TOKENS_PER_PAGE * values * 2; // k and v, bf16
 }
 
-uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard)
+uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard,
+                                bool bf16_state)
 {
     uint64_t layers = (uint64_t)(config->layers - attention_layers(config));
     uint64_t state = (uint64_t)shard->value_heads.count * (uint64_t)config->value_dim *
-                     (uint64_t)config->key_dim * 4;
+                     (uint64_t)config->key_dim * (bf16_state ? 2 : 4);
     uint64_t conv = CONV_COLUMNS_KEPT * (uint64_t)shard_conv_channels(shard, config) * 2;
     return layers * (state + conv);
 }
 
-uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const struct shard *shard)
+uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const struct shard *shard,
+                                      bool bf16_state)
 {
-    return memory_plan_slot_bytes(config, shard) + (uint64_t)config->hidden * 2;
+    return memory_plan_slot_bytes(config, shard, bf16_state) + (uint64_t)config->hidden * 2;
 }
 
-uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard)
+static int pending_rows(bool bf16_state)
+{
+    return bf16_state ? PENDING_ROWS_BF16_MAX : PENDING_ROWS_MAX;
+}
+
+uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard,
+                                   bool bf16_state)
 {
     uint64_t layers = (uint64_t)(config->layers - attention_layers(config));
     uint64_t k = (uint64_t)shard->key_heads.count * (uint64_t)config->key_dim;
     uint64_t u = (uint64_t)shard->value_heads.count * (uint64_t)config->value_dim;
     uint64_t g = (uint64_t)shard->value_heads.count;
     uint64_t column = (uint64_t)shard_conv_channels(shard, config) * 2;
-    uint64_t rows = PENDING_ROWS_MAX * (k + u + g) * 4;
+    uint64_t rows = (uint64_t)pending_rows(bf16_state) * (k + u + g) * 4;
     // Behind the columns that the convolution still needs of the tokens before; and where the rows
     // that wait lie, two numbers.
     uint64_t columns = (VERIFY_ROWS_MAX + CONV_COLUMNS_KEPT) * column + 2 * sizeof(int32_t);
@@ -378,6 +386,7 @@ static struct memory_plan plan_of_wishes(const struct model_config *config,
     if (plan.sequence_tokens > longest)
         plan.sequence_tokens = longest;
     plan.pages_per_sequence = round_up_to_page(plan.sequence_tokens) / TOKENS_PER_PAGE;
+    plan.bf16_state = wishes->bf16_state;
     plan.step_tokens =
         round_up_to_page(wishes->step_tokens > 0 ? wishes->step_tokens : STEP_TOKENS_DEFAULT);
     return plan;
@@ -404,14 +413,15 @@ void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config
     uint64_t sequences = (uint64_t)plan->sequences;
     plan->weight_bytes = memory_plan_weight_bytes(config, shard, mtp);
     plan->kv_bytes = (uint64_t)plan->pages * memory_plan_page_bytes(config, shard, mtp);
-    plan->state_bytes = sequences * memory_plan_slot_bytes(config, shard);
-    plan->pending_bytes = sequences * memory_plan_pending_bytes(config, shard);
+    plan->state_bytes = sequences * memory_plan_slot_bytes(config, shard, plan->bf16_state);
+    plan->pending_bytes = sequences * memory_plan_pending_bytes(config, shard, plan->bf16_state);
     plan->workspace_bytes = workspace_bytes(config, shard, plan);
     plan->prefix_bytes = 0;
     if (plan->checkpoints > 0) {
-        plan->prefix_bytes =
-            (uint64_t)plan->checkpoints * memory_plan_checkpoint_bytes(config, shard) +
-            (uint64_t)plan->pages * PAGE_TOKEN_IDS_BYTES + sequences * (uint64_t)config->hidden * 2;
+        plan->prefix_bytes = (uint64_t)plan->checkpoints *
+                                 memory_plan_checkpoint_bytes(config, shard, plan->bf16_state) +
+                             (uint64_t)plan->pages * PAGE_TOKEN_IDS_BYTES +
+                             sequences * (uint64_t)config->hidden * 2;
     }
     plan->recorded_bytes = memory_plan_recorded_bytes(plan, config, shard);
     plan->total_bytes = plan->weight_bytes + plan->kv_bytes + plan->state_bytes +
@@ -435,9 +445,9 @@ enum status memory_plan_make(struct memory_plan *out, const struct model_config 
         .shard = shard,
         .left_bytes = budget > plan.weight_bytes ? budget - plan.weight_bytes : 0,
         .page_bytes = memory_plan_page_bytes(config, shard, wishes->mtp),
-        .slot_bytes =
-            memory_plan_slot_bytes(config, shard) + memory_plan_pending_bytes(config, shard),
-        .checkpoint_bytes = memory_plan_checkpoint_bytes(config, shard),
+        .slot_bytes = memory_plan_slot_bytes(config, shard, wishes->bf16_state) +
+                      memory_plan_pending_bytes(config, shard, wishes->bf16_state),
+        .checkpoint_bytes = memory_plan_checkpoint_bytes(config, shard, wishes->bf16_state),
         .checkpoints = wishes->checkpoints,
         .pages = wishes->pages,
         .recorded = wishes->recorded,
@@ -474,7 +484,7 @@ void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *
              "memory of a rank      GB\n"
              "  weights      %10.3f\n"
              "  KV pages     %10.3f  %" PRId32 " pages of %d tokens: %" PRId64 " tokens\n"
-             "  states       %10.3f  %" PRId32 " sequences at once\n"
+             "  states       %10.3f  %" PRId32 " sequences at once, %s\n"
              "  pending rows %10.3f  %d per sequence\n"
              "  prefix reuse %10.3f  %" PRId32 " checkpoints\n"
              "  workspace    %10.3f  steps of up to %" PRId32 " tokens\n"
@@ -483,8 +493,9 @@ void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *
              "longest sequence %" PRId32 " tokens%s\n",
              (double)plan->weight_bytes * gb, (double)plan->kv_bytes * gb, plan->pages,
              TOKENS_PER_PAGE, tokens, (double)plan->state_bytes * gb, plan->sequences,
-             (double)plan->pending_bytes * gb, PENDING_ROWS_MAX, (double)plan->prefix_bytes * gb,
-             plan->checkpoints, (double)plan->workspace_bytes * gb, plan->step_tokens, recorded,
+             plan->bf16_state ? "bf16" : "f32", (double)plan->pending_bytes * gb,
+             pending_rows(plan->bf16_state), (double)plan->prefix_bytes * gb, plan->checkpoints,
+             (double)plan->workspace_bytes * gb, plan->step_tokens, recorded,
              (double)plan->total_bytes * gb, plan->sequence_tokens,
              plan->clamped ? " (less than asked for: cut to what fits)" : "");
 }

@@ -12,13 +12,14 @@
 #include "parallel/shard.h"
 
 enum {
-    TOKENS_PER_PAGE = 64,    // of KV; also the grid on which prefill is cut
-    SEQUENCES_MAX = 1024,    // running at once in a group
-    SEQUENCES_DEFAULT = 256, // as many as the speed goals speak of
-    STEP_TOKENS_MAX = 65536, // of one step
-    VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
-    PENDING_ROWS_MAX = 14,   // of a slot: 8 that wait to be folded, and a step's
-    CHECKPOINTS_MAX = 4096,  // of prefix reuse, in a group
+    TOKENS_PER_PAGE = 64,       // of KV; also the grid on which prefill is cut
+    SEQUENCES_MAX = 1024,       // running at once in a group
+    SEQUENCES_DEFAULT = 256,    // as many as the speed goals speak of
+    STEP_TOKENS_MAX = 65536,    // of one step
+    VERIFY_ROWS_MAX = 6,        // the known token and up to 5 drafts
+    PENDING_ROWS_MAX = 14,      // of a slot: 8 that wait to be folded, and a step's
+    PENDING_ROWS_BF16_MAX = 20, // with a bf16 state: 13, and behind a prompt 7
+    CHECKPOINTS_MAX = 4096,     // of prefix reuse, in a group
     SEQUENCE_TOKENS_MAX = 1 << 20,
     SEQUENCE_LISTS_BYTES = 8572, // of a request's biases, allowed ids and banned words
     // kernels/attention.h: parts of decode rows under way, their queries, bytes beside their sums;
@@ -43,6 +44,7 @@ struct memory_wishes {
     int pages;           // --kv-pages: no more than these, 0 = as many as fit
     bool mtp;            // the model's files have the head
     int recorded;        // as in struct memory_plan: launches cost time
+    bool bf16_state;     // --state-dtype bfloat16
 };
 
 // What both sides then use. Counts are per group; bytes are per rank.
@@ -58,7 +60,8 @@ struct memory_plan {
     uint64_t recorded_bytes; // of recorded steps, by an estimate
     uint64_t prefix_bytes;   // checkpoints, and what prefix reuse keeps beside slots and pages
     uint64_t total_bytes;
-    bool clamped; // some wish was cut down
+    bool clamped;    // some wish was cut down
+    bool bf16_state; // recurrent states, checkpoints' too, are bf16 in memory; else f32
 };
 
 // E_LIMIT when even one sequence of one page does not fit (text: bytes needed, bytes there), or
@@ -72,14 +75,18 @@ void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config
                              const struct shard *shard, bool mtp);
 
 // Bytes of one KV page, one state slot (recurrent state and conv columns) and one slot's pending
-// rows, over all layers of this rank, the MTP layer's KV included when mtp.
+// rows, over all layers of this rank, the MTP layer's KV included when mtp; with a bf16 state or an
+// f32 one.
 uint64_t memory_plan_page_bytes(const struct model_config *config, const struct shard *shard,
                                 bool mtp);
-uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard);
-uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard);
+uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard,
+                                bool bf16_state);
+uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard,
+                                   bool bf16_state);
 
 // Bytes of one checkpoint: a slot's state and the last hidden row.
-uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const struct shard *shard);
+uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const struct shard *shard,
+                                      bool bf16_state);
 
 // Bytes of all weights of this rank.
 uint64_t memory_plan_weight_bytes(const struct model_config *config, const struct shard *shard,

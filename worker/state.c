@@ -11,6 +11,8 @@ _Static_assert((int)ROW_VERIFY_MAX == (int)VERIFY_ROWS_MAX,
                "kernels and memory plan agree on verify rows");
 _Static_assert((int)GDN_PENDING_ROWS == (int)PENDING_ROWS_MAX,
                "kernels and memory plan agree on pending rows");
+_Static_assert((int)GDN_BF16_PENDING_ROWS == (int)PENDING_ROWS_BF16_MAX,
+               "kernels and memory plan agree on pending rows of bf16 states");
 _Static_assert(SEQUENCE_LISTS_BYTES ==
                    (SAMPLE_LISTS_MAX + SAMPLE_RECENT_MAX) * (int)sizeof(int32_t),
                "kernels and memory plan agree on lists");
@@ -59,15 +61,16 @@ static void carve_kv(struct kv_layer *layer, struct carver *carver,
 }
 
 static void carve_gdn(struct gdn_state *state, struct carver *carver,
-                      const struct model_config *config, const struct shard *shard, int slots)
+                      const struct model_config *config, const struct shard *shard,
+                      const struct memory_plan *plan)
 {
-    uint64_t slots_count = (uint64_t)slots;
+    uint64_t slots_count = (uint64_t)plan->sequences;
     uint64_t value_heads = (uint64_t)shard->value_heads.count;
     uint64_t key_heads = (uint64_t)shard->key_heads.count;
     uint64_t channels = (uint64_t)shard_conv_channels(shard, config);
-    uint64_t pending = slots_count * GDN_PENDING_ROWS;
-    state->state = (float *)carve(carver, slots_count * value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM,
-                                  sizeof(float));
+    uint64_t pending = slots_count * (uint64_t)gdn_pending_rows(plan->bf16_state);
+    state->state = carve(carver, slots_count * value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM,
+                         (uint64_t)gdn_state_bytes(plan->bf16_state));
     state->conv =
         (bf16 *)carve(carver, slots_count * (GDN_CONV_WIDTH - 1) * channels, sizeof(bf16));
     state->pending_k = (float *)carve(carver, pending * key_heads * GDN_HEAD_DIM, sizeof(float));
@@ -173,7 +176,8 @@ static void carve_prefix(struct rank_state *state, struct carver *carver,
         if (config->layer_is_attention[i])
             continue;
         struct gdn_checkpoints *checkpoints = &prefix->checkpoints[i];
-        checkpoints->state = (float *)carve(carver, count * states, sizeof(float));
+        checkpoints->state =
+            carve(carver, count * states, (uint64_t)gdn_state_bytes(plan->bf16_state));
         checkpoints->conv = (bf16 *)carve(carver, count * columns, sizeof(bf16));
         prefix->layers[prefix->layers_count++] = (struct state_checkpoint_layer){
             .state = state->gdn[i].state,
@@ -193,6 +197,7 @@ static void carve_all(struct rank_state *state, struct carver *carver,
                       const struct model_config *config, const struct shard *shard,
                       const struct memory_plan *plan, bool mtp)
 {
+    state->bf16_state = plan->bf16_state;
     state->slots.slots_count = plan->sequences + 1; // the last is never opened: rows of kind none
     state->slots.pages_per_sequence = plan->pages_per_sequence;
     state->slots.slots =
@@ -205,7 +210,7 @@ static void carve_all(struct rank_state *state, struct carver *carver,
         if (config->layer_is_attention[layer]) {
             carve_kv(&state->kv[layer], carver, config, shard, plan->pages);
         } else {
-            carve_gdn(&state->gdn[layer], carver, config, shard, plan->sequences);
+            carve_gdn(&state->gdn[layer], carver, config, shard, plan);
             state->gdn_count++;
         }
     }

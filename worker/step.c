@@ -285,6 +285,7 @@ static void queue_openings(const struct step_engine *engine, const struct step_p
         sample_lists_open(model->stream, &lists, dev->lists, dev->openings, plan->opens_count);
         gdn_open(model->stream, &(struct gdn_open){.layers = model->state->gdn_dev,
                                                    .layers_count = model->state->gdn_count,
+                                                   .bf16_state = model->state->bf16_state,
                                                    .key_heads = model->shard.key_heads.count,
                                                    .value_heads = model->shard.value_heads.count,
                                                    .openings = dev->openings,

@@ -15,6 +15,7 @@ enum {
     DIM = GDN_HEAD_DIM,
     HISTORY = GDN_CONV_WIDTH - 1, // columns that a slot keeps
     CHUNK_TOKENS = 16,
+    CHUNK_TOKENS_MAX = GDN_CHUNK_TOKENS,
     STATE_ROWS = 4, // carried together, so that their sums overlap
 };
 
@@ -25,18 +26,25 @@ struct walk {
     size_t channels;
     size_t slot, pending_from, pending_to; // index of slot * 2 + parity, read and written
     int token_first, tokens;
-    int accepted;                 // of the last step's rows
-    struct gdn_waiting waits;     // rows to fold, those of the last step among them
-    bool decode, folds;           // folds: into memory
+    int accepted;             // of the last step's rows
+    struct gdn_waiting waits; // rows to fold, those of the last step among them
+    bool decode;
+    bool by_chunks;               // with bf16_state: rounds where the kernels of chunked prefill do
+    int folded;                   // of the rows that wait, into memory
+    int position;                 // of the row's first token
     const struct row_save *saves; // checkpoints that a prefill row leaves
     int saves_count;
+    // Behind the chunk before: own tokens have come to memory; own tokens in the ring since.
+    bool stored;
+    int left;
 };
 
-// Up to 16 tokens of a key head and one of its value heads, in double, all values f32.
+// Tokens of a key head and one of its value heads, in double, all values f32.
 struct chunk {
     int first, tokens; // of the row's tokens
-    double q[CHUNK_TOKENS][DIM], k[CHUNK_TOKENS][DIM], v[CHUNK_TOKENS][DIM];
-    double alpha[CHUNK_TOKENS], beta[CHUNK_TOKENS];
+    bool stores;       // the state behind it goes to memory; else its tokens go to the ring
+    double q[CHUNK_TOKENS_MAX][DIM], k[CHUNK_TOKENS_MAX][DIM], v[CHUNK_TOKENS_MAX][DIM];
+    double alpha[CHUNK_TOKENS_MAX], beta[CHUNK_TOKENS_MAX];
 };
 
 // One token applied to one row of the state, the fold's case included.
@@ -48,7 +56,19 @@ struct update {
 // Place of the waiting row i, or behind them of the row's own tokens, in all slots' rings.
 static size_t pending_row(const struct walk *walk, int i)
 {
-    return walk->slot * GDN_PENDING_ROWS + (size_t)((walk->waits.first + i) % GDN_PENDING_ROWS);
+    int places = gdn_pending_rows(walk->op->bf16_state);
+    return walk->slot * (size_t)places + (size_t)((walk->waits.first + i) % places);
+}
+
+// Of the chunk's token i.
+static int own_row(const struct walk *walk, int i)
+{
+    return walk->waits.count + walk->left + i;
+}
+
+static bool rounds_at(const struct walk *walk, int position)
+{
+    return walk->op->bf16_state && position % GDN_ROUND_TOKENS == 0;
 }
 
 static size_t pending_k_at(const struct walk *walk, int i, int key_head)
@@ -140,10 +160,9 @@ static void load_queries_keys(struct chunk *chunk, const struct walk *walk, int 
         convolve(chunk->k[i], walk, chunk->first + i, k_channel);
         l2_normalise(chunk->q[i]);
         l2_normalise(chunk->k[i]);
-        if (!walk->decode)
+        if (chunk->stores)
             continue;
-        float *to = walk->op->state.pending_k +
-                    pending_k_at(walk, walk->waits.count + chunk->first + i, key_head);
+        float *to = walk->op->state.pending_k + pending_k_at(walk, own_row(walk, i), key_head);
         for (int j = 0; j < DIM; j++)
             to[j] = (float)chunk->k[i][j];
     }
@@ -166,8 +185,8 @@ static void load_values(struct chunk *chunk, const struct walk *walk, int value_
         float g = (float)(-exp((double)op->a_log[value_head]) * softplus(a));
         chunk->alpha[i] = exp((double)g);
         chunk->beta[i] = 1 / (1 + exp(-(double)bf16_to_float(b[0])));
-        if (walk->decode)
-            op->state.pending_g[pending_g_at(walk, walk->waits.count + token, value_head)] = g;
+        if (!chunk->stores)
+            op->state.pending_g[pending_g_at(walk, own_row(walk, i), value_head)] = g;
     }
 }
 
@@ -215,8 +234,8 @@ VECTOR_INLINE void apply_and_read(double *state, const struct update *update, co
 // Four rows of the state (value dimensions `row` ..) through the chunk's tokens; o [tokens][4]
 // and u [tokens][4] come out.
 VECTOR_CLONES
-static void run_tokens(double state[STATE_ROWS][DIM], double o[CHUNK_TOKENS][STATE_ROWS],
-                       double u[CHUNK_TOKENS][STATE_ROWS], const struct chunk *chunk, int row)
+static void run_tokens(double state[STATE_ROWS][DIM], double o[CHUNK_TOKENS_MAX][STATE_ROWS],
+                       double u[CHUNK_TOKENS_MAX][STATE_ROWS], const struct chunk *chunk, int row)
 {
     const double read_scale = 1 / sqrt((double)DIM);
     double reads[STATE_ROWS][2]; // state . q of this token, state . k of the next
@@ -234,36 +253,102 @@ static void run_tokens(double state[STATE_ROWS][DIM], double o[CHUNK_TOKENS][STA
     }
 }
 
-// Applies the accepted rows of the last decode step to four rows of the state.
-VECTOR_CLONES
-static void fold_state(double state[STATE_ROWS][DIM], const struct walk *walk, int value_head,
-                       int row)
+// As bf16 would keep it.
+VECTOR_INLINE void round_state(double state[STATE_ROWS][DIM])
 {
-    const struct gdn_state *memory = &walk->op->state;
-    int key_head = value_head / (walk->op->value_heads / walk->op->key_heads);
-    double k[DIM];
-    int pending = walk->waits.count;
-#ifdef PLANT_gdn_fold
-    pending--; // the newest accepted row is lost
-#endif
-    for (int i = 0; i < pending; i++) {
-        const float *from = memory->pending_k + pending_k_at(walk, i, key_head);
-        size_t at = pending_g_at(walk, i, value_head);
-        vector_reads(from, DIM * sizeof *from);
-        vector_reads(memory->pending_g + at, sizeof(float));
-        vector_reads(memory->pending_u + at * DIM + row, STATE_ROWS * sizeof(float));
-        for (int j = 0; j < DIM; j++)
-            k[j] = (double)from[j];
-        double alpha = exp((double)memory->pending_g[at]);
-        for (int r = 0; r < STATE_ROWS; r++) {
-            double u = (double)memory->pending_u[at * DIM + (size_t)(row + r)];
-            apply(state[r], &(struct update){k, alpha, u});
+    for (int r = 0; r < STATE_ROWS; r++) {
+        for (int i = 0; i < DIM; i++)
+            state[r][i] = (double)bf16_to_float(bf16_from_float((float)state[r][i]));
+    }
+}
+
+// A value head's state, or part of it: `row` rows of DIM from `base` on.
+struct memory {
+    void *base;
+    size_t row;
+    bool bf16_state;
+};
+
+// The STATE_ROWS rows of a piece of memory begin here, and have so many bytes.
+VECTOR_INLINE uint8_t *memory_rows(const struct memory *memory)
+{
+    return (uint8_t *)memory->base +
+           memory->row * DIM * (size_t)gdn_state_bytes(memory->bf16_state);
+}
+
+VECTOR_INLINE size_t memory_bytes(const struct memory *memory)
+{
+    return (size_t)(STATE_ROWS * DIM * gdn_state_bytes(memory->bf16_state));
+}
+
+VECTOR_INLINE void load_state(double state[STATE_ROWS][DIM], const struct memory *memory)
+{
+    vector_reads(memory_rows(memory), memory_bytes(memory));
+    for (int r = 0; r < STATE_ROWS; r++) {
+        size_t at = (memory->row + (size_t)r) * DIM;
+        if (memory->bf16_state) {
+            for (int i = 0; i < DIM; i++)
+                state[r][i] = (double)bf16_to_float(((const bf16 *)memory->base)[at + (size_t)i]);
+        } else {
+            for (int i = 0; i < DIM; i++)
+                state[r][i] = (double)((const float *)memory->base)[at + (size_t)i];
         }
     }
 }
 
+VECTOR_INLINE void store_state(const struct memory *memory, double state[STATE_ROWS][DIM])
+{
+    vector_writes(memory_rows(memory), memory_bytes(memory));
+    for (int r = 0; r < STATE_ROWS; r++) {
+        size_t at = (memory->row + (size_t)r) * DIM;
+        if (memory->bf16_state) {
+            for (int i = 0; i < DIM; i++)
+                ((bf16 *)memory->base)[at + (size_t)i] = bf16_from_float((float)state[r][i]);
+        } else {
+            for (int i = 0; i < DIM; i++)
+                ((float *)memory->base)[at + (size_t)i] = (float)state[r][i];
+        }
+    }
+}
+
+// Applies rows of the ring to four rows of the state: those that wait, and own tokens before the
+// chunk; all behind the last own token that has come to memory.
+VECTOR_CLONES
+static void fold_state(double state[STATE_ROWS][DIM], const struct walk *walk,
+                       const struct chunk *chunk, int value_head, const struct memory *memory)
+{
+    const struct gdn_state *pending = &walk->op->state;
+    int key_head = value_head / (walk->op->value_heads / walk->op->key_heads);
+    int in_memory = chunk->first == 0 ? 0 : walk->folded;
+    int first = walk->stored ? walk->waits.count : in_memory;
+    int end = walk->waits.count + walk->left;
+    double k[DIM];
+#ifdef PLANT_gdn_fold
+    end--; // the newest accepted row is lost
+#endif
+    for (int i = first; i < end; i++) {
+        const float *from = pending->pending_k + pending_k_at(walk, i, key_head);
+        size_t at = pending_g_at(walk, i, value_head);
+        const float *u = pending->pending_u + at * DIM + memory->row % DIM;
+        vector_reads(from, DIM * sizeof *from);
+        vector_reads(pending->pending_g + at, sizeof(float));
+        vector_reads(u, STATE_ROWS * sizeof *u);
+        for (int j = 0; j < DIM; j++)
+            k[j] = (double)from[j];
+        double alpha = exp((double)pending->pending_g[at]);
+        for (int r = 0; r < STATE_ROWS; r++) {
+            apply(state[r], &(struct update){k, alpha, (double)u[r]});
+        }
+        if (rounds_at(walk,
+                      walk->position + chunk->first - (walk->waits.count + walk->left) + i + 1))
+            round_state(state);
+        if (chunk->first == 0 && i + 1 == walk->folded)
+            store_state(memory, state);
+    }
+}
+
 static void store_outputs(const struct walk *walk, const struct chunk *chunk,
-                          double o[CHUNK_TOKENS][STATE_ROWS], int value_head, int row)
+                          double o[CHUNK_TOKENS_MAX][STATE_ROWS], int value_head, int row)
 {
     for (int i = 0; i < chunk->tokens; i++) {
         size_t token = (size_t)(walk->token_first + chunk->first + i);
@@ -278,61 +363,43 @@ static void store_outputs(const struct walk *walk, const struct chunk *chunk,
     }
 }
 
-VECTOR_INLINE void load_state(double state[STATE_ROWS][DIM], const float *memory)
+// Where a value head's state goes at the chunk's end besides the slot; base NULL: no checkpoint is
+// due.
+static struct memory saved_state(const struct walk *walk, const struct chunk *chunk, int value_head)
 {
-    vector_reads(memory, STATE_ROWS * DIM * sizeof *memory);
-    for (int r = 0; r < STATE_ROWS; r++) {
-        for (int i = 0; i < DIM; i++)
-            state[r][i] = (double)memory[r * DIM + i];
-    }
-}
-
-VECTOR_INLINE void store_state(float *memory, double state[STATE_ROWS][DIM])
-{
-    vector_writes(memory, STATE_ROWS * DIM * sizeof *memory);
-    for (int r = 0; r < STATE_ROWS; r++) {
-        for (int i = 0; i < DIM; i++)
-            memory[r * DIM + i] = (float)state[r][i];
-    }
-}
-
-// Where a value head's state goes at the chunk's end besides the slot, NULL: no checkpoint is due.
-static float *saved_state(const struct walk *walk, const struct chunk *chunk, int value_head)
-{
+    struct memory saved = {.bf16_state = walk->op->bf16_state};
     for (int i = 0; i < walk->saves_count; i++) {
         size_t at = (size_t)walk->saves[i].checkpoint * (size_t)walk->op->value_heads;
-        if (walk->saves[i].tokens == chunk->first + chunk->tokens)
-            return walk->op->checkpoints.state + (at + (size_t)value_head) * DIM * DIM;
+        if (walk->saves[i].tokens != chunk->first + chunk->tokens)
+            continue;
+        saved.base = walk->op->checkpoints.state;
+        saved.row = (at + (size_t)value_head) * DIM;
     }
-    return NULL;
+    return saved;
 }
 
-// Folds (first chunk only), runs and stores one value head. Decode stores the state as folded,
-// without its own tokens, and leaves u; prefill stores it with them.
+// Folds, runs and stores one value head. A decode row stores the state as folded, without its own
+// tokens, and leaves u; so does what a prefill row has behind the last place where it stores.
 VECTOR_CLONES
 static void run_value_head(const struct walk *walk, const struct chunk *chunk, int value_head)
 {
-    double state[STATE_ROWS][DIM], o[CHUNK_TOKENS][STATE_ROWS], u[CHUNK_TOKENS][STATE_ROWS];
-    bool folds = chunk->first == 0 && walk->waits.count > 0;
-    float *saved = saved_state(walk, chunk, value_head);
+    double state[STATE_ROWS][DIM], o[CHUNK_TOKENS_MAX][STATE_ROWS], u[CHUNK_TOKENS_MAX][STATE_ROWS];
+    struct memory saved = saved_state(walk, chunk, value_head);
+    size_t head = walk->slot * (size_t)walk->op->value_heads + (size_t)value_head;
     for (int row = 0; row < DIM; row += STATE_ROWS) {
-        size_t at = (walk->slot * (size_t)walk->op->value_heads + (size_t)value_head) * DIM;
-        float *memory = walk->op->state.state + (at + (size_t)row) * DIM;
-        load_state(state, memory);
-        if (folds)
-            fold_state(state, walk, value_head, row);
-        if (folds && walk->folds && walk->decode)
-            store_state(memory, state);
+        struct memory memory = {walk->op->state.state, head * DIM + (size_t)row,
+                                walk->op->bf16_state};
+        load_state(state, &memory);
+        fold_state(state, walk, chunk, value_head, &memory);
         run_tokens(state, o, u, chunk, row);
         store_outputs(walk, chunk, o, value_head, row);
-        if (!walk->decode) {
-            store_state(memory, state);
-            if (saved != NULL)
-                store_state(saved + row * DIM, state);
-            continue;
-        }
-        for (int i = 0; i < chunk->tokens; i++) {
-            size_t to = pending_g_at(walk, walk->waits.count + chunk->first + i, value_head);
+        if (chunk->stores)
+            store_state(&memory, state);
+        if (saved.base != NULL)
+            store_state(&(struct memory){saved.base, saved.row + (size_t)row, saved.bf16_state},
+                        state);
+        for (int i = 0; i < chunk->tokens && !chunk->stores; i++) {
+            size_t to = pending_g_at(walk, own_row(walk, i), value_head);
             vector_writes(walk->op->state.pending_u + to * DIM + row, STATE_ROWS * sizeof(float));
             for (int r = 0; r < STATE_ROWS; r++)
                 walk->op->state.pending_u[to * DIM + (size_t)(row + r)] = (float)u[i][r];
@@ -340,38 +407,41 @@ static void run_value_head(const struct walk *walk, const struct chunk *chunk, i
     }
 }
 
-// Tokens of the chunk that begins at `first`: it ends where a checkpoint is due.
-static int chunk_tokens(const struct walk *walk, int first)
+// The chunk that begins at `first`: it ends where a checkpoint is due or the state is rounded.
+static void cut_chunk(struct chunk *chunk, const struct walk *walk, int first)
 {
-    int end = first + CHUNK_TOKENS < walk->tokens ? first + CHUNK_TOKENS : walk->tokens;
+    int most = walk->by_chunks ? GDN_CHUNK_TOKENS : CHUNK_TOKENS;
+    if (walk->op->bf16_state && !walk->by_chunks)
+        most = GDN_ROUND_TOKENS - (walk->position + first) % GDN_ROUND_TOKENS;
+    int end = first + most < walk->tokens ? first + most : walk->tokens;
     for (int i = 0; i < walk->saves_count; i++) {
         if (walk->saves[i].tokens > first && walk->saves[i].tokens < end)
             end = walk->saves[i].tokens;
     }
-    return end - first;
+    chunk->first = first;
+    chunk->tokens = end - first;
+    chunk->stores = !walk->decode && (!walk->op->bf16_state || walk->by_chunks ||
+                                      rounds_at(walk, walk->position + end));
 }
 
 // What the slot's next row finds waiting, besides the tokens of this one if it is a decode row.
 static void keep_waiting(const struct walk *walk)
 {
     struct gdn_waiting waits = walk->waits, *waiting = walk->op->state.waiting;
-    if (!walk->decode) {
-        waiting[walk->pending_from] = (struct gdn_waiting){0, 0};
-        return;
-    }
-    if (walk->folds) {
-        waits.first = (waits.first + waits.count) % GDN_PENDING_ROWS;
-        waits.count = 0;
-    }
-    waiting[walk->pending_to] = waits;
+    int gone = walk->stored ? waits.count : walk->folded;
+    waits.first = (waits.first + gone) % gdn_pending_rows(walk->op->bf16_state);
+    waits.count += (walk->decode ? 0 : walk->left) - gone;
+    if (!walk->decode && waits.count == 0)
+        waits.first = 0;
+    waiting[walk->decode ? walk->pending_to : walk->pending_from] = waits;
 }
 
-static void run_row(const struct walk *walk)
+static void run_row(struct walk *walk)
 {
     int group = walk->op->value_heads / walk->op->key_heads;
     struct chunk chunk;
-    for (chunk.first = 0; chunk.first < walk->tokens; chunk.first += chunk.tokens) {
-        chunk.tokens = chunk_tokens(walk, chunk.first);
+    for (int first = 0; first < walk->tokens; first += chunk.tokens) {
+        cut_chunk(&chunk, walk, first);
         for (int key_head = 0; key_head < walk->op->key_heads; key_head++) {
             load_queries_keys(&chunk, walk, key_head);
             for (int i = 0; i < group; i++) {
@@ -379,9 +449,25 @@ static void run_row(const struct walk *walk)
                 run_value_head(walk, &chunk, key_head * group + i);
             }
         }
+        walk->stored |= chunk.stores;
+        walk->left = chunk.stores ? 0 : walk->left + chunk.tokens;
     }
     keep_conv(walk);
     keep_waiting(walk);
+}
+
+// Rows that wait and that this row folds into memory. With a bf16 state those up to the last place
+// of rounding, which for a prefill row may lie behind its own first token: then it stores there.
+static int rows_folded(const struct walk *walk, const struct slot *slot, const struct step_row *row)
+{
+    int count = walk->waits.count, begin = walk->position;
+    int end = walk->decode || walk->by_chunks ? begin : begin + walk->tokens;
+    if (!walk->op->bf16_state) {
+        bool folds = count + walk->tokens > GDN_WAITING_MAX || slot->position == row->pause_at;
+        return walk->decode && folds ? count : 0;
+    }
+    int place = end - end % GDN_ROUND_TOKENS;
+    return walk->by_chunks || place > begin || place < begin - count ? 0 : place - (begin - count);
 }
 
 static void find_saves(struct walk *walk, const struct step_tables *tables, int row)
@@ -395,7 +481,17 @@ static void find_saves(struct walk *walk, const struct step_tables *tables, int 
                                       walk->op->checkpoints.conv != NULL));
 }
 
-void gdn_twin(double *o, const struct gdn *op)
+// Whether the kernels of chunked prefill serve the row, `chunks` of whose room is left.
+static bool by_chunks(const struct walk *walk, int *chunks)
+{
+    int own = (walk->tokens + GDN_CHUNK_TOKENS - 1) / GDN_CHUNK_TOKENS;
+    if (walk->decode || walk->tokens < GDN_CHUNKED_TOKENS_MIN)
+        return false;
+    *chunks -= own;
+    return *chunks >= 0 && walk->op->bf16_state;
+}
+
+static void run_rows(double *o, const struct gdn *op, int chunks)
 {
     const struct step_tables *tables = &op->tables;
     size_t values = (size_t)tables->tokens_count * (size_t)op->value_heads * DIM;
@@ -424,17 +520,29 @@ void gdn_twin(double *o, const struct gdn *op)
             .tokens = tables->active_count[i],
             .accepted = slot->pending,
             .decode = row->kind == ROW_DECODE,
+            .position = slot->position,
         };
         find_saves(&walk, tables, i);
         walk.waits = op->state.waiting[walk.pending_from];
         walk.waits.count += slot->pending;
-        walk.folds = walk.waits.count > 0 && (walk.waits.count + walk.tokens > GDN_WAITING_MAX ||
-                                              slot->position == row->pause_at);
+        walk.by_chunks = by_chunks(&walk, &chunks);
+        walk.folded = rows_folded(&walk, slot, row);
         ASSERT(slot->pending >= 0 && slot->pending <= ROW_VERIFY_MAX);
-        ASSERT(walk.waits.count >= slot->pending && walk.waits.count <= GDN_WAITING_MAX);
+        ASSERT(walk.waits.count >= slot->pending);
+        ASSERT(walk.waits.count <= (op->bf16_state ? GDN_BF16_WAITING_MAX : GDN_WAITING_MAX));
         ASSERT(!walk.decode || walk.tokens <= ROW_VERIFY_MAX);
         run_row(&walk);
     }
+}
+
+void gdn_twin(double *o, const struct gdn *op)
+{
+    run_rows(o, op, 0);
+}
+
+void gdn_twin_chunks(double *o, const struct gdn *op)
+{
+    run_rows(o, op, op->workspace.chunks);
 }
 
 static void run(const void *arguments)
@@ -458,7 +566,8 @@ void gdn(struct stream *stream, const struct gdn *op)
 static void run_open(const void *arguments)
 {
     const struct gdn_open *op = arguments;
-    size_t state_values = (size_t)op->value_heads * DIM * DIM;
+    size_t state_bytes =
+        (size_t)op->value_heads * DIM * DIM * (size_t)gdn_state_bytes(op->bf16_state);
     size_t conv_values = (size_t)(2 * op->key_heads + op->value_heads) * DIM * HISTORY;
     for (int i = 0; i < op->openings_count; i++) {
         size_t slot = (size_t)op->openings[i].slot;
@@ -468,7 +577,7 @@ static void run_open(const void *arguments)
             // A later position comes from a checkpoint, whose copy has already filled the slot.
             if (op->openings[i].position > 0)
                 continue;
-            memset(layer->state + slot * state_values, 0, state_values * sizeof(float));
+            memset((uint8_t *)layer->state + slot * state_bytes, 0, state_bytes);
             memset(layer->conv + slot * conv_values, 0, conv_values * sizeof(bf16));
         }
     }

@@ -17,6 +17,12 @@ static void copy(void *base_to, int32_t to, const void *base_from, int32_t from,
            (const uint8_t *)base_from + (size_t)from * bytes, bytes);
 }
 
+static size_t state_bytes(const struct state_checkpoint *op)
+{
+    return (size_t)op->value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM *
+           (size_t)gdn_state_bytes(op->bf16_state);
+}
+
 static void run_save(const void *data)
 {
     const struct arguments *arguments = data;
@@ -31,7 +37,7 @@ static void run_save(const void *data)
 static void run_load(const void *data)
 {
     const struct state_checkpoint *op = data;
-    size_t states = (size_t)op->value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM * sizeof(float);
+    size_t states = state_bytes(op);
     size_t columns = (size_t)(2 * op->key_heads + op->value_heads) * GDN_HEAD_DIM *
                      (GDN_CONV_WIDTH - 1) * sizeof(bf16);
     size_t row = (size_t)op->hidden * sizeof(bf16);
@@ -83,7 +89,7 @@ static void run_fold_begin(const void *data)
 static void run_fold_end(const void *data)
 {
     const struct state_checkpoint *op = data;
-    size_t states = (size_t)op->value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM * sizeof(float);
+    size_t states = state_bytes(op);
     size_t channels = (size_t)(2 * op->key_heads + op->value_heads) * GDN_HEAD_DIM;
     for (int i = 0; i < op->moves_count; i++) {
         const struct state_checkpoint_move *move = &op->moves[i];

@@ -26,6 +26,10 @@ void silu_mul_row_twin(double *y, const bf16 *gate_up, int width);
 // written unrounded instead of op->o.
 void gdn_twin(double *o, const struct gdn *op);
 
+// The same, but that with bf16_state rows that find room among op->workspace.chunks round where
+// rows do that are served by chunks.
+void gdn_twin_chunks(double *o, const struct gdn *op);
+
 // Everything attention does, appending included; y [tokens, heads * head_dim] unrounded instead
 // of op->y.
 void attention_twin(double *y, const struct attention *op);

@@ -93,7 +93,7 @@ static void check_step(const struct layer *layer, struct gdn *host, bool chunked
             check_fail("o[%zu] of a token that does not run is not zero", i);
     }
     double of_state = chunked ? STATE_BY_CHUNK : STATE_BY_TOKEN;
-    check_floats("state", state->state, layer->state_values, of_state);
+    check_floats("state", static_cast<const float *>(state->state), layer->state_values, of_state);
     check_floats("pending k", state->pending_k, layer->k_values, STATE_BY_TOKEN);
     check_floats("pending u", state->pending_u, layer->u_values, STATE_BY_TOKEN);
     check_floats("pending g", state->pending_g, layer->g_values, STATE_BY_TOKEN);
@@ -103,7 +103,8 @@ static void check_step(const struct layer *layer, struct gdn *host, bool chunked
     check_equal("pending conv", state->pending_conv, state->pending_conv, layer->pending_values,
                 sizeof(bf16));
     if (layer->checkpoints > 0) {
-        check_floats("checkpoints", host->checkpoints.state, checkpoint_states(layer), of_state);
+        check_floats("checkpoints", static_cast<const float *>(host->checkpoints.state),
+                     checkpoint_states(layer), of_state);
         check_equal("columns of checkpoints", host->checkpoints.conv, host->checkpoints.conv,
                     checkpoint_columns(layer), sizeof(bf16));
     }
@@ -444,7 +445,7 @@ static void open_states(struct gdn_bench *bench, size_t slots)
         bench_memory(layers * slots * 2 * GDN_PENDING_COLUMNS * channels * 2, 0));
     for (int i = 0; i < bench->layers; i++) {
         bench->states[i] = all;
-        all.state += slots * values * DIM * DIM;
+        all.state = static_cast<float *>(all.state) + slots * values * DIM * DIM;
         all.conv += slots * 3 * channels;
         all.pending_k += rows * keys * DIM;
         all.pending_u += rows * values * DIM;

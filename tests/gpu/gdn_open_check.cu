@@ -49,7 +49,7 @@ static void check_open(int key_heads, int value_heads)
         openings[i].slot = SLOTS - 1 - i;
         openings[i].position = i == 1 ? 64 : 0;
     }
-    struct gdn_open host = {layers, LAYERS, key_heads, value_heads, openings, OPENINGS};
+    struct gdn_open host = {layers, LAYERS, key_heads, value_heads, false, openings, OPENINGS};
     struct gdn_open dev = host;
     dev.layers = check_dev(layers_dev);
     dev.openings = check_dev(openings);

@@ -238,7 +238,7 @@ static double decode_bytes(const struct bench *b, int rows)
     }
     for (int i = 0; i < c->layers; i++)
         attention += c->layer_is_attention[i];
-    bytes += rows * 1.125 * (double)memory_plan_slot_bytes(c, &b->shard);
+    bytes += rows * 1.125 * (double)memory_plan_slot_bytes(c, &b->shard, b->memory.bf16_state);
     return bytes + rows * attention * 4.0 * c->kv_heads * c->head_dim * b->context;
 }
 

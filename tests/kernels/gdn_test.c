@@ -28,6 +28,28 @@ enum { CUT_STEP = 29, MIXES = 2, FIRST_STEP = 6 };
 enum { CUT_STEP = 1, MIXES = 12, FIRST_STEP = 1 };
 #endif
 
+// The tests of bits run once for states of f32 and once for states of bf16.
+static bool bf16_state;
+
+static void open_world(struct gdn_world *w, int key_heads, int value_heads, uint64_t seed)
+{
+    gdn_world_open_as(w, key_heads, value_heads, seed, bf16_state);
+}
+
+static int as_f32(void **state)
+{
+    (void)state;
+    bf16_state = false;
+    return 0;
+}
+
+static int as_bf16(void **state)
+{
+    (void)state;
+    bf16_state = true;
+    return 0;
+}
+
 // ---------------------------------------------------------------- the formulas
 
 // Plain double, [key dim][value dim] as in the source, nothing rounded but what the contract
@@ -136,28 +158,32 @@ static void follows_the_formulas(void **state)
 static void checkpoints_are_what_cuts_leave(void **state)
 {
     enum { SAVES = 4 };
-    static const struct row_save saves[SAVES] = {
+    static const struct row_save anywhere[SAVES] = {
         {1, 0, 64, 63}, {3, 0, 128, 127}, {0, 0, POSITIONS, 0}, {2, 1, 5, 0}};
+    static const struct row_save where_it_rounds[SAVES] = {
+        {1, 0, 64, 63}, {3, 0, 128, 127}, {0, 0, 144, 0}, {2, 1, 8, 0}};
+    const struct row_save *saves = bf16_state ? where_it_rounds : anywhere;
     struct gdn_world whole, cut;
     (void)state;
-    gdn_world_open(&whole, 2, 4, 5);
-    gdn_world_open(&cut, 2, 4, 5);
-    size_t states = gdn_world_states(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
-    whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * states * sizeof(float));
+    open_world(&whole, 2, 4, 5);
+    open_world(&cut, 2, 4, 5);
+    size_t state_bytes = gdn_world_state_bytes(&cut), columns = 3 * (size_t)cut.channels;
+    whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * state_bytes);
     whole.op.checkpoints.conv = ops_alloc(&whole.ops, SAVES * columns * sizeof(bf16));
     whole.steps.tables.saves = saves;
     whole.steps.tables.saves_count = SAVES;
-    gdn_world_step(&whole, (const struct gdn_piece[SLOTS]){{POSITIONS, 0}, {7, 0}, {9, 0}});
+    gdn_world_step(&whole, (const struct gdn_piece[SLOTS]){{POSITIONS, 0}, {9, 0}, {9, 0}});
     for (int i = 0; i < SAVES; i++) {
         int slot = saves[i].row;
         size_t at = (size_t)slot, to = (size_t)saves[i].checkpoint;
         gdn_world_run(&cut, slot,
                       (struct gdn_piece){saves[i].tokens - gdn_world_position(&cut, slot), 0});
-        assert_memory_equal(whole.op.checkpoints.state + to * states,
-                            cut.op.state.state + at * states, states * sizeof(float));
+        assert_memory_equal((char *)whole.op.checkpoints.state + to * state_bytes,
+                            gdn_world_state(&cut, slot), state_bytes);
         assert_memory_equal(whole.op.checkpoints.conv + to * columns,
                             cut.op.state.conv + at * columns, columns * sizeof(bf16));
     }
+    gdn_world_finish(&cut, 0);
     gdn_world_same_slot(&whole, &cut, 0);
     gdn_world_close(&whole);
     gdn_world_close(&cut);
@@ -167,14 +193,14 @@ static void checkpoints_are_what_cuts_leave(void **state)
 static void checkpoints_have_what_waits_folded(void **state)
 {
     enum { SAVES = 3 };
-    static const struct row_save saves[SAVES] = {{2, 0, 1, 0}, {0, 0, 17, 16}, {1, 0, 23, 22}};
+    struct row_save saves[SAVES] = {{2, 0, 1, 0}, {0, 0, 17, 16}, {1, 0, 23, 22}};
     (void)state;
     for (int decodes = 1; decodes <= GDN_WAITING_MAX + 2; decodes++) {
         struct gdn_world whole, cut;
-        gdn_world_open(&whole, 1, 2, 6);
-        gdn_world_open(&cut, 1, 2, 6);
-        size_t states = gdn_world_states(&cut) / SLOTS, columns = 3 * (size_t)cut.channels;
-        whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * states * sizeof(float));
+        open_world(&whole, 1, 2, 6);
+        open_world(&cut, 1, 2, 6);
+        size_t state_bytes = gdn_world_state_bytes(&cut), columns = 3 * (size_t)cut.channels;
+        whole.op.checkpoints.state = ops_alloc(&whole.ops, SAVES * state_bytes);
         whole.op.checkpoints.conv = ops_alloc(&whole.ops, SAVES * columns * sizeof(bf16));
         for (int i = 0; i < decodes; i++) {
             gdn_world_run(&whole, 0, (struct gdn_piece){3, 1 + i % 2});
@@ -182,6 +208,8 @@ static void checkpoints_have_what_waits_folded(void **state)
         }
         assert_true(gdn_world_waiting(&whole, 0) > 0);
         int begin = gdn_world_position(&whole, 0);
+        for (int i = 0; i < SAVES && bf16_state; i++)
+            saves[i].tokens = (i + 1) * GDN_ROUND_TOKENS - begin % GDN_ROUND_TOKENS;
         whole.steps.tables.saves = saves;
         whole.steps.tables.saves_count = SAVES;
         gdn_world_run(&whole, 0, (struct gdn_piece){saves[SAVES - 1].tokens, 0});
@@ -191,8 +219,8 @@ static void checkpoints_have_what_waits_folded(void **state)
             gdn_world_run(
                 &cut, 0,
                 (struct gdn_piece){begin + saves[i].tokens - gdn_world_position(&cut, 0), 0});
-            assert_memory_equal(whole.op.checkpoints.state + to * states, cut.op.state.state,
-                                states * sizeof(float));
+            assert_memory_equal((char *)whole.op.checkpoints.state + to * state_bytes,
+                                gdn_world_state(&cut, 0), state_bytes);
             assert_memory_equal(whole.op.checkpoints.conv + to * columns, cut.op.state.conv,
                                 columns * sizeof(bf16));
         }
@@ -206,12 +234,12 @@ static void prefill_cut_anywhere_is_whole(void **state)
 {
     (void)state;
     struct gdn_world whole;
-    gdn_world_open(&whole, 1, 2, 20);
+    open_world(&whole, 1, 2, 20);
     for (int slot = 0; slot < SLOTS; slot++)
         gdn_world_run(&whole, slot, (struct gdn_piece){POSITIONS, 0});
     for (int cut = 1; cut < POSITIONS; cut += cut < 20 ? CUT_STEP : 7 * CUT_STEP) {
         struct gdn_world w;
-        gdn_world_open(&w, 1, 2, 20);
+        open_world(&w, 1, 2, 20);
         gdn_world_run(&w, 0, (struct gdn_piece){cut, 0});
         gdn_world_finish(&w, 0);
         gdn_world_same_slot(&w, &whole, 0);
@@ -228,7 +256,7 @@ static void prefill_cut_anywhere_is_whole(void **state)
 static void check_speculation(const struct gdn_world *whole, int first, int verify, int accepted)
 {
     struct gdn_world w;
-    gdn_world_open(&w, 1, 2, 20);
+    open_world(&w, 1, 2, 20);
     w.end = whole->end;
     if (first > 0)
         gdn_world_run(&w, 0, (struct gdn_piece){first, 0});
@@ -243,7 +271,7 @@ static void every_accepted_count_folds_to_the_same_bits(void **state)
 {
     (void)state;
     struct gdn_world whole;
-    gdn_world_open(&whole, 1, 2, 20);
+    open_world(&whole, 1, 2, 20);
     whole.end = 32; // five and four times six tokens, and some to fold the last of them
     gdn_world_finish(&whole, 0);
     for (int verify = 1; verify <= ROW_VERIFY_MAX; verify++) {
@@ -262,12 +290,12 @@ static void any_mix_of_rows_is_whole(void **state)
     (void)state;
     struct gdn_world whole;
     int states = 0;
-    gdn_world_open(&whole, 2, 4, 30);
+    open_world(&whole, 2, 4, 30);
     for (int slot = 0; slot < SLOTS; slot++)
         gdn_world_run(&whole, slot, (struct gdn_piece){POSITIONS, 0});
     for (uint64_t seed = 0; seed < MIXES; seed++) {
         struct gdn_world w;
-        gdn_world_open(&w, 2, 4, 30);
+        open_world(&w, 2, 4, 30);
         w.ops.random = seed;
         for (int step = 0; step < 25; step++) {
             struct gdn_piece pieces[SLOTS];
@@ -370,6 +398,92 @@ static void rows_wait_for_their_fold(void **state)
     gdn_world_close(&w);
 }
 
+// ---------------------------------------------------------------- a bf16 state
+
+// Rounded to nearest where the sequence has a multiple of GDN_ROUND_TOKENS and nowhere else; in
+// memory it is that of the last such place, which a row folds that begins behind it.
+static void a_bf16_state_is_rounded_in_its_places(void **state)
+{
+    (void)state;
+    struct gdn_world exact, w;
+    gdn_world_open(&exact, 1, 2, 44);
+    gdn_world_open_as(&w, 1, 2, 44, true);
+    size_t values = gdn_world_states(&w) / SLOTS, same = 0;
+    gdn_world_run(&exact, 0, (struct gdn_piece){GDN_ROUND_TOKENS, 0});
+    gdn_world_run(&w, 0, (struct gdn_piece){3, 0});
+    assert_int_equal(gdn_world_waiting(&w, 0), 3);
+    for (int position = 3; position < 3 * GDN_ROUND_TOKENS; position++) {
+        bf16 *before = ops_copy(&w.ops, gdn_world_state(&w, 0), gdn_world_state_bytes(&w));
+        gdn_world_run(&w, 0, (struct gdn_piece){1, 1});
+        bool folds = position % GDN_ROUND_TOKENS == 0;
+        const bf16 *now = gdn_world_state(&w, 0);
+        assert_int_equal(gdn_world_waiting(&w, 0), position % GDN_ROUND_TOKENS + 1);
+        assert_int_equal(memcmp(before, now, gdn_world_state_bytes(&w)) != 0, folds);
+        for (size_t i = 0; i < values && position == GDN_ROUND_TOKENS; i++)
+            same += now[i].bits == bf16_from_float(((float *)exact.op.state.state)[i]).bits;
+    }
+    assert_int_equal(same, values);
+    gdn_world_close(&exact);
+    gdn_world_close(&w);
+}
+
+// Each rounding moves an element by 2^-9 of it at most, and what there is of it decays from there
+// on; o = S^T q / sqrt(128) of a state that is off by d of its length is off by |d| / sqrt(128).
+static void a_bf16_state_stays_near(void **state)
+{
+    (void)state;
+    struct gdn_world exact, w;
+    double difference = 0, size = 0;
+    gdn_world_open(&exact, 2, 4, 45);
+    gdn_world_open_as(&w, 2, 4, 45, true);
+    gdn_world_run(&exact, 0, (struct gdn_piece){POSITIONS, 0});
+    gdn_world_run(&w, 0, (struct gdn_piece){POSITIONS, 0});
+    for (int i = 0; i < POSITIONS * w.o_width; i++) {
+        double a = bf(exact.o, i), b = bf(w.o, i);
+        bool rounded = i >= GDN_ROUND_TOKENS * w.o_width;
+        difference += (a - b) * (a - b);
+        size += a * a;
+        if (!rounded)
+            assert_int_equal(exact.o[i].bits, w.o[i].bits);
+    }
+    assert_true(difference > 0);
+    assert_true(sqrt(difference / size) < 0x1p-9 * POSITIONS / GDN_ROUND_TOKENS);
+    gdn_world_close(&exact);
+    gdn_world_close(&w);
+}
+
+// As the kernels of chunked prefill: at each chunk's end and at the row's, with nothing left.
+static void by_chunks_it_is_rounded_at_their_ends(void **state)
+{
+    (void)state;
+    enum { TOKENS = GDN_CHUNK_TOKENS + 13 };
+    struct gdn_world exact, w;
+    gdn_world_open(&exact, 1, 2, 46);
+    gdn_world_open_as(&w, 1, 2, 46, true);
+    for (int chunks = 1; chunks <= 2; chunks++) {
+        steps_clear(&w.steps);
+        steps_add_prefill(&w.steps, chunks, NULL, TOKENS, 1);
+        steps_begin(&w.steps);
+        gdn_world_inputs(&w, (struct gdn_piece[SLOTS]){{0, 0}, {TOKENS, 0}, {TOKENS, 0}});
+        w.op.tables = w.steps.tables;
+        w.op.slots = w.steps.slots;
+        w.op.workspace.chunks = chunks;
+        gdn_twin_chunks(ops_alloc(&w.ops, TOKENS * (size_t)w.o_width * sizeof(double)), &w.op);
+        assert_int_equal(gdn_world_waiting(&w, chunks),
+                         chunks == 1 ? TOKENS % GDN_ROUND_TOKENS : 0); // one chunk: no room
+    }
+    gdn_world_run(&exact, 2, (struct gdn_piece){GDN_CHUNK_TOKENS, 0});
+    float *at = gdn_world_state(&exact, 2);
+    for (size_t i = 0; i < gdn_world_states(&exact) / SLOTS; i++)
+        at[i] = bf16_to_float(bf16_from_float(at[i]));
+    gdn_world_run(&exact, 2, (struct gdn_piece){TOKENS - GDN_CHUNK_TOKENS, 0});
+    const bf16 *got = gdn_world_state(&w, 2);
+    for (size_t i = 0; i < gdn_world_states(&exact) / SLOTS; i++)
+        assert_int_equal(got[i].bits, bf16_from_float(at[i]).bits);
+    gdn_world_close(&exact);
+    gdn_world_close(&w);
+}
+
 static void opening_zeroes_fresh_slots_only(void **state)
 {
     (void)state;
@@ -430,17 +544,22 @@ static void twin_is_o_before_rounding(void **state)
     gdn_world_close(&b);
 }
 
+#define IN_BOTH(test) cmocka_unit_test_setup(test, as_f32), cmocka_unit_test_setup(test, as_bf16)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_formulas),
-        cmocka_unit_test(checkpoints_are_what_cuts_leave),
-        cmocka_unit_test(checkpoints_have_what_waits_folded),
-        cmocka_unit_test(prefill_cut_anywhere_is_whole),
-        cmocka_unit_test(every_accepted_count_folds_to_the_same_bits),
-        cmocka_unit_test(any_mix_of_rows_is_whole),
+        IN_BOTH(checkpoints_are_what_cuts_leave),
+        IN_BOTH(checkpoints_have_what_waits_folded),
+        IN_BOTH(prefill_cut_anywhere_is_whole),
+        IN_BOTH(every_accepted_count_folds_to_the_same_bits),
+        IN_BOTH(any_mix_of_rows_is_whole),
         cmocka_unit_test(rows_touch_what_they_may),
         cmocka_unit_test(rows_wait_for_their_fold),
+        cmocka_unit_test(a_bf16_state_is_rounded_in_its_places),
+        cmocka_unit_test(a_bf16_state_stays_near),
+        cmocka_unit_test(by_chunks_it_is_rounded_at_their_ends),
         cmocka_unit_test(opening_zeroes_fresh_slots_only),
         cmocka_unit_test(twin_is_o_before_rounding),
     };

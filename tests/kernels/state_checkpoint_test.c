@@ -25,6 +25,34 @@ enum {
     COLUMNS = (2 * KEY_HEADS + VALUE_HEADS) * GDN_HEAD_DIM * (GDN_CONV_WIDTH - 1),
 };
 
+// The tests of what is copied run for states of f32 and of bf16.
+static bool bf16_state;
+
+static int as_f32(void **state)
+{
+    (void)state;
+    bf16_state = false;
+    return 0;
+}
+
+static int as_bf16(void **state)
+{
+    (void)state;
+    bf16_state = true;
+    return 0;
+}
+
+static size_t state_bytes(void)
+{
+    return STATES * (size_t)gdn_state_bytes(bf16_state);
+}
+
+// The state of a slot or checkpoint.
+static char *state_at(const void *states, int index)
+{
+    return (char *)(uintptr_t)states + (size_t)index * state_bytes();
+}
+
 struct world {
     struct ops ops;
     struct state_checkpoint_layer layers[LAYERS];
@@ -49,6 +77,7 @@ static void open_world(struct world *w)
         .layers_count = LAYERS,
         .key_heads = KEY_HEADS,
         .value_heads = VALUE_HEADS,
+        .bf16_state = bf16_state,
         .checkpoint_hidden = ops_bf16(&w->ops, CHECKPOINTS * HIDDEN, 1),
         .slot_hidden = ops_bf16(&w->ops, SLOTS * HIDDEN, 1),
         .hidden = HIDDEN,
@@ -100,7 +129,7 @@ static void loads_named_slots_only(void **state)
     float *states[LAYERS];
     bf16 *columns[LAYERS];
     for (int i = 0; i < LAYERS; i++) {
-        states[i] = ops_copy(&w.ops, w.layers[i].state, SLOTS * STATES * sizeof(float));
+        states[i] = ops_copy(&w.ops, w.layers[i].state, SLOTS * state_bytes());
         columns[i] = ops_copy(&w.ops, w.layers[i].conv, SLOTS * COLUMNS * sizeof(bf16));
     }
     bf16 *rows = ops_copy(&w.ops, w.op.slot_hidden, SLOTS * HIDDEN * sizeof(bf16));
@@ -110,9 +139,9 @@ static void loads_named_slots_only(void **state)
     ops_wait(&w.ops);
     for (int i = 0; i < LAYERS; i++) {
         const struct state_checkpoint_layer *layer = &w.layers[i];
-        const float *state_now = layer->checkpoints.state + STATES;
+        const char *state_now = state_at(layer->checkpoints.state, 1);
         const bf16 *columns_now = layer->checkpoints.conv + COLUMNS;
-        check_items(layer->state, states[i], STATES * sizeof(float), SLOTS,
+        check_items(layer->state, states[i], state_bytes(), SLOTS,
                     (const void *[]){NULL, NULL, state_now, state_now});
         check_items(layer->conv, columns[i], COLUMNS * sizeof(bf16), SLOTS,
                     (const void *[]){NULL, NULL, columns_now, columns_now});
@@ -150,7 +179,7 @@ enum {
     POSITIONS = PLACE + 40,
     CHANNELS = (2 * KEY_HEADS + VALUE_HEADS) * DIM,
     STRIDE = CHANNELS + VALUE_HEADS * DIM + 2 * VALUE_HEADS,
-    PENDING_ROWS = SLOTS * GDN_PENDING_ROWS,
+    PENDING_ROWS = SLOTS * GDN_BF16_PENDING_ROWS, // enough for both
 };
 
 struct sequence {
@@ -179,6 +208,7 @@ static void open_sequence(struct sequence *q)
                       ops_alloc(ops, SLOTS * 2 * GDN_PENDING_COLUMNS * CHANNELS * sizeof(bf16))},
         .projected = ops_alloc(ops, POSITIONS * STRIDE * sizeof(bf16)),
         .projected_stride = STRIDE,
+        .bf16_state = bf16_state,
         .conv_weight = ops_float(ops, CHANNELS * 4, 0.6),
         .a_log = ops_float(ops, VALUE_HEADS, 2),
         .dt_bias = ops_float(ops, VALUE_HEADS, 2),
@@ -200,6 +230,7 @@ static void open_sequence(struct sequence *q)
                                                      .layers_count = 1,
                                                      .key_heads = KEY_HEADS,
                                                      .value_heads = VALUE_HEADS,
+                                                     .bf16_state = bf16_state,
                                                      .openings = &opening,
                                                      .openings_count = 1});
         ops_wait(ops);
@@ -261,8 +292,8 @@ static void run_decode(struct sequence *q, int slot, int verify, int accepted,
 static void same_checkpoints(const struct sequence *q, int a, int b)
 {
     const struct state_checkpoint_layer *layer = q->w.layers;
-    assert_memory_equal(layer->checkpoints.state + (size_t)a * STATES,
-                        layer->checkpoints.state + (size_t)b * STATES, STATES * sizeof(float));
+    assert_memory_equal(state_at(layer->checkpoints.state, a),
+                        state_at(layer->checkpoints.state, b), state_bytes());
     assert_memory_equal(layer->checkpoints.conv + (size_t)a * COLUMNS,
                         layer->checkpoints.conv + (size_t)b * COLUMNS, COLUMNS * sizeof(bf16));
     assert_memory_equal(q->w.op.checkpoint_hidden + (size_t)a * HIDDEN,
@@ -295,7 +326,7 @@ static void check_fold(uint64_t seed, int first, int verify)
     save_plainly(&q);
     const struct state_checkpoint_layer *layer = q.w.layers;
     const struct slot *slot = &q.steps.slots.slots[1];
-    float *before = ops_copy(&q.w.ops, layer->checkpoints.state + STATES, STATES * sizeof(float));
+    void *before = ops_copy(&q.w.ops, state_at(layer->checkpoints.state, 1), state_bytes());
     q.w.ops.random = seed;
     run_prompt(&q, 1, first);
     bool begun = false;
@@ -304,7 +335,7 @@ static void check_fold(uint64_t seed, int first, int verify)
         begun |= slot->position == PLACE;
         run_decode(&q, 1, verify, accepted, &move);
         if (!begun)
-            assert_memory_equal(layer->checkpoints.state + STATES, before, STATES * sizeof(float));
+            assert_memory_equal(state_at(layer->checkpoints.state, 1), before, state_bytes());
         else
             same_checkpoints(&q, 0, 1);
     }
@@ -320,11 +351,12 @@ static void check_fold(uint64_t seed, int first, int verify)
                                 .layers_count = 1,
                                 .key_heads = KEY_HEADS,
                                 .value_heads = VALUE_HEADS,
+                                .bf16_state = bf16_state,
                                 .openings = &(struct slot_opening){.slot = 2, .position = PLACE},
                                 .openings_count = 1});
     ops_wait(&q.w.ops);
     run_prompt(&q, 2, POSITIONS - PLACE);
-    assert_memory_equal(layer->state, layer->state + 2 * (size_t)STATES, STATES * sizeof(float));
+    assert_memory_equal(layer->state, state_at(layer->state, 2), state_bytes());
     assert_memory_equal(layer->conv, layer->conv + 2 * (size_t)COLUMNS, COLUMNS * sizeof(bf16));
     ops_close(&q.w.ops);
 }
@@ -362,14 +394,16 @@ static void who_does_not_run_at_the_place_leaves_nothing(void **state)
     ops_close(&q.w.ops);
 }
 
+#define IN_BOTH(test) cmocka_unit_test_setup(test, as_f32), cmocka_unit_test_setup(test, as_bf16)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(saves_hidden_rows_only),
-        cmocka_unit_test(loads_named_slots_only),
+        IN_BOTH(loads_named_slots_only),
         cmocka_unit_test(nothing_to_move_is_fine),
-        cmocka_unit_test(decode_rows_leave_what_prompts_leave),
-        cmocka_unit_test(who_does_not_run_at_the_place_leaves_nothing),
+        IN_BOTH(decode_rows_leave_what_prompts_leave),
+        IN_BOTH(who_does_not_run_at_the_place_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

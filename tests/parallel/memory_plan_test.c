@@ -96,8 +96,13 @@ static void test_sizes_of_public_models(void **state)
         assert_int_equal(memory_plan_page_bytes(config, &shard, false), 64 * cases[i].kv_per_token);
         assert_int_equal(memory_plan_page_bytes(config, &shard, true),
                          64 * (cases[i].kv_per_token + cases[i].head_kv_per_token));
-        double mib = (double)memory_plan_slot_bytes(config, &shard) / (1 << 20);
+        double mib = (double)memory_plan_slot_bytes(config, &shard, false) / (1 << 20);
         assert_true(fabs(mib - cases[i].state_mib) < 0.006);
+        uint64_t half = (uint64_t)(config->layers - config->layers / 4) *
+                        (uint64_t)config->value_heads * 128 * 128 * 2;
+        assert_int_equal(memory_plan_slot_bytes(config, &shard, false) -
+                             memory_plan_slot_bytes(config, &shard, true),
+                         half);
         // The published figure is rounded to 1e6 parameters. Beside it: two more bytes for each
         // number that is f32 here, and the alignment of each of at most 18 tensors a layer.
         int gdn = config->layers - config->layers / 4;
@@ -111,17 +116,20 @@ static void test_sizes_of_public_models(void **state)
     }
 }
 
-// k, u and g of 14 rows; conv columns of six and the three before them, and two numbers, twice: 35B
-// by hand.
+// k, u and g of 14 rows, of 20 with a bf16 state; conv columns of six and the three before them,
+// and two numbers, twice: 35B by hand.
 static void test_pending_by_hand(void **state)
 {
     (void)state;
     struct model_config config = moe_35b();
     struct shard shard = shard_of(&config, 1);
     uint64_t rows = 14 * (16 * 128 + 32 * 128 + 32) * 4, columns = (6 + 3) * 8192 * 2;
-    assert_int_equal(memory_plan_pending_bytes(&config, &shard), 30 * (rows + 2 * (columns + 8)));
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false),
+                     30 * (rows + 2 * (columns + 8)));
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, true),
+                     30 * (rows / 14 * 20 + 2 * (columns + 8)));
     shard = shard_of(&config, 4);
-    assert_int_equal(memory_plan_pending_bytes(&config, &shard),
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false),
                      30 * (rows / 4 + 2 * (columns / 4 + 8)));
 }
 
@@ -147,7 +155,8 @@ static void check_promises(const struct model_config *config, const struct shard
                                             plan->prefix_bytes);
     assert_true(plan->checkpoints >= 0 && plan->checkpoints <= CHECKPOINTS_MAX);
     assert_true(plan->prefix_bytes >=
-                (uint64_t)plan->checkpoints * memory_plan_checkpoint_bytes(config, shard));
+                (uint64_t)plan->checkpoints *
+                    memory_plan_checkpoint_bytes(config, shard, wishes->bf16_state));
     assert_true(wishes->checkpoints >= 0 || plan->prefix_bytes == 0);
     assert_int_equal(plan->kv_bytes,
                      (uint64_t)plan->pages * memory_plan_page_bytes(config, shard, wishes->mtp));
@@ -256,7 +265,7 @@ static void test_h200_default(void **state)
     assert_true((int64_t)plan.pages * 64 > 1000000);
     // Of what slots and workspace leave, an eighth is for checkpoints: 78 of them.
     double share = (double)plan.checkpoints *
-                   (double)memory_plan_checkpoint_bytes(&config, &shard) /
+                   (double)memory_plan_checkpoint_bytes(&config, &shard, false) /
                    (double)(plan.prefix_bytes + plan.kv_bytes);
     assert_true(share > 0.122 && share <= 0.125);
     assert_true((double)plan.total_bytes <= 0.9 * 149e9 &&
@@ -342,7 +351,7 @@ static void test_worker_keeps_to_the_plan(void **state)
             uint64_t large_bytes = carved(&large, &config, &shard, 4096);
             uint64_t fixed =
                 small.kv_bytes + small.state_bytes + small.pending_bytes +
-                (uint64_t)small.checkpoints * memory_plan_checkpoint_bytes(&config, &shard);
+                (uint64_t)small.checkpoints * memory_plan_checkpoint_bytes(&config, &shard, false);
             assert_true(small_bytes >= fixed);
             assert_true(small_bytes <= small.kv_bytes + small.state_bytes + small.pending_bytes +
                                            small.prefix_bytes + small.workspace_bytes);

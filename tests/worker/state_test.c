@@ -22,7 +22,7 @@ struct opened {
     struct rank_state state;
 };
 
-static void open_state(struct opened *o, int ranks)
+static void open_state(struct opened *o, int ranks, bool bf16_state)
 {
     struct error error;
     struct memory_wishes wishes = {.bytes_free = 1ull << 30,
@@ -30,7 +30,8 @@ static void open_state(struct opened *o, int ranks)
                                    .sequences = 5,
                                    .sequence_tokens = 640,
                                    .step_tokens = 256,
-                                   .mtp = true};
+                                   .mtp = true,
+                                   .bf16_state = bf16_state};
     assert_int_equal(config_load(&o->config, model_dir, &error), OK);
     assert_int_equal(shard_make(&o->shard, &o->config, 0, ranks, &error), OK);
     assert_int_equal(memory_plan_make(&o->plan, &o->config, &o->shard, &wishes, &error), OK);
@@ -41,14 +42,14 @@ static void open_state(struct opened *o, int ranks)
 static void buffers_do_not_overlap(void **unused)
 {
     struct opened o;
-    (void)unused;
+    const bool *bf16_state = *unused;
     assert_int_equal(runtime_open(0, NULL), OK);
-    open_state(&o, 2);
+    open_state(&o, 2, *bf16_state);
     size_t hidden = (size_t)o.plan.step_tokens * (size_t)o.config.hidden * sizeof(bf16);
     size_t page = (size_t)o.plan.pages * (size_t)o.shard.kv_heads.count * TOKENS_PER_PAGE *
                   (size_t)o.config.head_dim * sizeof(bf16);
     size_t recurrent = (size_t)o.plan.sequences * (size_t)o.shard.value_heads.count * GDN_HEAD_DIM *
-                       GDN_HEAD_DIM * sizeof(float);
+                       GDN_HEAD_DIM * (*bf16_state ? sizeof(bf16) : sizeof(float));
     size_t logits = (size_t)state_samples_max(&o.plan) * (size_t)o.shard.vocab.count * 4;
     size_t checkpoints = recurrent / (size_t)o.plan.sequences * (size_t)o.plan.checkpoints;
     size_t row = (size_t)o.config.hidden * sizeof(bf16);
@@ -97,9 +98,10 @@ static void the_plan_covers_the_state(void **unused)
 {
     (void)unused;
     assert_int_equal(runtime_open(0, NULL), OK);
-    for (int ranks = 1; ranks <= 2; ranks++) {
+    for (int i = 0; i < 4; i++) {
         struct opened o;
-        open_state(&o, ranks);
+        open_state(&o, 1 + i % 2, i / 2 == 1);
+        assert_int_equal(o.state.bf16_state, i / 2 == 1);
         uint64_t planned = o.plan.kv_bytes + o.plan.state_bytes + o.plan.pending_bytes +
                            o.plan.workspace_bytes + o.plan.prefix_bytes;
         assert_int_equal(o.plan.checkpoints, 10);
@@ -116,8 +118,10 @@ static void the_plan_covers_the_state(void **unused)
 
 int main(void)
 {
+    static bool types[] = {false, true};
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(buffers_do_not_overlap),
+        cmocka_unit_test_prestate(buffers_do_not_overlap, &types[0]),
+        cmocka_unit_test_prestate(buffers_do_not_overlap, &types[1]),
         cmocka_unit_test(the_plan_covers_the_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,6 +52,7 @@ struct run {
     int32_t guesses[SEQUENCES][OUTPUT]; // the first draft for token i, -1: none was made
     struct run_wishes {
         double synthetic_length;
+        bool bf16_state;
         int draft_vocab, real_ids; // real_ids 0: REAL_IDS
         bool warm;
     } wishes;
@@ -69,7 +70,8 @@ static void open_run(struct run *run, int ranks, int drafts_max)
                                    .ranks = ranks,
                                    .sequences = SEQUENCES,
                                    .sequence_tokens = PAGES * 64,
-                                   .step_tokens = 256};
+                                   .step_tokens = 256,
+                                   .bf16_state = wishes.bf16_state};
     memset(run, 0, sizeof *run);
     memset(run->guesses, -1, sizeof run->guesses);
     run->wishes = wishes;
@@ -307,6 +309,28 @@ static void a_warmed_up_group_draws_the_same(void **state)
     free(run);
 }
 
+// As drafts_change_no_token, with states that are rounded: where in the sequence does not depend on
+// drafts. And they are rounded: the tokens are others.
+static void nor_where_states_are_bf16(void **state)
+{
+    struct run *plain = (struct run *)calloc(1, sizeof *plain);
+    struct run *exact = (struct run *)calloc(1, sizeof *exact);
+    struct run *run = (struct run *)calloc(1, sizeof *run);
+    (void)state;
+    plain->wishes.bf16_state = run->wishes.bf16_state = true;
+    run_all(exact, 1, 0, -1);
+    run_all(plain, 1, 0, -1);
+    for (int drafts = -1; drafts <= DRAFTS_LAST; drafts += 3) {
+        run_all(run, 1, drafts, -1);
+        assert_same_tokens(plain, run);
+        assert_true(run->steps < plain->steps);
+    }
+    assert_memory_not_equal(plain->tokens, exact->tokens, sizeof plain->tokens);
+    free(plain);
+    free(exact);
+    free(run);
+}
+
 // The first tokens of the greedy sequence become its stop id in turn: stops fall on the known
 // token, on each draft and on the sample after the last.
 static void a_stop_may_fall_anywhere(void **state)
@@ -422,6 +446,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drafts_change_no_token),
         cmocka_unit_test(a_warmed_up_group_draws_the_same),
+        cmocka_unit_test(nor_where_states_are_bf16),
         cmocka_unit_test(a_stop_may_fall_anywhere),
         cmocka_unit_test(drafts_may_be_of_few_ids),
         cmocka_unit_test(the_head_has_as_many_rows_as_ids_need),

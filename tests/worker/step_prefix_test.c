@@ -37,6 +37,23 @@ enum {
 static const char *const model_dir = SOURCE_DIR "/tests/golden/moe_e8_r2";
 static const char *const demo_dir = SOURCE_DIR "/deploy/demo/model";
 
+// Every test runs for recurrent states of f32 and of bf16.
+static bool bf16_state;
+
+static int as_f32(void **state)
+{
+    (void)state;
+    bf16_state = false;
+    return 0;
+}
+
+static int as_bf16(void **state)
+{
+    (void)state;
+    bf16_state = true;
+    return 0;
+}
+
 struct world {
     struct team *team;
     struct step_engine *engine[RANKS];
@@ -60,6 +77,7 @@ static void open_world_of(struct world *w, uint64_t jitter_seed, const char *dir
                                    .sequence_tokens = PAGES_EACH * 64,
                                    .step_tokens = 256,
                                    .checkpoints = CHECKPOINTS,
+                                   .bf16_state = bf16_state,
                                    .jitter_seed = jitter_seed};
     memset(w, 0, sizeof *w);
     w->prompt_tokens = PROMPT;
@@ -208,6 +226,21 @@ static void run_fresh(struct world *w, int slot)
 
 // ---- comparing ----
 
+// A rank's state of a layer of index `index` among `states`: slots' or checkpoints'.
+static const char *state_at(const struct model *model, const void *states, int index)
+{
+    size_t bytes = (size_t)gdn_state_bytes(model->state->bf16_state);
+    size_t values = (size_t)model->shard.value_heads.count * GDN_HEAD_DIM * GDN_HEAD_DIM;
+    return (const char *)states + (size_t)index * values * bytes;
+}
+
+static void same_state(const struct model *model, const void *states, int a, int b)
+{
+    const char *at = state_at(model, states, a);
+    assert_memory_equal(at, state_at(model, states, b),
+                        (size_t)(state_at(model, states, a + 1) - at));
+}
+
 static void same_tokens(const struct world *w, int a, int b)
 {
     assert_int_equal(w->drawn_count[a], w->drawn_count[b]);
@@ -230,14 +263,12 @@ static void same_states(const struct world *w, int a, int b)
     same_counts(w, a, b);
     for (int r = 0; r < RANKS; r++) {
         const struct model *model = &w->team->ranks[r].model;
-        size_t states = (size_t)model->shard.value_heads.count * GDN_HEAD_DIM * GDN_HEAD_DIM;
         size_t columns = 3 * (size_t)shard_conv_channels(&model->shard, &model->config);
         for (int i = 0; i < model->config.layers; i++) {
             const struct gdn_state *gdn = &model->state->gdn[i];
             if (model->config.layer_is_attention[i])
                 continue;
-            assert_memory_equal(gdn->state + (size_t)a * states, gdn->state + (size_t)b * states,
-                                states * sizeof(float));
+            same_state(model, gdn->state, a, b);
             assert_memory_equal(gdn->conv + (size_t)a * columns, gdn->conv + (size_t)b * columns,
                                 columns * sizeof(bf16));
         }
@@ -270,14 +301,11 @@ static void same_checkpoints(const struct world *w, int a, int b, bool hidden_to
     for (int r = 0; r < RANKS; r++) {
         const struct model *model = &w->team->ranks[r].model;
         const struct prefix_state *prefix = &model->state->prefix;
-        size_t states = (size_t)model->shard.value_heads.count * GDN_HEAD_DIM * GDN_HEAD_DIM;
         size_t columns = 3 * (size_t)shard_conv_channels(&model->shard, &model->config);
         size_t hidden = (size_t)model->config.hidden;
         for (int i = 0; i < prefix->layers_count; i++) {
             const struct state_checkpoint_layer *layer = &prefix->layers[i];
-            assert_memory_equal(layer->checkpoints.state + (size_t)a * states,
-                                layer->checkpoints.state + (size_t)b * states,
-                                states * sizeof(float));
+            same_state(model, layer->checkpoints.state, a, b);
             assert_memory_equal(layer->checkpoints.conv + (size_t)a * columns,
                                 layer->checkpoints.conv + (size_t)b * columns,
                                 columns * sizeof(bf16));
@@ -498,14 +526,16 @@ static void drawn_text_is_like_a_prompt(void **state)
 #endif
 }
 
+#define IN_BOTH(test) cmocka_unit_test_setup(test, as_f32), cmocka_unit_test_setup(test, as_bf16)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_hit_is_like_a_whole_prompt),
-        cmocka_unit_test(a_save_on_the_way_is_like_a_cut),
-        cmocka_unit_test(an_aborted_prompt_leaves_its_checkpoint),
-        cmocka_unit_test(the_head_goes_on_behind_a_hit),
-        cmocka_unit_test(drawn_text_is_like_a_prompt),
+        IN_BOTH(a_hit_is_like_a_whole_prompt),
+        IN_BOTH(a_save_on_the_way_is_like_a_cut),
+        IN_BOTH(an_aborted_prompt_leaves_its_checkpoint),
+        IN_BOTH(the_head_goes_on_behind_a_hit),
+        IN_BOTH(drawn_text_is_like_a_prompt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
