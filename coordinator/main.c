@@ -26,7 +26,7 @@ enum { POOL_TOKENS = 4 << 20, LINE_BYTES = 512 };
 
 struct arguments {
     const char *model, *workers, *rpc, *http, *api_key, *load_format, *name, *curve_dir,
-        *log_format, *speculative;
+        *log_format, *speculative, *state_dtype;
     int32_t tp, dp, sequence_tokens, sequences, step_tokens, queued_max, drain_timeout_s, gap_ms,
         pages, checkpoint_interval, draft_vocab;
     double utilization, gibibytes_free, synthetic;
@@ -95,6 +95,8 @@ static enum status parse(struct arguments *a, int argc, char **argv, struct erro
          NULL},
         {"--kv-pages", "--num-gpu-blocks-override", OPTION_INT, &a->pages, 1, MEMORY_PAGES_MAX, "N",
          "no more KV pages of 64 tokens than these", NULL},
+        {"--state-dtype", "--mamba-ssm-cache-dtype", OPTION_CHOICE, &a->state_dtype, 0, 0,
+         "auto|float32|bfloat16", "recurrent states; bfloat16: half, less exact (float32)", NULL},
         {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &a->no_prefix_cache, 0, 0,
          NULL, "run every prompt from its first token", NULL},
         {"--checkpoint-interval", NULL, OPTION_INT, &a->checkpoint_interval, TOKENS_PER_PAGE,
@@ -212,6 +214,8 @@ static struct memory_wishes wishes_of(const struct arguments *a)
                                   .sequences = a->sequences,
                                   .sequence_tokens = a->sequence_tokens,
                                   .pages = a->pages,
+                                  .bf16_state = a->state_dtype != NULL &&
+                                                strcmp(a->state_dtype, "bfloat16") == 0,
                                   .step_tokens = a->step_tokens};
 }
 

@@ -131,6 +131,7 @@ static void place_all(struct coord *coord, int32_t g, struct coord_actions *out)
             .drafts_max = group->speculation.drafts_max,
             .draft_vocab = coord->options.draft_vocab,
             .synthetic_thousandths = coord->options.synthetic_thousandths,
+            .bf16_state = memory->bf16_state,
         };
         make_id(place->id, coord->options.entropy, group->epoch);
         struct worker *worker = &coord->workers[group->workers[r]];

@@ -94,6 +94,9 @@ static enum status open_all(struct loader *loader, struct error *error)
 {
     const struct place_message *place = &loader->options.place;
     struct model *model = &loader->model;
+    if (loader->memory.bf16_state && launches_cost())
+        return error_set(error, E_INPUT,
+                         "--state-dtype bfloat16 is not served by this backend; float32 is");
     TRY(shard_make(&model->shard, &model->config, place->rank, place->ranks, error));
     struct weights_request request = {.model_dir = loader->options.model_dir,
                                       .format = loader->options.load_format,
@@ -157,6 +160,7 @@ enum status loader_start(struct loader **out, const struct loader_options *optio
         .pages = place->pages,
         .pages_per_sequence = place->pages_per_sequence,
         .checkpoints = place->checkpoints,
+        .bf16_state = place->bf16_state != 0,
     };
     if (pthread_create(&loader->thread, NULL, run, loader) != 0) {
         free(loader);

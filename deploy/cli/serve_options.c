@@ -15,7 +15,7 @@
 static struct {
     const char *rpc, *http, *api_key, *model_len, *sequences, *step_tokens, *utilization, *queued,
         *gap, *pages, *seed, *name, *curve_dir, *log_format, *speculative, *synthetic,
-        *checkpoint_interval, *draft_vocab;
+        *checkpoint_interval, *draft_vocab, *state_dtype;
     int32_t groups;
     bool insecure, no_prefix_cache, prefix_cache;
 } words;
@@ -50,6 +50,9 @@ static struct option table[] = {
          "(60)"),
     TEXT("--kv-pages", "--num-gpu-blocks-override", &words.pages, "N",
          "no more KV pages of 64 tokens than these"),
+    {"--state-dtype", "--mamba-ssm-cache-dtype", OPTION_CHOICE, &words.state_dtype, 0, 0,
+     "auto|float32|bfloat16",
+     "recurrent states in memory; bfloat16 halves them and costs accuracy (auto: float32)", NULL},
     {"--no-prefix-cache", "--no-enable-prefix-caching", OPTION_FLAG, &words.no_prefix_cache, 0, 0,
      NULL, "run every prompt from its first token", NULL},
     TEXT("--checkpoint-interval", NULL, &words.checkpoint_interval, "N",
@@ -88,7 +91,7 @@ static struct option table[] = {
 
 enum {
     OPTIONS_COUNT = sizeof table / sizeof table[0],
-    FORWARDED_COUNT = 24, // the rows above "not the coordinator's"
+    FORWARDED_COUNT = 25, // the rows above "not the coordinator's"
 };
 
 static enum status check(struct error *error)

@@ -65,6 +65,7 @@ static const struct field place_message_fields[] = {
     INT(place_message, drafts_max, "drafts", 0, STEP_VERIFY_MAX - 1),
     INT(place_message, draft_vocab, "dvocab", 0, INT32_MAX),
     INT(place_message, synthetic_thousandths, "synth", 0, STEP_VERIFY_MAX * 1000),
+    INT(place_message, bf16_state, "bf16s", 0, 1),
 };
 
 static const struct field ready_fields[] = {

@@ -73,7 +73,7 @@ struct place_message {
     int32_t step_tokens, pages;              // "step" "pages"
     int32_t pages_per_sequence, checkpoints; // "width" "checks"
     int32_t vocab_real, draft_vocab;         // "vocab" real ids; "dvocab" drafts are below, 0 = any
-    int32_t drafts_max;                      // "drafts" of a step, 0: the MTP head is never run
+    int32_t drafts_max, bf16_state;          // "drafts" of a step, 0: no head; "bf16s" 0 f32, 1
     int32_t synthetic_thousandths; // "synth" forced acceptance length * 1000, 0 = the model's
 };
 

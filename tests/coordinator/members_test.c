@@ -147,6 +147,7 @@ static void test_places_tell_of_drafts(void **state)
     coord_rig_options(&options, 1, 1);
     options.speculative_tokens = 2;
     options.draft_vocab = 40;
+    options.wishes.bf16_state = true;
     options.synthetic_thousandths = 2500;
     coord_rig_open(&rig, &options);
     struct hello hello = coord_rig_hello(&rig);
@@ -154,6 +155,7 @@ static void test_places_tell_of_drafts(void **state)
     coord_rig_say_hello(&rig, 0, &hello);
     assert_int_equal(rig.did[0].place.drafts_max, 2);
     assert_int_equal(rig.did[0].place.draft_vocab, 40);
+    assert_int_equal(rig.did[0].place.bf16_state, 1);
     assert_int_equal(rig.did[0].place.synthetic_thousandths, 2500);
     coord_rig_say_ready(&rig, 0, 0);
     assert_int_equal(coord_rig_find(&rig, ACTION_GROUP_READY)->action.drafts_max, 2);

@@ -62,6 +62,17 @@ class Models(harness.Case):
             result = run("serve", "--model", harness.DEMO, "--draft-vocab", value, "--dry-run")
             self.assertEqual(result.returncode, 0, result.stderr)
 
+    def test_types_of_states(self):
+        for option in ("--state-dtype", "--mamba-ssm-cache-dtype"):
+            for value in ("float16", "fp8", ""):
+                self.assert_not_served(harness.DEMO, "--state-dtype", f"'{value}'",
+                                       "auto|float32|bfloat16",
+                                       options=(option, value), code=1)
+            for value, kind in (("auto", "f32"), ("float32", "f32"), ("bfloat16", "bf16")):
+                result = run("serve", "--model", harness.DEMO, option, value, "--dry-run")
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertIn(f"sequences at once, {kind}\n", result.stdout)
+
     def test_config_without_a_field(self):
         folder = self.copy(harness.DEMO)
         config = self.read(folder, "config.json")

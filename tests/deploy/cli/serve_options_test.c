@@ -78,6 +78,11 @@ static void the_coordinators_words_are_forwarded(void **state)
     assert_string_equal(forwarded, "--model m --speculative-tokens auto ");
     assert_int_equal(PARSE("--model", "m", "--draft-vocab", "32768"), OK);
     assert_string_equal(forwarded, "--model m --draft-vocab 32768 ");
+    assert_int_equal(PARSE("--model", "m", "--mamba-ssm-cache-dtype", "bfloat16"), OK);
+    assert_string_equal(forwarded, "--model m --state-dtype bfloat16 ");
+    assert_int_equal(PARSE("--model", "m", "--state-dtype", "float16"), E_USAGE);
+    assert_non_null(strstr(error.text, "float16"));
+    assert_non_null(strstr(error.text, "auto|float32|bfloat16"));
     assert_int_equal(PARSE("--model", "m"), OK); // nothing is left of the last call
     assert_string_equal(forwarded, "--model m ");
 }

@@ -43,7 +43,8 @@ static struct place_message place_message = {.group = 1,
                                              .vocab_real = 248077,
                                              .drafts_max = 5,
                                              .draft_vocab = 32000,
-                                             .synthetic_thousandths = 3390};
+                                             .synthetic_thousandths = 3390,
+                                             .bf16_state = 1};
 static struct ready ready = {.group = 3, .rank = 7, .epoch = 2, .load_ns = 123456789012};
 static struct refuse refuse = {.text = "the group is full"};
 static struct end_message end_message = {.epoch = 0, .failed = 1, .text = "rank 1 died"};
@@ -149,11 +150,11 @@ static int pairs_of(const uint8_t *map)
 static void every_key_has_to_be_known(void **state)
 {
     (void)state;
-    static const char *const keys[FLAT_COUNT][16] = {
+    static const char *const keys[FLAT_COUNT][17] = {
         {"v", "build", "backend", "host", "device", "local", "pid", "free", "config", "mtp",
          "nccl"},
         {"group", "rank", "ranks", "epoch", "id", "seqs", "len", "step", "pages", "width", "checks",
-         "vocab", "drafts", "dvocab", "synth"},
+         "vocab", "drafts", "dvocab", "synth", "bf16s"},
         {"group", "rank", "epoch", "load_ns"},
         {"text"},
         {"epoch", "failed", "text"},
