@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // gdn.cu -- Gated DeltaNet: which kernel serves which row, the columns that a prefill row leaves,
 // and the opening of slots.
-#include "kernels/device/gdn.cuh"
+#include "kernels/device/gdn_chunks.cuh"
 #include "kernels/device/gdn_launch.cuh"
 #include "kernels/device/sm90.cuh"
 
@@ -30,15 +30,26 @@ static __device__ __forceinline__ void keep_columns(bf16 *to, const struct gdn &
         to[static_cast<int64_t>(i) * row.channels + channel] = kept[i];
 }
 
+// What waits behind a prefill row whose state is bf16: all that is behind the last place of
+// rounding, unless chunks served it.
+static __device__ __forceinline__ gdn_waiting waits_behind(const gdn_row &row, bool chunked)
+{
+    const int own = gdn_own_first(row), gone = own > 0 ? row.waits.count : gdn_folded(row);
+    const int count = row.waits.count - gone + row.tokens - own;
+    if (chunked || count == 0)
+        return {0, 0};
+    return {(row.waits.first + gone) % gdn_ring<bf16>, count};
+}
+
 // grid (channels / DIM, rows): the columns that prefill rows leave, after every block has read
 // those before.
-static __global__ void gdn_columns_kernel(struct gdn op)
+template <typename State> static __global__ void gdn_columns_kernel(struct gdn op)
 {
     int channel = static_cast<int>(blockIdx.x) * DIM + static_cast<int>(threadIdx.x);
     pdl_wait();
     pdl_trigger();
     const int index = op.tables.decode_rows + static_cast<int>(blockIdx.y);
-    const gdn_row row = gdn_load_row(op, index);
+    const gdn_row row = gdn_load_row<State>(op, index);
     if (row.tokens == 0 || row.decode)
         return;
     for (gdn_save save = gdn_first_save(op.tables, index); save.tokens > 0;
@@ -47,8 +58,13 @@ static __global__ void gdn_columns_kernel(struct gdn op)
                      save.tokens, channel);
     keep_columns(op.state.conv + row.slot * GDN_HISTORY * row.channels, op, row, row.tokens,
                  channel);
-    if (channel == 0)
+    if constexpr (gdn_rounds<State>) {
+        const bool chunked = gdn_first_chunk(op, index) >= 0; // all threads: it has a ballot
+        if (channel == 0)
+            op.state.waiting[2 * row.slot + row.parity] = waits_behind(row, chunked);
+    } else if (channel == 0) {
         op.state.waiting[2 * row.slot + row.parity] = {0, 0};
+    }
 }
 
 // Blocks of few value dimensions while those do not fill the GPU.
@@ -78,7 +94,7 @@ static int chunks_most(const struct gdn *op, int prefill_rows)
 extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
 {
     struct gdn op = *arguments;
-    ASSERT(op.key_heads > 0 && op.value_heads % op.key_heads == 0 && !op.bf16_state);
+    ASSERT(op.key_heads > 0 && op.value_heads % op.key_heads == 0);
     int rows = op.tables.rows_count, prefill_rows = rows - op.tables.decode_rows;
     if (rows == 0)
         return;
@@ -99,7 +115,8 @@ extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
     }
     dim3 grid(static_cast<unsigned>(2 * op.key_heads + op.value_heads),
               static_cast<unsigned>(prefill_rows));
-    launch_chained(gdn_columns_kernel, grid, dim3(DIM), 0, stream->handle, op);
+    launch_chained(op.bf16_state ? gdn_columns_kernel<bf16> : gdn_columns_kernel<float>, grid,
+                   dim3(DIM), 0, stream->handle, op);
 }
 
 static __device__ void zero(void *memory, int64_t bytes)
@@ -112,7 +129,7 @@ static __device__ void zero(void *memory, int64_t bytes)
 }
 
 // grid (blocks over the slot, layers, openings).
-static __global__ void gdn_open_kernel(struct gdn_open op)
+template <typename State> static __global__ void gdn_open_kernel(struct gdn_open op)
 {
     const struct slot_opening &opening = op.openings[blockIdx.z];
     const struct gdn_state &layer = op.layers[blockIdx.y];
@@ -123,7 +140,8 @@ static __global__ void gdn_open_kernel(struct gdn_open op)
         layer.waiting[2 * opening.slot + threadIdx.x] = {0, 0};
     if (opening.position > 0)
         return; // a checkpoint's copy has filled the slot
-    zero(static_cast<float *>(layer.state) + opening.slot * states, states * 4);
+    zero(static_cast<State *>(layer.state) + opening.slot * states,
+         states * static_cast<int64_t>(sizeof(State)));
     zero(layer.conv + opening.slot * columns, columns * 2);
 }
 
@@ -133,6 +151,7 @@ extern "C" void gdn_open(struct stream *stream, const struct gdn_open *op)
         return;
     dim3 grid(OPEN_BLOCKS, static_cast<unsigned>(op->layers_count),
               static_cast<unsigned>(op->openings_count));
-    gdn_open_kernel<<<grid, OPEN_THREADS, 0, stream->handle>>>(*op);
+    auto kernel = op->bf16_state ? gdn_open_kernel<bf16> : gdn_open_kernel<float>;
+    kernel<<<grid, OPEN_THREADS, 0, stream->handle>>>(*op);
     LAUNCH_CHECK();
 }

@@ -25,14 +25,30 @@ template <int ROWS> static __device__ gdn_place place_of(const struct gdn &op)
 }
 
 // The block's first row of the state at place `at`, of a slot or a checkpoint, of `states`.
-static __device__ __forceinline__ float *state_of(float *states, int64_t at, const struct gdn &op,
+template <typename State>
+static __device__ __forceinline__ State *state_of(void *states, int64_t at, const struct gdn &op,
                                                   const gdn_place &place)
 {
-    return states + ((at * op.value_heads + place.head) * DIM + place.row_first) * DIM;
+    return static_cast<State *>(states) +
+           ((at * op.value_heads + place.head) * DIM + place.row_first) * DIM;
 }
 
 // from: the block's first row. Loads past the first cache, stores that do not stay: of the four
 // combinations the fastest at 1 and at 256 rows.
+template <int ROWS>
+static __device__ __forceinline__ void load_state(float s[ROWS][OWN], const bf16 *from,
+                                                  const gdn_place &place)
+{
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        const bf16 *row = from + (r * GROUPS + place.group) * DIM;
+#pragma unroll
+        for (int i = 0; i < OWN; i += 4)
+            gdn_spread(s[r] + i,
+                       __ldcg(reinterpret_cast<const uint2 *>(row) + i / 4 * LANES + place.lane));
+    }
+}
+
 template <int ROWS>
 static __device__ __forceinline__ void load_state(float s[ROWS][OWN], const float *from,
                                                   const gdn_place &place)
@@ -86,7 +102,8 @@ struct gdn_columns {
 
 // Of the row's first tokens; what lies there already is on its way to the second cache, and the
 // taps to the first.
-static __device__ __forceinline__ gdn_columns columns_of(const struct gdn &op, const gdn_walk &walk)
+template <typename Walk>
+static __device__ __forceinline__ gdn_columns columns_of(const struct gdn &op, const Walk &walk)
 {
     const gdn_row &row = walk.row;
     gdn_columns columns;
@@ -140,10 +157,10 @@ static __device__ __forceinline__ void zero_rest(const struct gdn &op, const gdn
 
 // The tokens of a row through the state s, of which `stored` is the place in memory; `save`: the
 // first checkpoint that a prefill row leaves.
-template <int ROWS, int TOKENS, bool SAVES>
+template <int ROWS, int TOKENS, bool SAVES, typename State, typename Walk>
 static __device__ __forceinline__ void run_row(float s[ROWS][OWN], const struct gdn &op,
-                                               const gdn_walk &walk, gdn_columns &columns,
-                                               gdn_save save, float *stored)
+                                               const Walk &walk, gdn_columns &columns,
+                                               gdn_save save, State *stored)
 {
     __shared__ gdn_tile<TOKENS> tile;
     const gdn_row &row = walk.row;
@@ -156,40 +173,44 @@ static __device__ __forceinline__ void run_row(float s[ROWS][OWN], const struct 
         if (row.decode) {
             keep_columns(op, walk, columns);
             if (walk.place.leads && walk.place.head == 0 && threadIdx.x == 0)
-                gdn_keep_waiting(op, row);
-            if (row.folds)
+                gdn_keep_waiting<State>(op, row);
+            if (!gdn_rounds<State> && row.folds)
                 store_state<ROWS>(stored, s, walk.place);
         }
         __syncthreads();
         for (int t = 0; t < count; t++) {
             run_token<ROWS, TOKENS>(s, tile, op, walk, first + t, t + 1 < count || !row.decode);
             if (SAVES && save.tokens == first + t + 1) {
-                store_state<ROWS>(state_of(static_cast<float *>(op.checkpoints.state),
-                                           save.checkpoint, op, walk.place),
-                                  s, walk.place);
+                store_state<ROWS>(
+                    state_of<State>(op.checkpoints.state, save.checkpoint, op, walk.place), s,
+                    walk.place);
                 save = gdn_next_save(op.tables, save);
+            }
+            if constexpr (gdn_rounds<State>) {
+                if (!row.decode && first + t + 1 == gdn_own_first(row))
+                    store_state<ROWS>(stored, s, walk.place);
             }
         }
     }
-    if (!row.decode)
+    if (!gdn_rounds<State> && !row.decode)
         store_state<ROWS>(stored, s, walk.place);
 }
 
 // grid (value heads * tiles of the state, rows). A decode row has at most TOKENS tokens; without
 // SAVES no row leaves checkpoints.
-template <int ROWS, int TOKENS, bool SAVES>
+template <int ROWS, int TOKENS, bool SAVES, typename State>
 static __global__ void __launch_bounds__(THREADS, 2) gdn_recurrent_kernel(struct gdn op)
 {
-    __shared__ gdn_waiting_rows waiting;
+    __shared__ gdn_waiting_rows<State> waiting;
     float s[ROWS][OWN];
     gdn_columns columns;
     const int index = static_cast<int>(blockIdx.y);
-    const gdn_row row = gdn_load_row(op, index);
+    const gdn_row row = gdn_load_row<State>(op, index);
     const gdn_save save = SAVES ? gdn_first_save(op.tables, index) : gdn_save{};
-    const gdn_walk walk = {row, place_of<ROWS>(op)};
+    const gdn_walk<State, (TOKENS > 1)> walk = {row, place_of<ROWS>(op)};
     const gdn_place &place = walk.place;
     const bool runs = row.tokens > 0 && (row.decode || gdn_first_chunk(op, index) < 0);
-    float *stored = state_of(static_cast<float *>(op.state.state), row.slot, op, place);
+    State *stored = state_of<State>(op.state.state, row.slot, op, place);
     if (runs) {
         load_state<ROWS>(s, stored, place);
         copy_waiting(&waiting, op, row, place);
@@ -201,36 +222,40 @@ static __global__ void __launch_bounds__(THREADS, 2) gdn_recurrent_kernel(struct
     }
     pdl_wait();
     pdl_trigger();
-    if (runs)
+    if (runs) {
+        if constexpr (gdn_rounds<State>)
+            store_folded<ROWS>(stored, s, waiting, walk);
         run_row<ROWS, TOKENS, SAVES>(s, op, walk, columns, save, stored);
+    }
     zero_rest<ROWS>(op, place, index, row.tokens);
 }
 
-template <int ROWS, int TOKENS, bool SAVES>
+template <int ROWS, int TOKENS, bool SAVES, typename State>
 static void launch(struct stream *stream, const struct gdn *op)
 {
     dim3 grid(static_cast<unsigned>(op->value_heads * DIM / (GROUPS * ROWS)),
               static_cast<unsigned>(op->tables.rows_count));
-    launch_chained(gdn_recurrent_kernel<ROWS, TOKENS, SAVES>, grid, dim3(THREADS), 0,
+    launch_chained(gdn_recurrent_kernel<ROWS, TOKENS, SAVES, State>, grid, dim3(THREADS), 0,
                    stream->handle, *op);
 }
 
-template <int ROWS> static void launch_rows(struct stream *stream, const struct gdn *op)
+template <int ROWS, typename State>
+static void launch_rows(struct stream *stream, const struct gdn *op)
 {
     bool prefills = op->tables.decode_rows < op->tables.rows_count;
     if (op->tables.verify <= 1 && !prefills)
-        launch<ROWS, 1, false>(stream, op);
+        launch<ROWS, 1, false, State>(stream, op);
     else if (op->tables.saves_count == 0)
-        launch<ROWS, ROW_VERIFY_MAX, false>(stream, op);
+        launch<ROWS, ROW_VERIFY_MAX, false, State>(stream, op);
     else
-        launch<ROWS, ROW_VERIFY_MAX, true>(stream, op);
+        launch<ROWS, ROW_VERIFY_MAX, true, State>(stream, op);
 }
 
 void gdn_launch_recurrent(struct stream *stream, const struct gdn *op, int rows)
 {
     ASSERT(rows == 2 || rows == 4);
     if (rows == 2)
-        launch_rows<2>(stream, op);
+        op->bf16_state ? launch_rows<2, bf16>(stream, op) : launch_rows<2, float>(stream, op);
     else
-        launch_rows<4>(stream, op);
+        op->bf16_state ? launch_rows<4, bf16>(stream, op) : launch_rows<4, float>(stream, op);
 }

@@ -4,7 +4,8 @@
 // Everything is computed transposed: the accumulators of one product are then, packed to bf16, the
 // left operand of the next, and the right operands are the tiles as the bulk engine brings them. A
 // second warpgroup reads out, one chunk behind: it needs the state's image and u, no accumulator of
-// the first. The state is f32; its bf16 image is only read.
+// the first. The state is f32; its bf16 image is only read. Where memory has it as bf16 it becomes
+// what memory keeps at each chunk's end.
 #include "kernels/device/gdn_chunks.cuh"
 #include "kernels/device/gdn_launch.cuh"
 #include "kernels/device/gdn_wgmma.cuh"
@@ -241,26 +242,54 @@ static __device__ __forceinline__ void read_out(float c[TOKEN_TILES][4], const s
     multiply_tokens(c, x, stage.p, true);
 }
 
+static __device__ __forceinline__ float2 load_two(const float *from)
+{
+    return *reinterpret_cast<const float2 *>(from);
+}
+
+static __device__ __forceinline__ float2 load_two(const bf16 *from)
+{
+    return gdn_unpack(*reinterpret_cast<const uint32_t *>(from));
+}
+
+static __device__ __forceinline__ void store_two(float *to, float a, float b)
+{
+    *reinterpret_cast<float2 *>(to) = make_float2(a, b);
+}
+
+static __device__ __forceinline__ void store_two(bf16 *to, float a, float b)
+{
+    *reinterpret_cast<uint32_t *>(to) = gdn_pack(a, b);
+}
+
+static __device__ __forceinline__ void round_state(float s[KEY_TILES][4])
+{
+#pragma unroll
+    for (int n = 0; n < KEY_TILES; n++)
+        gdn_round<4>(s[n]);
+}
+
 // The state's rows of value dimensions `value` and `value` + 8, and the accepted rows of a decode
 // step before.
+template <typename State>
 static __device__ __forceinline__ void load_state(float s[KEY_TILES][4], const struct gdn &op,
                                                   const gdn_row &row, int head, int value)
 {
     int t = static_cast<int>(threadIdx.x) % 4, key_head = head / (op.value_heads / op.key_heads);
-    const float *from = static_cast<float *>(op.state.state) +
+    const State *from = static_cast<const State *>(op.state.state) +
                         ((row.slot * op.value_heads + head) * DIM + value) * DIM;
 #pragma unroll
     for (int n = 0; n < KEY_TILES; n++) {
-        const float2 low = *reinterpret_cast<const float2 *>(from + 8 * n + 2 * t);
-        const float2 high = *reinterpret_cast<const float2 *>(from + 8 * DIM + 8 * n + 2 * t);
+        const float2 low = load_two(from + 8 * n + 2 * t);
+        const float2 high = load_two(from + 8 * DIM + 8 * n + 2 * t);
         s[n][0] = low.x;
         s[n][1] = low.y;
         s[n][2] = high.x;
         s[n][3] = high.y;
     }
     for (int i = 0; i < row.waits.count; i++) {
-        int64_t of_key = gdn_pending(row, i, op.key_heads, key_head);
-        int64_t of_value = gdn_pending(row, i, op.value_heads, head);
+        int64_t of_key = gdn_pending<State>(row, i, op.key_heads, key_head);
+        int64_t of_value = gdn_pending<State>(row, i, op.value_heads, head);
         const float *k = op.state.pending_k + of_key * DIM + 2 * t;
         const float *u = op.state.pending_u + of_value * DIM + value;
         float alpha = expf(op.state.pending_g[of_value]);
@@ -272,20 +301,25 @@ static __device__ __forceinline__ void load_state(float s[KEY_TILES][4], const s
             s[n][2] = gdn_advance(s[n][2], alpha, own.x, u[8]);
             s[n][3] = gdn_advance(s[n][3], alpha, own.y, u[8]);
         }
+        if constexpr (gdn_rounds<State>) {
+            if (i + 1 == gdn_folded(row))
+                round_state(s);
+        }
     }
 }
 
 // To place `at`, of a slot or a checkpoint, of `states`.
-static __device__ __forceinline__ void store_state(const float s[KEY_TILES][4], float *states,
+template <typename State>
+static __device__ __forceinline__ void store_state(const float s[KEY_TILES][4], void *states,
                                                    int64_t at, const struct gdn &op, int head,
                                                    int value)
 {
     int t = static_cast<int>(threadIdx.x) % 4;
-    float *to = states + ((at * op.value_heads + head) * DIM + value) * DIM;
+    State *to = static_cast<State *>(states) + ((at * op.value_heads + head) * DIM + value) * DIM;
 #pragma unroll
     for (int n = 0; n < KEY_TILES; n++) {
-        *reinterpret_cast<float2 *>(to + 8 * n + 2 * t) = make_float2(s[n][0], s[n][1]);
-        *reinterpret_cast<float2 *>(to + 8 * DIM + 8 * n + 2 * t) = make_float2(s[n][2], s[n][3]);
+        store_two(to + 8 * n + 2 * t, s[n][0], s[n][1]);
+        store_two(to + 8 * DIM + 8 * n + 2 * t, s[n][2], s[n][3]);
     }
 }
 
@@ -297,6 +331,7 @@ struct scan_place {
     int first, chunks; // of the row
 };
 
+template <typename State>
 static __device__ __forceinline__ scan_place place_of(const struct gdn &op)
 {
     scan_place place;
@@ -304,7 +339,7 @@ static __device__ __forceinline__ scan_place place_of(const struct gdn &op)
     place.head = static_cast<int>(blockIdx.x) / BLOCKS;
     place.key_head = place.head / (op.value_heads / op.key_heads);
     place.slice = static_cast<int>(blockIdx.x) % BLOCKS * SLICES_OWN;
-    place.row = gdn_load_row(op, index);
+    place.row = gdn_load_row<State>(op, index);
     place.save = gdn_first_save(op.tables, index);
     place.first = gdn_first_chunk(op, index);
     place.chunks = place.first < 0 ? 0 : (place.row.tokens + CHUNK - 1) / CHUNK;
@@ -347,6 +382,7 @@ static __device__ __forceinline__ void read_chunks(scan_shared *shared, const st
 
 // A warp that carries state through the row's chunks, and leaves it on its way where a checkpoint
 // is due.
+template <typename State>
 static __device__ __forceinline__ void carry_chunks(float s[KEY_TILES][4], scan_shared *shared,
                                                     const struct gdn &op, const scan_place &place,
                                                     int pair, int value)
@@ -359,17 +395,19 @@ static __device__ __forceinline__ void carry_chunks(float s[KEY_TILES][4], scan_
                                  &shared->given[pair][handoff], &shared->taken[pair][handoff],
                                  static_cast<uint32_t>(i / HANDOFFS), pair});
         barrier_arrive(&shared->empty[stage]);
+        if constexpr (gdn_rounds<State>)
+            round_state(s);
         if (save.tokens == min((i + 1) * CHUNK, place.row.tokens)) {
-            store_state(s, static_cast<float *>(op.checkpoints.state), save.checkpoint, op,
-                        place.head, value);
+            store_state<State>(s, op.checkpoints.state, save.checkpoint, op, place.head, value);
             save = gdn_next_save(op.tables, save);
         }
     }
     if (place.chunks > 0)
-        store_state(s, static_cast<float *>(op.state.state), place.row.slot, op, place.head, value);
+        store_state<State>(s, op.state.state, place.row.slot, op, place.head, value);
 }
 
 // grid (value heads * BLOCKS, prefill rows).
+template <typename State>
 static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
 {
     extern __shared__ __align__(1024) unsigned char memory[];
@@ -377,11 +415,11 @@ static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
     const int thread = static_cast<int>(threadIdx.x), lane = thread % WARP_THREADS;
     const int pair = thread / WARP_THREADS % PAIRS;
     const bool carries = thread / WARP_THREADS < PAIRS;
-    const scan_place place = place_of(op);
+    const scan_place place = place_of<State>(op);
     const int value = place.slice * GDN_VALUE_SLICE + pair * WARP_VALUES + lane / 4;
     float s[KEY_TILES][4];
     if (carries && place.chunks > 0)
-        load_state(s, op, place.row, place.head, value);
+        load_state<State>(s, op, place.row, place.head, value);
     if (thread == 0) {
         for (int i = 0; i < STAGES; i++) {
             barrier_init(&shared->full[i], 1);
@@ -398,16 +436,21 @@ static __global__ void __launch_bounds__(THREADS) gdn_scan_kernel(struct gdn op)
     pdl_wait();
     pdl_trigger();
     if (carries)
-        carry_chunks(s, shared, op, place, pair, value);
+        carry_chunks<State>(s, shared, op, place, pair, value);
     else
         read_chunks(shared, op, place, pair);
 }
 
-void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows)
+template <typename State> static void launch(struct stream *stream, const struct gdn *op, int rows)
 {
     const int bytes = static_cast<int>(sizeof(scan_shared));
-    CUDA_CHECK(
-        cudaFuncSetAttribute(gdn_scan_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    CUDA_CHECK(cudaFuncSetAttribute(gdn_scan_kernel<State>,
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     dim3 grid(static_cast<unsigned>(op->value_heads * BLOCKS), static_cast<unsigned>(rows));
-    launch_chained(gdn_scan_kernel, grid, dim3(THREADS), bytes, stream->handle, *op);
+    launch_chained(gdn_scan_kernel<State>, grid, dim3(THREADS), bytes, stream->handle, *op);
+}
+
+void gdn_launch_scan(struct stream *stream, const struct gdn *op, int rows)
+{
+    op->bf16_state ? launch<bf16>(stream, op, rows) : launch<float>(stream, op, rows);
 }

@@ -19,9 +19,9 @@ enum {
 };
 
 // What a task needs beside the state.
-template <int TOKENS> struct gdn_inputs {
+template <int TOKENS, typename State> struct gdn_inputs {
     alignas(16) bf16 columns[GDN_HISTORY + TOKENS][GDN_KINDS][DIM];
-    gdn_waiting_rows waiting;
+    gdn_waiting_rows<State> waiting;
     bf16 gates[TOKENS][2][2]; // b, a, each with a neighbour
     int gate_at[2];           // which of the two
     enum { WIDTH = 8 };       // of a store
@@ -43,9 +43,9 @@ template <int TOKENS> struct gdn_inputs {
     }
 };
 
-template <int TOKENS> struct gdn_shared {
-    float state[DIM * DIM];
-    gdn_inputs<TOKENS> inputs[DEPTH];
+template <int TOKENS, typename State> struct gdn_shared {
+    State state[DIM * DIM];
+    gdn_inputs<TOKENS, State> inputs[DEPTH];
     gdn_tile<TOKENS> tile;
     gdn_row rows[2 * BATCH]; // of the tasks; tokens 0: nothing to do
     uint64_t state_full;
@@ -54,26 +54,27 @@ template <int TOKENS> struct gdn_shared {
 // ---- copies ----
 
 // The state of a task; one thread.
-template <int TOKENS>
-static __device__ __forceinline__ void copy_state(gdn_shared<TOKENS> *shared, const struct gdn &op,
-                                                  const gdn_row &row, int head)
+template <int TOKENS, typename State>
+static __device__ __forceinline__ void
+copy_state(gdn_shared<TOKENS, State> *shared, const struct gdn &op, const gdn_row &row, int head)
 {
     const int64_t at = (row.slot * op.value_heads + head) * DIM * DIM;
     if (row.tokens == 0) {
         barrier_arrive(&shared->state_full);
         return;
     }
-    barrier_expect(&shared->state_full, DIM * DIM * 4);
+    barrier_expect(&shared->state_full, DIM * DIM * static_cast<int>(sizeof(State)));
     for (int part = 0; part < PARTS; part++)
         copy_bulk(shared->state + part * DIM * DIM / PARTS,
-                  static_cast<float *>(op.state.state) + at + part * DIM * DIM / PARTS,
-                  DIM * DIM * 4 / PARTS, &shared->state_full);
+                  static_cast<const State *>(op.state.state) + at + part * DIM * DIM / PARTS,
+                  DIM * DIM * static_cast<int>(sizeof(State)) / PARTS, &shared->state_full);
 }
 
 // What was there before this step.
-template <int TOKENS>
-static __device__ __forceinline__ void copy_before(gdn_inputs<TOKENS> *inputs, const struct gdn &op,
-                                                   const gdn_row &row, const gdn_place &place)
+template <int TOKENS, typename State>
+static __device__ __forceinline__ void copy_before(gdn_inputs<TOKENS, State> *inputs,
+                                                   const struct gdn &op, const gdn_row &row,
+                                                   const gdn_place &place)
 {
     const int thread = place.thread;
     if (row.tokens == 0)
@@ -89,9 +90,10 @@ static __device__ __forceinline__ void copy_before(gdn_inputs<TOKENS> *inputs, c
 }
 
 // This step's projections.
-template <int TOKENS>
-static __device__ __forceinline__ void copy_raw(gdn_inputs<TOKENS> *inputs, const struct gdn &op,
-                                                const gdn_row &row, const gdn_place &place)
+template <int TOKENS, typename State>
+static __device__ __forceinline__ void copy_raw(gdn_inputs<TOKENS, State> *inputs,
+                                                const struct gdn &op, const gdn_row &row,
+                                                const gdn_place &place)
 {
     const int thread = THREADS - 1 - place.thread; // the upper warps have fewer other copies
     const int gate = row.channels + op.value_heads * DIM + place.head;
@@ -152,9 +154,9 @@ static __device__ __forceinline__ gdn_place place_of(const struct gdn &op)
 }
 
 // The rows of this block's tasks `first` .. + BATCH, none past the last; a warp.
-template <int TOKENS>
-static __device__ __forceinline__ void load_rows(gdn_shared<TOKENS> *shared, const struct gdn &op,
-                                                 int ways, int first)
+template <int TOKENS, typename State>
+static __device__ __forceinline__ void load_rows(gdn_shared<TOKENS, State> *shared,
+                                                 const struct gdn &op, int ways, int first)
 {
     const int task = first + static_cast<int>(threadIdx.x) % WARP_THREADS;
     const int index = static_cast<int>(blockIdx.x) / op.value_heads + task * ways;
@@ -162,18 +164,27 @@ static __device__ __forceinline__ void load_rows(gdn_shared<TOKENS> *shared, con
     if (task >= first + BATCH)
         return;
     if (index < op.tables.rows_count)
-        row = gdn_load_row(op, index);
+        row = gdn_load_row<State>(op, index);
     shared->rows[task % (2 * BATCH)] = row;
 }
 
-template <int TOKENS>
-static __device__ __forceinline__ void run_task(gdn_shared<TOKENS> *shared, const struct gdn &op,
-                                                const gdn_walk &walk, int task)
+template <typename State>
+static __device__ __forceinline__ State *state_of(const struct gdn &op, const gdn_row &row,
+                                                  const gdn_place &place)
+{
+    return static_cast<State *>(op.state.state) +
+           (row.slot * op.value_heads + place.head) * DIM * DIM;
+}
+
+template <int TOKENS, typename State>
+static __device__ __forceinline__ void run_task(gdn_shared<TOKENS, State> *shared,
+                                                const struct gdn &op,
+                                                const gdn_walk<State, false> &walk, int task)
 {
     const gdn_row &row = walk.row;
     const gdn_place &place = walk.place;
     const gdn_row &next = shared->rows[(task + 1) % (2 * BATCH)];
-    gdn_inputs<TOKENS> *inputs = &shared->inputs[task % DEPTH];
+    gdn_inputs<TOKENS, State> *inputs = &shared->inputs[task % DEPTH];
     float s[ROWS][OWN];
     barrier_wait(&shared->state_full, task & 1);
 #pragma unroll
@@ -197,12 +208,17 @@ static __device__ __forceinline__ void run_task(gdn_shared<TOKENS> *shared, cons
         __syncthreads();
     }
     if (row.tokens > 0) {
-        if (row.folds)
-            store_state<ROWS>(static_cast<float *>(op.state.state) +
-                                  (row.slot * op.value_heads + place.head) * DIM * DIM,
-                              s, place);
+        constexpr bool late = TOKENS == 1; // of a bf16 state: spills the other way round
+        if constexpr (!gdn_rounds<State>) {
+            if (row.folds)
+                store_state<ROWS>(state_of<State>(op, row, place), s, place);
+        } else if constexpr (!late) {
+            store_folded<ROWS>(state_of<State>(op, row, place), s, inputs->waiting, walk);
+        }
         prepare(&shared->tile, op, walk, *inputs, 0, row.tokens);
         keep_columns(op, walk, *inputs);
+        if constexpr (gdn_rounds<State> && late)
+            store_folded<ROWS>(state_of<State>(op, row, place), s, inputs->waiting, walk);
     }
     __syncthreads();
 #pragma unroll 1
@@ -218,11 +234,11 @@ static __device__ __forceinline__ void run_task(gdn_shared<TOKENS> *shared, cons
 }
 
 // grid (value heads * ways): block b has head b % value heads of every ways-th row.
-template <int TOKENS>
+template <int TOKENS, typename State>
 static __global__ void __launch_bounds__(THREADS, 2) gdn_stream_kernel(struct gdn op, int ways)
 {
     extern __shared__ __align__(128) uint8_t bytes[];
-    gdn_shared<TOKENS> *shared = reinterpret_cast<gdn_shared<TOKENS> *>(bytes);
+    gdn_shared<TOKENS, State> *shared = reinterpret_cast<gdn_shared<TOKENS, State> *>(bytes);
     const gdn_place place = place_of(op);
     const bool loader = place.thread / WARP_THREADS == LOADER;
     const int way = static_cast<int>(blockIdx.x) / op.value_heads;
@@ -244,11 +260,11 @@ static __global__ void __launch_bounds__(THREADS, 2) gdn_stream_kernel(struct gd
         copy_before(&shared->inputs[task], op, shared->rows[task], place);
     copy_commit();
     for (int task = 0; task < tasks; task++) {
-        const gdn_walk walk = {shared->rows[task % (2 * BATCH)], place_of(op)};
+        const gdn_walk<State, false> walk = {shared->rows[task % (2 * BATCH)], place_of(op)};
         run_task(shared, op, walk, task);
         if (walk.row.tokens > 0 && walk.row.decode && place.leads && place.head == 0 &&
             place.thread == 0)
-            gdn_keep_waiting(op, walk.row);
+            gdn_keep_waiting<State>(op, walk.row);
         zero_rest(op, place, walk.row);
         if (loader && task % BATCH == 0)
             load_rows(shared, op, ways, task + BATCH);
@@ -256,11 +272,12 @@ static __global__ void __launch_bounds__(THREADS, 2) gdn_stream_kernel(struct gd
     zero_of_none(op);
 }
 
-template <int TOKENS> static void launch(struct stream *stream, const struct gdn *op)
+template <int TOKENS, typename State>
+static void launch(struct stream *stream, const struct gdn *op)
 {
     static bool prepared = false;
-    const int shared_bytes = static_cast<int>(sizeof(gdn_shared<TOKENS>));
-    auto kernel = gdn_stream_kernel<TOKENS>;
+    const int shared_bytes = static_cast<int>(sizeof(gdn_shared<TOKENS, State>));
+    auto kernel = gdn_stream_kernel<TOKENS, State>;
     if (!prepared)
         CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         shared_bytes));
@@ -271,12 +288,17 @@ template <int TOKENS> static void launch(struct stream *stream, const struct gdn
                    shared_bytes, stream->handle, *op, ways);
 }
 
-void gdn_launch_stream(struct stream *stream, const struct gdn *op)
+template <typename State> static void launch_tokens(struct stream *stream, const struct gdn *op)
 {
     if (op->tables.verify <= 1)
-        launch<1>(stream, op);
+        launch<1, State>(stream, op);
     else if (op->tables.verify <= 4)
-        launch<4>(stream, op);
+        launch<4, State>(stream, op);
     else
-        launch<ROW_VERIFY_MAX>(stream, op);
+        launch<ROW_VERIFY_MAX, State>(stream, op);
+}
+
+void gdn_launch_stream(struct stream *stream, const struct gdn *op)
+{
+    op->bf16_state ? launch_tokens<bf16>(stream, op) : launch_tokens<float>(stream, op);
 }

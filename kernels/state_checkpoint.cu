@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // state_checkpoint.cu -- plain copies: blocks over (piece, layer, move); a load's hidden rows are
-// moved by the first layer's blocks.
+// moved by the first layer's blocks. VALUE_BYTES: of the state.
 #include "kernels/device/launch.cuh"
 
 extern "C" {
@@ -31,10 +31,11 @@ static __global__ void save_kernel(struct state_checkpoint op, const bf16 *hidde
 }
 
 // A grid of one layer without layers moves only the hidden rows.
-static __global__ void load_kernel(struct state_checkpoint op)
+template <int VALUE_BYTES> static __global__ void load_kernel(struct state_checkpoint op)
 {
     const struct state_checkpoint_move move = op.moves[blockIdx.z];
-    int64_t states = static_cast<int64_t>(op.value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM * 4;
+    int64_t states =
+        static_cast<int64_t>(op.value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM * VALUE_BYTES;
     int64_t columns = static_cast<int64_t>(2 * op.key_heads + op.value_heads) * GDN_HEAD_DIM *
                       (GDN_CONV_WIDTH - 1) * 2;
     if (op.layers_count > 0) {
@@ -58,11 +59,12 @@ static __global__ void fold_begin_kernel(struct state_checkpoint op)
 
 // A token that does not run has position -1. slots_end has turned the slot's parity to the buffer
 // that the row wrote.
-static __global__ void fold_end_kernel(struct state_checkpoint op)
+template <int VALUE_BYTES> static __global__ void fold_end_kernel(struct state_checkpoint op)
 {
     const struct state_checkpoint_move move = op.moves[blockIdx.z];
     const struct state_checkpoint_layer layer = op.layers[blockIdx.y];
-    int64_t states = static_cast<int64_t>(op.value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM * 4;
+    int64_t states =
+        static_cast<int64_t>(op.value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM * VALUE_BYTES;
     int64_t channels = static_cast<int64_t>(2 * op.key_heads + op.value_heads) * GDN_HEAD_DIM;
     if (op.token_positions[move.token] != move.position)
         return;
@@ -90,8 +92,9 @@ extern "C" void state_checkpoint_load(struct stream *stream, const struct state_
     ASSERT(op->hidden % 8 == 0);
     if (op->moves_count == 0)
         return;
-    load_kernel<<<dim3(COPY_BLOCKS, layers, static_cast<unsigned>(op->moves_count)), COPY_THREADS,
-                  0, stream->handle>>>(*op);
+    auto kernel = op->bf16_state ? load_kernel<2> : load_kernel<4>;
+    kernel<<<dim3(COPY_BLOCKS, layers, static_cast<unsigned>(op->moves_count)), COPY_THREADS, 0,
+             stream->handle>>>(*op);
     LAUNCH_CHECK();
 }
 
@@ -112,6 +115,7 @@ extern "C" void state_checkpoint_fold_end(struct stream *stream, const struct st
         return;
     dim3 grid(COPY_BLOCKS, static_cast<unsigned>(op->layers_count),
               static_cast<unsigned>(op->moves_count));
-    fold_end_kernel<<<grid, COPY_THREADS, 0, stream->handle>>>(*op);
+    auto kernel = op->bf16_state ? fold_end_kernel<2> : fold_end_kernel<4>;
+    kernel<<<grid, COPY_THREADS, 0, stream->handle>>>(*op);
     LAUNCH_CHECK();
 }

@@ -94,9 +94,6 @@ static enum status open_all(struct loader *loader, struct error *error)
 {
     const struct place_message *place = &loader->options.place;
     struct model *model = &loader->model;
-    if (loader->memory.bf16_state && launches_cost())
-        return error_set(error, E_INPUT,
-                         "--state-dtype bfloat16 is not served by this backend; float32 is");
     TRY(shard_make(&model->shard, &model->config, place->rank, place->ranks, error));
     struct weights_request request = {.model_dir = loader->options.model_dir,
                                       .format = loader->options.load_format,

@@ -10,7 +10,17 @@ extern "C" {
 #include "kernels/gdn.h"
 }
 
+#include <type_traits>
+
 enum { GDN_HISTORY = GDN_CONV_WIDTH - 1 };
+
+// Kernels that load or store the state are templates of its type in memory, float or bf16.
+template <typename State>
+static constexpr bool gdn_rounds = std::is_same<State, bf16>::value; // bf16_state
+template <typename State>
+static constexpr int gdn_waiting_max = gdn_rounds<State> ? GDN_BF16_WAITING_MAX : GDN_WAITING_MAX;
+template <typename State>
+static constexpr int gdn_ring = gdn_rounds<State> ? GDN_BF16_PENDING_ROWS : GDN_PENDING_ROWS;
 
 // What a block knows of its row.
 struct gdn_row {
@@ -21,10 +31,12 @@ struct gdn_row {
     int channels;
     int accepted;             // of the last step's rows
     struct gdn_waiting waits; // rows to fold, those of the last step among them
-    int decode, folds;        // folds: into memory
+    int decode;
+    int folds; // f32 state: into memory; bf16 state: gdn_phase
 };
 
 // The row `index` of the step.
+template <typename State = float>
 static __device__ __forceinline__ gdn_row gdn_load_row(const struct gdn &op, int index)
 {
     const struct step_row &step = op.tables.rows[index];
@@ -40,9 +52,63 @@ static __device__ __forceinline__ gdn_row gdn_load_row(const struct gdn &op, int
     row.waits = op.state.waiting[2 * row.slot + row.parity];
     row.waits.count += slot.pending;
     row.decode = step.kind == ROW_DECODE;
-    row.folds = row.waits.count > 0 &&
-                (row.waits.count + row.tokens > GDN_WAITING_MAX || slot.position == step.pause_at);
+    if constexpr (gdn_rounds<State>)
+        row.folds = slot.position % GDN_ROUND_TOKENS;
+    else
+        row.folds = row.waits.count > 0 && (row.waits.count + row.tokens > GDN_WAITING_MAX ||
+                                            slot.position == step.pause_at);
     return row;
+}
+
+// ---- a bf16 state ----
+
+// Position of the row's first token % GDN_ROUND_TOKENS.
+static __device__ __forceinline__ int gdn_phase(const gdn_row &row)
+{
+    return row.folds;
+}
+
+// Of the rows that wait, those before the last place of rounding: they go to memory.
+static __device__ __forceinline__ int gdn_folded(const gdn_row &row)
+{
+    return max(0, row.waits.count - gdn_phase(row));
+}
+
+// The row's own token behind the last place of rounding: from it on a prefill row's tokens go to
+// the ring, as all of a decode row's do. With none of its own before it, 0.
+static __device__ __forceinline__ int gdn_own_first(const gdn_row &row)
+{
+    return row.decode ? 0 : max(0, row.tokens - (gdn_phase(row) + row.tokens) % GDN_ROUND_TOKENS);
+}
+
+// Whether the state is rounded behind the row's token.
+static __device__ __forceinline__ bool gdn_rounds_behind(const gdn_row &row, int token)
+{
+    return (gdn_phase(row) + token + 1) % GDN_ROUND_TOKENS == 0;
+}
+
+// Two f32 as bf16, to nearest, the first one in the lower half; and back.
+static __device__ __forceinline__ uint32_t gdn_pack(float low, float high)
+{
+    uint32_t packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+static __device__ __forceinline__ float2 gdn_unpack(uint32_t packed)
+{
+    return make_float2(__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u));
+}
+
+// As memory would keep them.
+template <int COUNT> static __device__ __forceinline__ void gdn_round(float s[COUNT])
+{
+#pragma unroll
+    for (int i = 0; i < COUNT; i += 2) {
+        const float2 rounded = gdn_unpack(gdn_pack(s[i], s[i + 1]));
+        s[i] = rounded.x;
+        s[i + 1] = rounded.y;
+    }
 }
 
 // The three columns before the row's first token, oldest first, `channels` apart: behind the
@@ -152,19 +218,24 @@ static __device__ __forceinline__ float gdn_advance(float state, float alpha, fl
 
 // Index of a head in pending_k (key heads), pending_u and pending_g (value heads): of the waiting
 // row i, or behind them of the row's own tokens.
+template <typename State>
 static __device__ __forceinline__ int64_t gdn_pending(const gdn_row &row, int i, int heads,
                                                       int head)
 {
     int place = row.waits.first + i; // less than twice around
-    place -= place < GDN_PENDING_ROWS ? 0 : GDN_PENDING_ROWS;
-    return (row.slot * GDN_PENDING_ROWS + place) * heads + head;
+    place -= place < gdn_ring<State> ? 0 : gdn_ring<State>;
+    return (row.slot * gdn_ring<State> + place) * heads + head;
 }
 
 // What the slot's next row finds waiting beside the tokens of this decode row.
+template <typename State>
 static __device__ __forceinline__ void gdn_keep_waiting(const struct gdn &op, const gdn_row &row)
 {
     struct gdn_waiting waits = row.waits;
-    if (row.folds) {
+    if constexpr (gdn_rounds<State>) {
+        waits.first = (waits.first + gdn_folded(row)) % gdn_ring<State>;
+        waits.count -= gdn_folded(row);
+    } else if (row.folds) {
         waits.first = (waits.first + waits.count) % GDN_PENDING_ROWS;
         waits.count = 0;
     }

@@ -33,10 +33,33 @@ struct gdn_place {
     bool leads;              // this block writes what its key head's blocks share
 };
 
-struct gdn_walk {
+// A block on its way through a row, whose state is f32 or bf16 in memory; which may prefill.
+template <typename State, bool PREFILLS> struct gdn_walk {
+    using state = State;
+    static constexpr bool prefills = PREFILLS;
     const gdn_row &row;
     gdn_place place;
 };
+
+// Whether the row's token goes to the ring.
+template <typename Walk>
+static __device__ __forceinline__ bool gdn_keeps(const gdn_row &row, int token)
+{
+    if constexpr (!gdn_rounds<typename Walk::state>)
+        return row.decode;
+    else
+        return !Walk::prefills || token >= gdn_own_first(row);
+}
+
+// Behind how many rows there, those that wait included.
+template <typename Walk>
+static __device__ __forceinline__ int gdn_behind(const gdn_row &row, int token)
+{
+    if constexpr (gdn_rounds<typename Walk::state> && Walk::prefills)
+        return row.waits.count + token - gdn_own_first(row);
+    else
+        return row.waits.count + token;
+}
 
 enum gdn_kind { GDN_Q, GDN_K, GDN_V, GDN_KINDS };
 
@@ -86,18 +109,40 @@ static __device__ __forceinline__ void load_vector(float to[OWN], const float *f
     }
 }
 
+// Four channels of a column, or values of a bf16 state.
+static __device__ __forceinline__ void gdn_spread(float to[4], uint2 bits)
+{
+    to[0] = __uint_as_float(bits.x << 16);
+    to[1] = __uint_as_float(bits.x & 0xffff0000u);
+    to[2] = __uint_as_float(bits.y << 16);
+    to[3] = __uint_as_float(bits.y & 0xffff0000u);
+}
+
+// The same of a bf16 state.
+static __device__ __forceinline__ void load_vector(float to[OWN], const bf16 *from, int lane)
+{
+#pragma unroll
+    for (int i = 0; i < OWN; i += 4)
+        gdn_spread(to + i, reinterpret_cast<const uint2 *>(from)[i / 4 * LANES + lane]);
+}
+
 // to: the block's first row. Stores that do not stay in the caches.
-template <int ROWS>
-static __device__ __forceinline__ void store_state(float *to, const float s[ROWS][OWN],
+template <int ROWS, typename State>
+static __device__ __forceinline__ void store_state(State *to, const float s[ROWS][OWN],
                                                    const gdn_place &place)
 {
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        float *row = to + (r * GROUPS + place.group) * DIM;
+        State *row = to + (r * GROUPS + place.group) * DIM;
 #pragma unroll
         for (int i = 0; i < OWN; i += 4)
-            __stcs(reinterpret_cast<float4 *>(row) + i / 4 * LANES + place.lane,
-                   make_float4(s[r][i], s[r][i + 1], s[r][i + 2], s[r][i + 3]));
+            if constexpr (gdn_rounds<State>)
+                __stcs(
+                    reinterpret_cast<uint2 *>(row) + i / 4 * LANES + place.lane,
+                    make_uint2(gdn_pack(s[r][i], s[r][i + 1]), gdn_pack(s[r][i + 2], s[r][i + 3])));
+            else
+                __stcs(reinterpret_cast<float4 *>(row) + i / 4 * LANES + place.lane,
+                       make_float4(s[r][i], s[r][i + 1], s[r][i + 2], s[r][i + 3]));
     }
 }
 
@@ -129,14 +174,16 @@ template <int LEFT> static __device__ __forceinline__ void copy_wait()
 }
 
 // The rows that wait, in shared memory.
-struct gdn_waiting_rows {
-    alignas(16) float of[GDN_WAITING_MAX][2][DIM]; // k, u
-    float g[GDN_WAITING_MAX];
+template <typename State> struct gdn_waiting_rows {
+    alignas(16) float of[gdn_waiting_max<State>][2][DIM]; // k, u
+    float g[gdn_waiting_max<State>];
 };
 
 // Starts the copies of a row's; all threads.
-static __device__ __forceinline__ void copy_waiting(gdn_waiting_rows *to, const struct gdn &op,
-                                                    const gdn_row &row, const gdn_place &place)
+template <typename State>
+static __device__ __forceinline__ void copy_waiting(gdn_waiting_rows<State> *to,
+                                                    const struct gdn &op, const gdn_row &row,
+                                                    const gdn_place &place)
 {
     enum { PIECES = DIM / 4, SIDE_BY_SIDE = THREADS / (2 * PIECES) };
     const int thread = place.thread, at = thread % PIECES * 4;
@@ -146,17 +193,52 @@ static __device__ __forceinline__ void copy_waiting(gdn_waiting_rows *to, const 
     const int head = of_u ? place.head : place.key_head;
 #pragma unroll 1
     for (int i = thread / (2 * PIECES); i < row.waits.count; i += SIDE_BY_SIDE)
-        copy_async<16>(to->of[i][of_u] + at, from + gdn_pending(row, i, heads, head) * DIM);
+        copy_async<16>(to->of[i][of_u] + at, from + gdn_pending<State>(row, i, heads, head) * DIM);
     const int own = THREADS - 1 - thread; // the upper warps have fewer other copies
     if (own < row.waits.count)
-        copy_async<4>(to->g + own,
-                      op.state.pending_g + gdn_pending(row, own, op.value_heads, place.head));
+        copy_async<4>(to->g + own, op.state.pending_g +
+                                       gdn_pending<State>(row, own, op.value_heads, place.head));
 }
 
-// Applies them.
+// Applies those from `first` on and before `end` to a bf16 state; four key dimensions at a time,
+// which takes fewer registers: there are two such loops in a kernel.
 template <int ROWS>
-static __device__ __forceinline__ void
-fold_waiting(float s[ROWS][OWN], const gdn_waiting_rows &waiting, const gdn_walk &walk)
+static __device__ __forceinline__ void fold_rows(float s[ROWS][OWN],
+                                                 const gdn_waiting_rows<bf16> &waiting,
+                                                 const gdn_place &place, int first, int end)
+{
+#pragma unroll 1
+    for (int i = first; i < end; i++) {
+        const float alpha = expf(waiting.g[i]);
+#pragma unroll
+        for (int part = 0; part < OWN; part += 4) {
+            const float4 k =
+                reinterpret_cast<const float4 *>(waiting.of[i][0])[part / 4 * LANES + place.lane];
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                float own = waiting.of[i][1][place.row_first + r * GROUPS + place.group];
+                s[r][part] = gdn_advance(s[r][part], alpha, k.x, own);
+                s[r][part + 1] = gdn_advance(s[r][part + 1], alpha, k.y, own);
+                s[r][part + 2] = gdn_advance(s[r][part + 2], alpha, k.z, own);
+                s[r][part + 3] = gdn_advance(s[r][part + 3], alpha, k.w, own);
+            }
+        }
+    }
+}
+
+// As memory would keep it.
+template <int ROWS> static __device__ __forceinline__ void round_state(float s[ROWS][OWN])
+{
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        gdn_round<OWN>(s[r]);
+}
+
+// Applies the rows that wait.
+template <int ROWS, bool PREFILLS>
+static __device__ __forceinline__ void fold_waiting(float s[ROWS][OWN],
+                                                    const gdn_waiting_rows<float> &waiting,
+                                                    const gdn_walk<float, PREFILLS> &walk)
 {
     const gdn_place &place = walk.place;
 #pragma unroll 1
@@ -173,13 +255,31 @@ fold_waiting(float s[ROWS][OWN], const gdn_waiting_rows &waiting, const gdn_walk
     }
 }
 
-// Four channels of a column.
-static __device__ __forceinline__ void gdn_spread(float to[4], uint2 bits)
+// To a bf16 state only those before the last place of rounding, where there is one: then s is what
+// goes to memory.
+template <int ROWS, bool PREFILLS>
+static __device__ __forceinline__ void fold_waiting(float s[ROWS][OWN],
+                                                    const gdn_waiting_rows<bf16> &waiting,
+                                                    const gdn_walk<bf16, PREFILLS> &walk)
 {
-    to[0] = __uint_as_float(bits.x << 16);
-    to[1] = __uint_as_float(bits.x & 0xffff0000u);
-    to[2] = __uint_as_float(bits.y << 16);
-    to[3] = __uint_as_float(bits.y & 0xffff0000u);
+    const int folded = gdn_folded(walk.row), all = walk.row.waits.count;
+    fold_rows<ROWS>(s, waiting, walk.place, 0, folded > 0 ? folded : all);
+    if (folded > 0)
+        round_state<ROWS>(s);
+}
+
+// A bf16 state to memory, if fold_waiting has left it for that, and the fold of the rest; behind
+// pdl_wait().
+template <int ROWS, bool PREFILLS>
+static __device__ __forceinline__ void store_folded(bf16 *to, float s[ROWS][OWN],
+                                                    const gdn_waiting_rows<bf16> &waiting,
+                                                    const gdn_walk<bf16, PREFILLS> &walk)
+{
+    const int folded = gdn_folded(walk.row);
+    if (folded == 0)
+        return;
+    store_state<ROWS>(to, s, walk.place);
+    fold_rows<ROWS>(s, waiting, walk.place, folded, walk.row.waits.count);
 }
 
 // The convolution of token t, four channels a lane. columns.load(c, kind, at) has channels at ..
@@ -215,10 +315,10 @@ static __device__ __forceinline__ float dot4(const float a[4], const float b[4])
 }
 
 // q and k of token t of the tile, `token` of the row; a warp.
-template <int TOKENS, typename Columns>
+template <int TOKENS, typename Walk, typename Columns>
 static __device__ __forceinline__ void prepare_qk(gdn_tile<TOKENS> *tile, const struct gdn &op,
-                                                  const gdn_walk &walk, const Columns &columns,
-                                                  int t, int token)
+                                                  const Walk &walk, const Columns &columns, int t,
+                                                  int token)
 {
     const int lane = walk.place.thread % WARP_THREADS;
     float q[4], k[4];
@@ -238,18 +338,18 @@ static __device__ __forceinline__ void prepare_qk(gdn_tile<TOKENS> *tile, const 
     reinterpret_cast<float4 *>(tile->k[t])[lane] = own;
     if (lane == 0)
         tile->qk[t] = __fmul_rn(__fmul_rn(of_both, q_scale), k_scale);
-    if (walk.place.leads && walk.row.decode) {
-        int64_t at =
-            gdn_pending(walk.row, walk.row.waits.count + token, op.key_heads, walk.place.key_head);
+    if (walk.place.leads && gdn_keeps<Walk>(walk.row, token)) {
+        int64_t at = gdn_pending<typename Walk::state>(walk.row, gdn_behind<Walk>(walk.row, token),
+                                                       op.key_heads, walk.place.key_head);
         reinterpret_cast<float4 *>(op.state.pending_k + at * DIM)[lane] = own;
     }
 }
 
 // v and the gates.
-template <int TOKENS, typename Columns>
+template <int TOKENS, typename Walk, typename Columns>
 static __device__ __forceinline__ void prepare_v(gdn_tile<TOKENS> *tile, const struct gdn &op,
-                                                 const gdn_walk &walk, const Columns &columns,
-                                                 int t, int token)
+                                                 const Walk &walk, const Columns &columns, int t,
+                                                 int token)
 {
     const int lane = walk.place.thread % WARP_THREADS, head = walk.place.head;
     float v[4];
@@ -257,9 +357,9 @@ static __device__ __forceinline__ void prepare_v(gdn_tile<TOKENS> *tile, const s
         float g = gdn_log_decay(op, head, columns.gate(t, 1));
         tile->alpha[t] = expf(g);
         tile->beta[t] = gdn_beta(columns.gate(t, 0));
-        if (walk.place.row_first == 0 && walk.row.decode)
-            op.state.pending_g[gdn_pending(walk.row, walk.row.waits.count + token, op.value_heads,
-                                           head)] = g;
+        if (walk.place.row_first == 0 && gdn_keeps<Walk>(walk.row, token))
+            op.state.pending_g[gdn_pending<typename Walk::state>(
+                walk.row, gdn_behind<Walk>(walk.row, token), op.value_heads, head)] = g;
     }
     __syncwarp();
     convolve(v, op, walk.place, columns, t, GDN_V);
@@ -267,10 +367,10 @@ static __device__ __forceinline__ void prepare_v(gdn_tile<TOKENS> *tile, const s
 }
 
 // The tile of `count` tokens from `first` of the row on, of which the warps take their share.
-template <int TOKENS, typename Columns>
+template <int TOKENS, typename Walk, typename Columns>
 static __device__ __forceinline__ void prepare(gdn_tile<TOKENS> *tile, const struct gdn &op,
-                                               const gdn_walk &walk, const Columns &columns,
-                                               int first, int count)
+                                               const Walk &walk, const Columns &columns, int first,
+                                               int count)
 {
 #pragma unroll 1
     for (int part = walk.place.thread / WARP_THREADS; part < 2 * count; part += WARPS) {
@@ -282,8 +382,8 @@ static __device__ __forceinline__ void prepare(gdn_tile<TOKENS> *tile, const str
 }
 
 // A decode row leaves what the next step needs of its columns in the other parity.
-template <typename Columns>
-static __device__ __forceinline__ void keep_columns(const struct gdn &op, const gdn_walk &walk,
+template <typename Walk, typename Columns>
+static __device__ __forceinline__ void keep_columns(const struct gdn &op, const Walk &walk,
                                                     const Columns &columns)
 {
     enum { WIDTH = Columns::WIDTH, PIECES = DIM / WIDTH };
@@ -305,10 +405,10 @@ static __device__ __forceinline__ void keep_columns(const struct gdn &op, const 
 // A token of the row, its inputs in the tile: u and o from the state before it, in one pass over
 // the state: S_new^T q = alpha S^T q + u (k . q). The state moves on when `advances`. Of the sums
 // over a row's eight lanes each lane finishes one, S^T k or S^T q of one of its ROWS rows.
-template <int ROWS, int TOKENS>
+template <int ROWS, int TOKENS, typename Walk>
 static __device__ __forceinline__ void run_token(float s[ROWS][OWN], const gdn_tile<TOKENS> &tile,
-                                                 const struct gdn &op, const gdn_walk &walk,
-                                                 int token, bool advances)
+                                                 const struct gdn &op, const Walk &walk, int token,
+                                                 bool advances)
 {
     enum { SHARE = LANES / (2 * ROWS) }; // lanes with the same sum
     const gdn_place &place = walk.place;
@@ -348,15 +448,19 @@ static __device__ __forceinline__ void run_token(float s[ROWS][OWN], const gdn_t
             for (int j = 0; j < OWN; j++)
                 s[r][j] = gdn_advance(s[r][j], alpha, k[j], of_row);
         }
+        if constexpr (gdn_rounds<typename Walk::state>) {
+            if (gdn_rounds_behind(walk.row, token))
+                round_state<ROWS>(s);
+        }
     }
     if (place.lane % SHARE != 0)
         return;
     if (has_q) {
         int64_t of_token = static_cast<int64_t>(walk.row.token_first + token) * op.value_heads;
         op.o[(of_token + place.head) * DIM + at] = bf16_from_float(o);
-    } else if (walk.row.decode) {
-        int64_t pending =
-            gdn_pending(walk.row, walk.row.waits.count + token, op.value_heads, place.head);
+    } else if (gdn_keeps<Walk>(walk.row, token)) {
+        int64_t pending = gdn_pending<typename Walk::state>(
+            walk.row, gdn_behind<Walk>(walk.row, token), op.value_heads, place.head);
         op.state.pending_u[pending * DIM + at] = u;
     }
 }

@@ -43,11 +43,25 @@ static inline bf16 *halves(enum array_kind kind, size_t count, double deviation)
     return values;
 }
 
+// Places of a slot's ring.
+static inline size_t ring_of(const struct gdn *op)
+{
+    return static_cast<size_t>(gdn_pending_rows(op->bf16_state));
+}
+
+// Values of states, as the op has them.
+static inline void *states_of(const struct gdn *op, size_t count, double deviation)
+{
+    if (op->bf16_state)
+        return halves(ARRAY_STATE, count, deviation);
+    return floats(ARRAY_STATE, count, deviation);
+}
+
 // Memory of a layer as if decode rows were pending everywhere: unit keys, decays below 1.
 static inline void open_memory(struct layer *layer)
 {
     struct gdn_state *state = &layer->op.state;
-    size_t slots = static_cast<size_t>(layer->slots), rows = slots * GDN_PENDING_ROWS;
+    size_t slots = static_cast<size_t>(layer->slots), rows = slots * ring_of(&layer->op);
     size_t keys = static_cast<size_t>(layer->op.key_heads);
     size_t values = static_cast<size_t>(layer->op.value_heads);
     size_t channels = static_cast<size_t>(layer->channels);
@@ -57,7 +71,7 @@ static inline void open_memory(struct layer *layer)
     layer->u_values = rows * values * DIM;
     layer->g_values = rows * values;
     layer->pending_values = slots * 2 * GDN_PENDING_COLUMNS * channels;
-    state->state = floats(ARRAY_STATE, layer->state_values, 0.1);
+    state->state = states_of(&layer->op, layer->state_values, 0.1);
     state->conv = halves(ARRAY_STATE, layer->conv_values, 1);
     state->pending_k = floats(ARRAY_STATE, layer->k_values, 1 / sqrt(static_cast<double>(DIM)));
     state->pending_u = floats(ARRAY_STATE, layer->u_values, 1);
@@ -69,7 +83,8 @@ static inline void open_memory(struct layer *layer)
 }
 
 // decay: of a_log, about which the heads' values lie.
-static inline struct layer open_layer(int key_heads, int value_heads, int slots, double decay)
+static inline struct layer open_layer(int key_heads, int value_heads, int slots, double decay,
+                                      bool bf16_state)
 {
     struct layer layer = {};
     struct gdn *op = &layer.op;
@@ -81,6 +96,7 @@ static inline struct layer open_layer(int key_heads, int value_heads, int slots,
     op->key_heads = key_heads;
     op->value_heads = value_heads;
     op->projected_stride = layer.stride;
+    op->bf16_state = bf16_state;
     op->slots.slots_count = slots;
     op->conv_weight = floats(ARRAY_INPUT, static_cast<size_t>(layer.channels) * 4, 0.5);
     float *a_log = floats(ARRAY_INPUT, static_cast<size_t>(value_heads), 1);
@@ -110,7 +126,7 @@ static inline size_t checkpoint_columns(const struct layer *layer)
 static inline void open_checkpoints(struct layer *layer, int count)
 {
     layer->checkpoints = count;
-    layer->op.checkpoints.state = floats(ARRAY_STATE, checkpoint_states(layer), 1);
+    layer->op.checkpoints.state = states_of(&layer->op, checkpoint_states(layer), 1);
     layer->op.checkpoints.conv = halves(ARRAY_STATE, checkpoint_columns(layer), 1);
 }
 
@@ -141,6 +157,7 @@ static inline void open_workspace(struct layer *layer, int chunks)
 struct row {
     int slot, kind, tokens, active;
     int pending, parity; // of the slot before the step
+    int position;        // of its first token, 0: 100
 };
 
 // The op of one step with inputs of its own, `rest` tokens of no row behind the rows.
@@ -157,7 +174,7 @@ static inline struct gdn make_step(const struct layer *layer, const struct row *
         step[i].token_first = tables->tokens_count;
         step[i].token_count = rows[i].tokens;
         step[i].pause_at = i % 3 == 2 ? 100 : 0;
-        slots[rows[i].slot].position = 100;
+        slots[rows[i].slot].position = rows[i].position > 0 ? rows[i].position : 100;
         slots[rows[i].slot].pending = rows[i].pending;
         slots[rows[i].slot].parity = rows[i].parity;
         tables->tokens_count += rows[i].tokens;

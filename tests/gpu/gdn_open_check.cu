@@ -23,9 +23,9 @@ template <typename T> static T *filled(size_t count)
 }
 
 // Slots opened at 0 and behind a checkpoint, and one that is not opened.
-static void check_open(int key_heads, int value_heads)
+static void check_open(int key_heads, int value_heads, bool bf16_state)
 {
-    check_begin("gdn_open heads=%d/%d", key_heads, value_heads);
+    check_begin("gdn_open%s heads=%d/%d", bf16_state ? " bf16" : "", key_heads, value_heads);
     const size_t states = static_cast<size_t>(SLOTS * value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM;
     const size_t columns = static_cast<size_t>(SLOTS * (2 * key_heads + value_heads)) *
                            GDN_HEAD_DIM * (GDN_CONV_WIDTH - 1);
@@ -35,7 +35,8 @@ static void check_open(int key_heads, int value_heads)
     struct slot_opening *openings = static_cast<struct slot_opening *>(
         check_array(ARRAY_INPUT, OPENINGS * sizeof(struct slot_opening)));
     for (int i = 0; i < LAYERS; i++) {
-        layers[i].state = filled<float>(states);
+        layers[i].state =
+            bf16_state ? static_cast<void *>(filled<bf16>(states)) : filled<float>(states);
         layers[i].conv = filled<bf16>(columns);
         layers[i].waiting = static_cast<struct gdn_waiting *>(
             check_array(ARRAY_STATE, 2 * SLOTS * sizeof(struct gdn_waiting)));
@@ -49,7 +50,7 @@ static void check_open(int key_heads, int value_heads)
         openings[i].slot = SLOTS - 1 - i;
         openings[i].position = i == 1 ? 64 : 0;
     }
-    struct gdn_open host = {layers, LAYERS, key_heads, value_heads, false, openings, OPENINGS};
+    struct gdn_open host = {layers, LAYERS, key_heads, value_heads, bf16_state, openings, OPENINGS};
     struct gdn_open dev = host;
     dev.layers = check_dev(layers_dev);
     dev.openings = check_dev(openings);
@@ -57,7 +58,8 @@ static void check_open(int key_heads, int value_heads)
     cpu_gdn_open(check_cpu_stream(), &host);
     check_cpu_wait();
     for (const struct gdn_state &layer : layers) {
-        check_equal("state", layer.state, layer.state, states, sizeof(float));
+        check_equal("state", layer.state, layer.state, states,
+                    static_cast<size_t>(gdn_state_bytes(bf16_state)));
         check_equal("conv", layer.conv, layer.conv, columns, sizeof(bf16));
         check_equal("waiting", layer.waiting, layer.waiting, 2 * SLOTS, sizeof(struct gdn_waiting));
     }
@@ -66,11 +68,14 @@ static void check_open(int key_heads, int value_heads)
 
 SMALL(gdn_open)
 {
-    check_open(1, 2);
+    check_open(1, 2, false);
+    check_open(1, 2, true);
 }
 
 CHECK(gdn_open)
 {
-    check_open(1, 2);
-    check_open(16, 32);
+    check_open(1, 2, false);
+    check_open(1, 2, true);
+    check_open(16, 32, false);
+    check_open(16, 32, true);
 }

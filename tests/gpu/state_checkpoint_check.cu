@@ -75,10 +75,27 @@ static void fill_slots(struct state_checkpoint *op, struct state_checkpoint_move
     op->token_positions = positions;
 }
 
-static void check_what(enum what what, int key_heads, int value_heads, int hidden)
+static struct row_save *made_saves()
 {
-    check_begin("state_checkpoint %s heads=%d/%d hidden=%d", names[what], key_heads, value_heads,
-                hidden);
+    struct row_save *saves =
+        static_cast<struct row_save *>(check_array(ARRAY_INPUT, MOVES * sizeof *saves));
+    for (int i = 0; i < MOVES; i++)
+        saves[i] = {(i * 2 + 1) % CHECKPOINTS, i, 64, 5 - i};
+    return saves;
+}
+
+static void *filled_states(size_t count, bool bf16_state)
+{
+    if (bf16_state)
+        return filled<bf16>(ARRAY_STATE, count);
+    return filled<float>(ARRAY_STATE, count);
+}
+
+static void check_what(enum what what, int key_heads, int value_heads, int hidden, bool bf16_state)
+{
+    check_begin("state_checkpoint %s%s heads=%d/%d hidden=%d", names[what],
+                bf16_state ? " bf16" : "", key_heads, value_heads, hidden);
+    const size_t value_bytes = static_cast<size_t>(gdn_state_bytes(bf16_state));
     struct checkpoint_op host = {};
     struct state_checkpoint *op = &host.op;
     size_t states = static_cast<size_t>(value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM;
@@ -89,15 +106,12 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
         static_cast<struct state_checkpoint_layer *>(check_array(ARRAY_INPUT, sizeof layers));
     struct state_checkpoint_move *moves = static_cast<struct state_checkpoint_move *>(
         check_array(ARRAY_INPUT, MOVES * sizeof *moves));
-    struct row_save *saves =
-        static_cast<struct row_save *>(check_array(ARRAY_INPUT, MOVES * sizeof *saves));
-    for (int i = 0; i < MOVES; i++)
-        saves[i] = {(i * 2 + 1) % CHECKPOINTS, i, 64, 5 - i};
+    struct row_save *saves = made_saves();
     for (int i = 0; i < LAYERS; i++) {
-        layers[i] = {filled<float>(ARRAY_STATE, SLOTS * states),
+        layers[i] = {filled_states(SLOTS * states, bf16_state),
                      filled<bf16>(ARRAY_STATE, SLOTS * columns),
                      filled<bf16>(ARRAY_INPUT, SLOTS * 2 * GDN_PENDING_COLUMNS * channels),
-                     {filled<float>(ARRAY_STATE, CHECKPOINTS * states),
+                     {filled_states(CHECKPOINTS * states, bf16_state),
                       filled<bf16>(ARRAY_STATE, CHECKPOINTS * columns)}};
         layers_dev[i] = {
             check_dev(layers[i].state),
@@ -110,6 +124,7 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
     op->layers_count = LAYERS;
     op->key_heads = key_heads;
     op->value_heads = value_heads;
+    op->bf16_state = bf16_state;
     op->hidden = hidden;
     op->checkpoint_hidden = filled<bf16>(ARRAY_STATE, CHECKPOINTS * width);
     op->slot_hidden = filled<bf16>(ARRAY_STATE, SLOTS * width);
@@ -132,10 +147,10 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
     run_twin(&host);
     for (int i = 0; i < LAYERS; i++) {
         const struct state_checkpoint_layer *layer = &layers[i];
-        check_equal("state", layer->state, layer->state, SLOTS * states, 4);
+        check_equal("state", layer->state, layer->state, SLOTS * states, value_bytes);
         check_equal("conv", layer->conv, layer->conv, SLOTS * columns, 2);
         check_equal("checkpoint_state", layer->checkpoints.state, layer->checkpoints.state,
-                    CHECKPOINTS * states, 4);
+                    CHECKPOINTS * states, value_bytes);
         check_equal("checkpoint_conv", layer->checkpoints.conv, layer->checkpoints.conv,
                     CHECKPOINTS * columns, 2);
     }
@@ -148,15 +163,17 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
 CHECK(state_checkpoint)
 {
     for (int what = 0; what < WHATS; what++) {
-        check_what(static_cast<enum what>(what), 1, 2, 40);
-        check_what(static_cast<enum what>(what), 4, 8, 2048);
+        for (bool bf16_state : {false, true}) {
+            check_what(static_cast<enum what>(what), 1, 2, 40, bf16_state);
+            check_what(static_cast<enum what>(what), 4, 8, 2048, bf16_state);
+        }
     }
 }
 
 SMALL(state_checkpoint)
 {
     for (int what = 0; what < WHATS; what++)
-        check_what(static_cast<enum what>(what), 1, 1, 40);
+        check_what(static_cast<enum what>(what), 1, 1, 40, what % 2 != 0);
 }
 
 // A turn folds a move of its own: slot i into checkpoint i.

@@ -8,7 +8,7 @@
 // by chance as with --synthetic-acceptance, and draft k. With --mixed there is one more for steps
 // of TOKENS tokens, those of all rows and else prompts of CONTEXT tokens, beside steps of the rows
 // alone and of the prompts alone. host_us: what queueing a step takes of the host. It heeds
-// DELTAMESH_GRAPHS and DELTAMESH_PDL.
+// DELTAMESH_GRAPHS and DELTAMESH_PDL; with DELTAMESH_BENCH_BF16_STATE set states are bf16.
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -46,6 +46,7 @@ struct bench {
     int drafts_max;    // -1: without the head
     int draft_vocab;   // drafts are ids below this one, 0: any
     int mixed_tokens;  // of a step with decode rows and prompts, 0: none is run
+    bool bf16_state;   // DELTAMESH_BENCH_BF16_STATE
     uint64_t drawn;    // tokens that decode rows have drawn
     int output_tokens; // of a sequence, at most
 };
@@ -249,8 +250,9 @@ static void run_decode(struct bench *b, const char *model, int rows, int drafts)
     double step_s = decode(b, rows, b->steps, drafts), bytes = decode_bytes(b, rows);
     double tokens = (double)b->drawn / b->steps;
     printf("{\"op\": \"decode\", \"model\": \"%s\", \"sequences\": %d, \"context\": %d, "
-           "\"us\": %.1f, \"host_us\": %.1f, \"tokens_per_s\": %.0f, ",
-           model, rows, b->context, step_s * 1e6, host_us(b), tokens / step_s);
+           "\"state\": \"%s\", \"us\": %.1f, \"host_us\": %.1f, \"tokens_per_s\": %.0f, ",
+           model, rows, b->context, b->bf16_state ? "bf16" : "f32", step_s * 1e6, host_us(b),
+           tokens / step_s);
     if (b->drafts_max >= 0)
         printf("\"drafts\": %d, \"draft_vocab\": %d, \"tokens_per_row\": %.3f}\n", drafts,
                b->draft_vocab, tokens / rows);
@@ -286,6 +288,7 @@ static void plan_memory(struct bench *b, int rows, struct error *error)
                                    .sequence_tokens = b->context + b->output_tokens + 64,
                                    .step_tokens = CHUNK_TOKENS,
                                    .mtp = b->drafts_max >= 0,
+                                   .bf16_state = b->bf16_state,
                                    .recorded = 1 + (b->drafts_max > 0 ? b->drafts_max : 0)};
     must(memory_plan_make(&b->memory, &b->config, &b->shard, &wishes, error), error);
     if (b->memory.sequences < rows || b->memory.pages < rows * b->memory.pages_per_sequence)
@@ -308,6 +311,7 @@ static void load(struct bench *b, const char *model_dir, struct error *error)
                                                .vocab_real = b->config.vocab,
                                                .drafts_max = b->drafts_max > 0 ? b->drafts_max : 0,
                                                .draft_vocab = b->draft_vocab,
+                                               .bf16_state = b->bf16_state,
                                                .synthetic_thousandths = SYNTHETIC_THOUSANDTHS},
                                      .ended_fd = eventfd(0, 0),
                                      .notify_fd = eventfd(0, EFD_NONBLOCK)};
@@ -375,6 +379,7 @@ int main(int count, char **arguments)
     }
     b->context = atoi(arguments[first + 1]);
     b->steps = atoi(arguments[first + 2]);
+    b->bf16_state = getenv("DELTAMESH_BENCH_BF16_STATE") != NULL;
     run_all(b, arguments[first], arguments + first + 3, count - first - 3, &error);
     free(b);
     return 0;

@@ -104,7 +104,8 @@ void rig_open(struct rig *rig, const struct rig_options *options)
                                        .step_tokens = options->step_tokens,
                                        .pages = options->pages,
                                        .pages_per_sequence = (options->sequence_tokens + 63) / 64,
-                                       .checkpoints = options->checkpoints};
+                                       .checkpoints = options->checkpoints,
+                                       .bf16_state = getenv("DELTAMESH_CHECK_BF16_STATE") != NULL};
     struct weights_request request = {.model_dir = options->model_dir,
                                       .format = LOAD_DUMMY,
                                       .config = &model->config,
@@ -290,7 +291,8 @@ uint64_t rig_state_hash(struct rig *rig)
     const struct shard *shard = &rig->model.shard;
     uint64_t hash = 0xcbf29ce484222325u;
     size_t slots = (size_t)rig->memory.sequences;
-    size_t states = (size_t)shard->value_heads.count * GDN_HEAD_DIM * GDN_HEAD_DIM * sizeof(float);
+    size_t states = (size_t)shard->value_heads.count * GDN_HEAD_DIM * GDN_HEAD_DIM *
+                    (size_t)gdn_state_bytes(rig->memory.bf16_state);
     size_t kv = (size_t)rig->memory.pages * (size_t)rig->model.config.kv_heads * TOKENS_PER_PAGE *
                 (size_t)rig->model.config.head_dim * sizeof(bf16);
     hash_memory(rig, &hash, state->slots.slots, slots * sizeof *state->slots.slots);

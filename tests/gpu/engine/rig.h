@@ -37,7 +37,8 @@ struct rig {
     void *context;
 };
 
-// Ends the program with a message when something fails, as all here.
+// Ends the program with a message when something fails, as all here. With
+// DELTAMESH_CHECK_BF16_STATE in the environment recurrent states are bf16.
 void rig_open(struct rig *rig, const struct rig_options *options);
 void rig_close(struct rig *rig);
 
