@@ -79,6 +79,23 @@ class Answers(harness.SharedCase):
             self.assertEqual((plain["usage"]["drafted"], plain["usage"]["target_steps"]),
                              (0, count))
 
+    def test_states_of_bf16(self):
+        """Within their type drafts and checkpoints, made in the answer too, change no token."""
+        options = ("--state-dtype", "bfloat16", "--max-model-len", "1024")
+        used = self.own(self.server(harness.DEMO, *options, "--speculative-tokens", "3",
+                                    "--checkpoint-interval", "64").client())
+        plain = self.own(self.server(harness.DEMO, *options, "--speculative-tokens", "0",
+                                     "--no-prefix-cache").client())
+        ids, cached = plain.tokenize(text="Once upon a time")["ids"], 0
+        for turn in range(3):
+            request = {"ids": ids, "max_tokens": 150, "temperature": 0.8, "seed": turn,
+                       "ignore_eos": True}
+            answer = used.generate(**request)
+            self.assertEqual(answer["ids"], plain.generate(**request)["ids"], turn)
+            cached += answer["usage"]["cached_tokens"]
+            ids = ids + answer["ids"] + [17, 18, 19]
+        self.assertGreaterEqual(cached, 128 + 256)
+
     def test_drafts_of_few_ids(self):
         options = ("--speculative-tokens", "3")
         few = self.own(self.server(harness.DEMO, *options, "--draft-vocab", "300", ranks=2)
