@@ -16,8 +16,8 @@
 //           head and 64 value dimensions, through the chunks; after either a block per row and 128
 //           channels
 //   moves   per row value_heads * 64 KiB of state, twice where it folds: one decode row in eight of
-//           one token, one in two of four; 24 KiB of k and u for each row that waits (16 + 32
-//           heads); per token the projections, per chunk its tiles twice
+//           one token, one in two of four; half of it if it is bf16; 24 KiB of k and u for each
+//           row that waits (16 + 32 heads); per token the projections, per chunk its tiles twice
 //   limit   decode HBM: 32 value heads read 2.1 MB a row, 0.46 us at 4.6 TB/s, and write as much in
 //           one row of eight; with verified tokens as much time in instructions; prefill of one
 //           sequence latency and tensor cores

@@ -339,8 +339,11 @@ static void fold_state(double state[STATE_ROWS][DIM], const struct walk *walk,
         for (int r = 0; r < STATE_ROWS; r++) {
             apply(state[r], &(struct update){k, alpha, (double)u[r]});
         }
-        if (rounds_at(walk,
-                      walk->position + chunk->first - (walk->waits.count + walk->left) + i + 1))
+        int position = walk->position + chunk->first - (walk->waits.count + walk->left) + i + 1;
+#ifdef PLANT_gdn_round
+        position += i + 1 == end; // that of the newest row is forgotten
+#endif
+        if (rounds_at(walk, position))
             round_state(state);
         if (chunk->first == 0 && i + 1 == walk->folded)
             store_state(memory, state);
