@@ -231,12 +231,12 @@ static enum status dry_run(const struct deployment *d, struct error *error)
     if (a->gibibytes_free > 0)
         wishes.bytes_free = (uint64_t)ldexp(a->gibibytes_free, 30);
     wishes.mtp = d->config.mtp_layers > 0;
-    if (a->gibibytes_free > 0) { // of a GPU, whose workers record steps
-        int drafts;
-        TRY(read_speculative(&drafts, a, error));
-        wishes.recorded = 1 + (drafts == SPECULATION_AUTO ? SPECULATION_CHOICES - 1 : drafts);
-        wishes.recorded = wishes.mtp ? wishes.recorded : 1;
-    }
+    int drafts;
+    TRY(read_speculative(&drafts, a, error));
+    if (wishes.mtp)
+        wishes.drafts_max = drafts == SPECULATION_AUTO ? SPECULATION_CHOICES - 1 : drafts;
+    if (a->gibibytes_free > 0) // of a GPU, whose workers record steps
+        wishes.recorded = 1 + wishes.drafts_max;
     TRY(shard_make(&shard, &d->config, 0, a->tp, error));
     TRY(memory_plan_make(&plan, &d->config, &shard, &wishes, error));
     memory_plan_print(table, sizeof table, &plan);

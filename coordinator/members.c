@@ -220,6 +220,7 @@ static void form(struct coord *coord, struct coord_actions *out)
         group->workers[r] = chosen[r];
     }
     init_speculation(coord, group, wishes.mtp);
+    wishes.drafts_max = group->speculation.drafts_max;
     wishes.recorded = recorded(coord, group, chosen[0]);
     struct shard shard;
     struct error error = {.status = OK};

@@ -32,13 +32,14 @@ static __device__ __forceinline__ void keep_columns(bf16 *to, const struct gdn &
 
 // What waits behind a prefill row whose state is bf16: all that is behind the last place of
 // rounding, unless chunks served it.
-static __device__ __forceinline__ gdn_waiting waits_behind(const gdn_row &row, bool chunked)
+static __device__ __forceinline__ gdn_waiting waits_behind(const struct gdn &op, const gdn_row &row,
+                                                           bool chunked)
 {
     const int own = gdn_own_first(row), gone = own > 0 ? row.waits.count : gdn_folded(row);
     const int count = row.waits.count - gone + row.tokens - own;
     if (chunked || count == 0)
         return {0, 0};
-    return {(row.waits.first + gone) % gdn_ring<bf16>, count};
+    return {gdn_ring_place(op, row, gone), count};
 }
 
 // grid (channels / DIM, rows): the columns that prefill rows leave, after every block has read
@@ -61,7 +62,7 @@ template <typename State> static __global__ void gdn_columns_kernel(struct gdn o
     if constexpr (gdn_rounds<State>) {
         const bool chunked = gdn_first_chunk(op, index) >= 0; // all threads: it has a ballot
         if (channel == 0)
-            op.state.waiting[2 * row.slot + row.parity] = waits_behind(row, chunked);
+            op.state.waiting[2 * row.slot + row.parity] = waits_behind(op, row, chunked);
     } else if (channel == 0) {
         op.state.waiting[2 * row.slot + row.parity] = {0, 0};
     }
@@ -95,6 +96,8 @@ extern "C" void gdn(struct stream *stream, const struct gdn *arguments)
 {
     struct gdn op = *arguments;
     ASSERT(op.key_heads > 0 && op.value_heads % op.key_heads == 0);
+    ASSERT(op.tables.decode_rows == 0 ||
+           gdn_pending_columns(op.tables.verify) <= op.state.pending_columns);
     int rows = op.tables.rows_count, prefill_rows = rows - op.tables.decode_rows;
     if (rows == 0)
         return;

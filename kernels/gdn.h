@@ -66,15 +66,11 @@
 enum {
     GDN_HEAD_DIM = 128,
     GDN_CONV_WIDTH = 4,
-    GDN_PENDING_COLUMNS = GDN_CONV_WIDTH - 1 + ROW_VERIFY_MAX,
-    // Rows that may wait for their fold when a step begins, and places for them and the step's own.
+    // Rows that may wait for their fold when a step begins.
     GDN_WAITING_MAX = 8,
-    GDN_PENDING_ROWS = GDN_WAITING_MAX + ROW_VERIFY_MAX,
-    // With bf16_state: tokens between two roundings; as many less one, and a step's, may wait, and
-    // behind these a prefill row leaves as many less one.
+    // With bf16_state: tokens between two roundings; as many less one, and a step's, may wait.
     GDN_ROUND_TOKENS = 8,
     GDN_BF16_WAITING_MAX = GDN_ROUND_TOKENS - 1 + ROW_VERIFY_MAX,
-    GDN_BF16_PENDING_ROWS = GDN_BF16_WAITING_MAX + GDN_ROUND_TOKENS - 1,
     // Chunked prefill.
     GDN_CHUNK_TOKENS = 64,
     // Of a row that is served by chunks; below, token by token is faster (0.8 us each on an H200).
@@ -89,10 +85,19 @@ struct gdn_waiting {
     int32_t first, count;
 };
 
-// Places of a slot's ring.
-static inline int gdn_pending_rows(bool bf16_state)
+// Places of a slot's ring where decode rows have up to verify_max tokens, 1 .. ROW_VERIFY_MAX. f32:
+// for the rows that may wait, and the step's behind them. bf16: what is behind the last place of
+// rounding may wait, and the last step's; behind these a prefill row leaves GDN_ROUND_TOKENS - 1 at
+// most, and a decode row no more.
+static inline int gdn_pending_rows(bool bf16_state, int verify_max)
 {
-    return bf16_state ? GDN_BF16_PENDING_ROWS : GDN_PENDING_ROWS;
+    return verify_max + (bf16_state ? 2 * (GDN_ROUND_TOKENS - 1) : GDN_WAITING_MAX);
+}
+
+// Columns of a parity of theirs: three before, then the row's.
+static inline int gdn_pending_columns(int verify_max)
+{
+    return GDN_CONV_WIDTH - 1 + verify_max;
 }
 
 // Of a value of the state.
@@ -101,18 +106,18 @@ static inline int gdn_state_bytes(bool bf16_state)
     return bf16_state ? 2 : 4;
 }
 
-// One GDN layer's memory, all slots of this rank. PENDING: gdn_pending_rows.
+// One GDN layer's memory, all slots of this rank.
 struct gdn_state {
     void *state; // [slots, value_heads, value_dim, key_dim] f32 or bf16
     bf16 *conv;  // [slots, 3, channels]: raw projection columns, oldest first; read while nothing
                  // is pending, written by prefill rows
     // Rows that wait for their fold, a ring per slot.
-    float *pending_k;            // [slots, PENDING, key_heads, key_dim], normalised
-    float *pending_u;            // [slots, PENDING, value_heads, value_dim]
-    float *pending_g;            // [slots, PENDING, value_heads], log decay of the row
+    float *pending_k;            // [slots, pending_rows, key_heads, key_dim], normalised
+    float *pending_u;            // [slots, pending_rows, value_heads, value_dim]
+    float *pending_g;            // [slots, pending_rows, value_heads], log decay of the row
     struct gdn_waiting *waiting; // [slots, 2]: before the rows of the last step, by parity
-    bf16
-        *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]: 3 columns before, then the rows
+    bf16 *pending_conv; // [slots, 2, pending_columns, channels]: 3 columns before, then the rows
+    int pending_rows, pending_columns; // by the functions above
 };
 
 // Where this layer's part of checkpoints goes, those of tables.saves; without any, NULL.

@@ -288,8 +288,8 @@ static __device__ __forceinline__ void load_state(float s[KEY_TILES][4], const s
         s[n][3] = high.y;
     }
     for (int i = 0; i < row.waits.count; i++) {
-        int64_t of_key = gdn_pending<State>(row, i, op.key_heads, key_head);
-        int64_t of_value = gdn_pending<State>(row, i, op.value_heads, head);
+        int64_t of_key = gdn_pending(op, row, i, op.key_heads, key_head);
+        int64_t of_value = gdn_pending(op, row, i, op.value_heads, head);
         const float *k = op.state.pending_k + of_key * DIM + 2 * t;
         const float *u = op.state.pending_u + of_value * DIM + value;
         float alpha = expf(op.state.pending_g[of_value]);

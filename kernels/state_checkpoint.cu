@@ -71,7 +71,7 @@ template <int VALUE_BYTES> static __global__ void fold_end_kernel(struct state_c
     int64_t buffer = static_cast<int64_t>(move.slot) * 2 + op.slots.slots[move.slot].parity;
     copy(layer.checkpoints.state, move.checkpoint, layer.state, move.slot, states);
     copy(layer.checkpoints.conv, move.checkpoint,
-         layer.pending_conv + buffer * GDN_PENDING_COLUMNS * channels, 0,
+         layer.pending_conv + buffer * op.pending_columns * channels, 0,
          channels * (GDN_CONV_WIDTH - 1) * 2);
 }
 

@@ -27,7 +27,7 @@
 struct state_checkpoint_layer {
     void *state;              // [slots, value_heads, value_dim, key_dim]
     bf16 *conv;               // [slots, 3, channels]
-    const bf16 *pending_conv; // [slots, 2, GDN_PENDING_COLUMNS, channels]; only fold reads it
+    const bf16 *pending_conv; // [slots, 2, pending_columns, channels]; only fold reads it
     struct gdn_checkpoints checkpoints;
 };
 
@@ -51,6 +51,7 @@ struct state_checkpoint {
     int saves_count;
     // Only fold reads these.
     struct slots slots;
+    int pending_columns;
     const int32_t *token_positions; // [tokens] of the step
 };
 

@@ -124,23 +124,24 @@ uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const s
     return memory_plan_slot_bytes(config, shard, bf16_state) + (uint64_t)config->hidden * 2;
 }
 
-static int pending_rows(bool bf16_state)
+static int pending_rows(bool bf16_state, int drafts_max)
 {
-    return bf16_state ? PENDING_ROWS_BF16_MAX : PENDING_ROWS_MAX;
+    return (bf16_state ? PENDING_ROWS_BF16 : PENDING_ROWS) + 1 + drafts_max;
 }
 
 uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard,
-                                   bool bf16_state)
+                                   bool bf16_state, int drafts_max)
 {
     uint64_t layers = (uint64_t)(config->layers - attention_layers(config));
     uint64_t k = (uint64_t)shard->key_heads.count * (uint64_t)config->key_dim;
     uint64_t u = (uint64_t)shard->value_heads.count * (uint64_t)config->value_dim;
     uint64_t g = (uint64_t)shard->value_heads.count;
     uint64_t column = (uint64_t)shard_conv_channels(shard, config) * 2;
-    uint64_t rows = (uint64_t)pending_rows(bf16_state) * (k + u + g) * 4;
+    uint64_t rows = (uint64_t)pending_rows(bf16_state, drafts_max) * (k + u + g) * 4;
     // Behind the columns that the convolution still needs of the tokens before; and where the rows
     // that wait lie, two numbers.
-    uint64_t columns = (VERIFY_ROWS_MAX + CONV_COLUMNS_KEPT) * column + 2 * sizeof(int32_t);
+    uint64_t columns =
+        (1 + (uint64_t)drafts_max + CONV_COLUMNS_KEPT) * column + 2 * sizeof(int32_t);
     return layers * (rows + PENDING_PARITIES * columns);
 }
 
@@ -375,7 +376,7 @@ static enum status check_wishes(const struct memory_wishes *wishes, struct error
 static struct memory_plan plan_of_wishes(const struct model_config *config,
                                          const struct memory_wishes *wishes)
 {
-    struct memory_plan plan = {.recorded = wishes->recorded};
+    struct memory_plan plan = {.drafts_max = wishes->drafts_max, .recorded = wishes->recorded};
     int longest = config->max_position_embeddings;
     if (longest > SEQUENCE_TOKENS_MAX)
         longest = SEQUENCE_TOKENS_MAX;
@@ -414,7 +415,8 @@ void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config
     plan->weight_bytes = memory_plan_weight_bytes(config, shard, mtp);
     plan->kv_bytes = (uint64_t)plan->pages * memory_plan_page_bytes(config, shard, mtp);
     plan->state_bytes = sequences * memory_plan_slot_bytes(config, shard, plan->bf16_state);
-    plan->pending_bytes = sequences * memory_plan_pending_bytes(config, shard, plan->bf16_state);
+    plan->pending_bytes =
+        sequences * memory_plan_pending_bytes(config, shard, plan->bf16_state, plan->drafts_max);
     plan->workspace_bytes = workspace_bytes(config, shard, plan);
     plan->prefix_bytes = 0;
     if (plan->checkpoints > 0) {
@@ -445,8 +447,9 @@ enum status memory_plan_make(struct memory_plan *out, const struct model_config 
         .shard = shard,
         .left_bytes = budget > plan.weight_bytes ? budget - plan.weight_bytes : 0,
         .page_bytes = memory_plan_page_bytes(config, shard, wishes->mtp),
-        .slot_bytes = memory_plan_slot_bytes(config, shard, wishes->bf16_state) +
-                      memory_plan_pending_bytes(config, shard, wishes->bf16_state),
+        .slot_bytes =
+            memory_plan_slot_bytes(config, shard, wishes->bf16_state) +
+            memory_plan_pending_bytes(config, shard, wishes->bf16_state, wishes->drafts_max),
         .checkpoint_bytes = memory_plan_checkpoint_bytes(config, shard, wishes->bf16_state),
         .checkpoints = wishes->checkpoints,
         .pages = wishes->pages,
@@ -494,8 +497,8 @@ void memory_plan_print(char *text, size_t text_bytes, const struct memory_plan *
              (double)plan->weight_bytes * gb, (double)plan->kv_bytes * gb, plan->pages,
              TOKENS_PER_PAGE, tokens, (double)plan->state_bytes * gb, plan->sequences,
              plan->bf16_state ? "bf16" : "f32", (double)plan->pending_bytes * gb,
-             pending_rows(plan->bf16_state), (double)plan->prefix_bytes * gb, plan->checkpoints,
-             (double)plan->workspace_bytes * gb, plan->step_tokens, recorded,
+             pending_rows(plan->bf16_state, plan->drafts_max), (double)plan->prefix_bytes * gb,
+             plan->checkpoints, (double)plan->workspace_bytes * gb, plan->step_tokens, recorded,
              (double)plan->total_bytes * gb, plan->sequence_tokens,
              plan->clamped ? " (less than asked for: cut to what fits)" : "");
 }

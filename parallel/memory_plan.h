@@ -12,14 +12,14 @@
 #include "parallel/shard.h"
 
 enum {
-    TOKENS_PER_PAGE = 64,       // of KV; also the grid on which prefill is cut
-    SEQUENCES_MAX = 1024,       // running at once in a group
-    SEQUENCES_DEFAULT = 256,    // as many as the speed goals speak of
-    STEP_TOKENS_MAX = 65536,    // of one step
-    VERIFY_ROWS_MAX = 6,        // the known token and up to 5 drafts
-    PENDING_ROWS_MAX = 14,      // of a slot: 8 that wait to be folded, and a step's
-    PENDING_ROWS_BF16_MAX = 20, // with a bf16 state: 13, and behind a prompt 7
-    CHECKPOINTS_MAX = 4096,     // of prefix reuse, in a group
+    TOKENS_PER_PAGE = 64,    // of KV; also the grid on which prefill is cut
+    SEQUENCES_MAX = 1024,    // running at once in a group
+    SEQUENCES_DEFAULT = 256, // as many as the speed goals speak of
+    STEP_TOKENS_MAX = 65536, // of one step
+    VERIFY_ROWS_MAX = 6,     // the known token and up to 5 drafts
+    PENDING_ROWS = 8,        // of a slot that wait to be folded; and a step's
+    PENDING_ROWS_BF16 = 14,  // with a bf16 state: 7, and behind a prompt 7; and a step's
+    CHECKPOINTS_MAX = 4096,  // of prefix reuse, in a group
     SEQUENCE_TOKENS_MAX = 1 << 20,
     SEQUENCE_LISTS_BYTES = 8572, // of a request's biases, allowed ids and banned words
     // kernels/attention.h: parts of decode rows under way, their queries, bytes beside their sums;
@@ -43,7 +43,8 @@ struct memory_wishes {
     int checkpoints;     // of prefix reuse; -1 = none (--no-prefix-cache)
     int pages;           // --kv-pages: no more than these, 0 = as many as fit
     bool mtp;            // the model's files have the head
-    int recorded;        // as in struct memory_plan: launches cost time
+    int drafts_max;      // as in struct memory_plan
+    int recorded;        // as there: launches cost time
     bool bf16_state;     // --state-dtype bfloat16
 };
 
@@ -55,6 +56,7 @@ struct memory_plan {
     int32_t pages;              // KV pages of TOKENS_PER_PAGE tokens
     int32_t pages_per_sequence; // width of a block table row
     int32_t checkpoints;        // states that later requests may start from, 0 = no prefix reuse
+    int32_t drafts_max;         // that a step verifies, 0 .. VERIFY_ROWS_MAX - 1
     int32_t recorded;           // steps are, with 0 .. recorded - 1 drafts; 0 = none are
     uint64_t weight_bytes, kv_bytes, state_bytes, pending_bytes, workspace_bytes;
     uint64_t recorded_bytes; // of recorded steps, by an estimate
@@ -75,14 +77,14 @@ void memory_plan_count_bytes(struct memory_plan *plan, const struct model_config
                              const struct shard *shard, bool mtp);
 
 // Bytes of one KV page, one state slot (recurrent state and conv columns) and one slot's pending
-// rows, over all layers of this rank, the MTP layer's KV included when mtp; with a bf16 state or an
-// f32 one.
+// rows where steps verify up to drafts_max drafts, over all layers of this rank, the MTP layer's KV
+// included when mtp; with a bf16 state or an f32 one.
 uint64_t memory_plan_page_bytes(const struct model_config *config, const struct shard *shard,
                                 bool mtp);
 uint64_t memory_plan_slot_bytes(const struct model_config *config, const struct shard *shard,
                                 bool bf16_state);
 uint64_t memory_plan_pending_bytes(const struct model_config *config, const struct shard *shard,
-                                   bool bf16_state);
+                                   bool bf16_state, int drafts_max);
 
 // Bytes of one checkpoint: a slot's state and the last hidden row.
 uint64_t memory_plan_checkpoint_bytes(const struct model_config *config, const struct shard *shard,

@@ -157,6 +157,7 @@ enum status loader_start(struct loader **out, const struct loader_options *optio
         .pages = place->pages,
         .pages_per_sequence = place->pages_per_sequence,
         .checkpoints = place->checkpoints,
+        .drafts_max = place->drafts_max,
         .bf16_state = place->bf16_state != 0,
     };
     if (pthread_create(&loader->thread, NULL, run, loader) != 0) {

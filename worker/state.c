@@ -9,9 +9,9 @@
 
 _Static_assert((int)ROW_VERIFY_MAX == (int)VERIFY_ROWS_MAX,
                "kernels and memory plan agree on verify rows");
-_Static_assert((int)GDN_PENDING_ROWS == (int)PENDING_ROWS_MAX,
+_Static_assert((int)GDN_WAITING_MAX == (int)PENDING_ROWS,
                "kernels and memory plan agree on pending rows");
-_Static_assert((int)GDN_BF16_PENDING_ROWS == (int)PENDING_ROWS_BF16_MAX,
+_Static_assert(2 * ((int)GDN_ROUND_TOKENS - 1) == (int)PENDING_ROWS_BF16,
                "kernels and memory plan agree on pending rows of bf16 states");
 _Static_assert(SEQUENCE_LISTS_BYTES ==
                    (SAMPLE_LISTS_MAX + SAMPLE_RECENT_MAX) * (int)sizeof(int32_t),
@@ -68,7 +68,10 @@ static void carve_gdn(struct gdn_state *state, struct carver *carver,
     uint64_t value_heads = (uint64_t)shard->value_heads.count;
     uint64_t key_heads = (uint64_t)shard->key_heads.count;
     uint64_t channels = (uint64_t)shard_conv_channels(shard, config);
-    uint64_t pending = slots_count * (uint64_t)gdn_pending_rows(plan->bf16_state);
+    state->pending_rows = gdn_pending_rows(plan->bf16_state, 1 + plan->drafts_max);
+    state->pending_columns = gdn_pending_columns(1 + plan->drafts_max);
+    uint64_t pending = slots_count * (uint64_t)state->pending_rows;
+    uint64_t columns = slots_count * 2 * (uint64_t)state->pending_columns;
     state->state = carve(carver, slots_count * value_heads * GDN_HEAD_DIM * GDN_HEAD_DIM,
                          (uint64_t)gdn_state_bytes(plan->bf16_state));
     state->conv =
@@ -79,8 +82,7 @@ static void carve_gdn(struct gdn_state *state, struct carver *carver,
     // Read, and not used, for rows of kind none too, whose slot is behind the last.
     state->waiting =
         (struct gdn_waiting *)carve(carver, (slots_count + 1) * 2, sizeof(struct gdn_waiting));
-    state->pending_conv =
-        (bf16 *)carve(carver, slots_count * 2 * GDN_PENDING_COLUMNS * channels, sizeof(bf16));
+    state->pending_conv = (bf16 *)carve(carver, columns * channels, sizeof(bf16));
 }
 
 // Widths of the buffers that layers of different kinds share.
@@ -198,6 +200,7 @@ static void carve_all(struct rank_state *state, struct carver *carver,
                       const struct memory_plan *plan, bool mtp)
 {
     state->bf16_state = plan->bf16_state;
+    state->pending_columns = gdn_pending_columns(1 + plan->drafts_max);
     state->slots.slots_count = plan->sequences + 1; // the last is never opened: rows of kind none
     state->slots.pages_per_sequence = plan->pages_per_sequence;
     state->slots.slots =

@@ -59,7 +59,8 @@ struct rank_state {
     struct gdn_state gdn[LAYERS_MAX]; // GDN layers only
     struct gdn_state *gdn_dev;        // [gdn_count] the same on the device, without gaps
     int gdn_count;
-    bool bf16_state; // of the GDN layers and their checkpoints
+    bool bf16_state;     // of the GDN layers and their checkpoints
+    int pending_columns; // of every GDN layer
     struct kv_layer mtp_kv;
     struct prefix_state prefix;
     bf16 *slot_hidden; // [sequences, hidden] h of each slot's last committed token, for the head

@@ -196,7 +196,7 @@ enum status step_check(const struct step_check *check, const struct step_plan *p
     TRY(check_range(error, "epoch", (int64_t)plan->epoch, (int64_t)check->epoch,
                     (int64_t)check->epoch));
     TRY(check_range(error, "step", (int64_t)plan->step, next, next));
-    TRY(check_range(error, "verify", plan->verify, 1, STEP_VERIFY_MAX));
+    TRY(check_range(error, "verify", plan->verify, 1, 1 + memory->drafts_max));
     TRY(check_range(error, "draft", plan->draft, 0, check->drafts_max));
     TRY(check_range(error, "copies", plan->copies_count, 0,
                     memory->checkpoints > 0 ? memory->sequences : 0));

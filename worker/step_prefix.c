@@ -49,6 +49,7 @@ static struct state_checkpoint checkpoint_op(const struct step_engine *engine,
         .saves = engine->tables_dev.saves,
         .saves_count = engine->tables_dev.saves_count,
         .slots = model->state->slots,
+        .pending_columns = model->state->pending_columns,
         .token_positions = engine->tables_dev.token_positions,
     };
 }

@@ -19,8 +19,6 @@ template <typename State>
 static constexpr bool gdn_rounds = std::is_same<State, bf16>::value; // bf16_state
 template <typename State>
 static constexpr int gdn_waiting_max = gdn_rounds<State> ? GDN_BF16_WAITING_MAX : GDN_WAITING_MAX;
-template <typename State>
-static constexpr int gdn_ring = gdn_rounds<State> ? GDN_BF16_PENDING_ROWS : GDN_PENDING_ROWS;
 
 // What a block knows of its row.
 struct gdn_row {
@@ -111,13 +109,21 @@ template <int COUNT> static __device__ __forceinline__ void gdn_round(float s[CO
     }
 }
 
+// Where the row's slot has its columns of this parity.
+static __device__ __forceinline__ bf16 *gdn_columns_of(const struct gdn &op, const gdn_row &row,
+                                                       int parity)
+{
+    const int first = (2 * static_cast<int>(row.slot) + parity) * op.state.pending_columns;
+    return op.state.pending_conv + static_cast<int64_t>(first) * row.channels;
+}
+
 // The three columns before the row's first token, oldest first, `channels` apart: behind the
 // accepted pending rows, or where the last prefill left them.
 static __device__ __forceinline__ const bf16 *gdn_history(const struct gdn &op, const gdn_row &row)
 {
     if (row.accepted > 0)
-        return op.state.pending_conv +
-               ((2 * row.slot + row.parity) * GDN_PENDING_COLUMNS + row.accepted) * row.channels;
+        return gdn_columns_of(op, row, row.parity) +
+               static_cast<int64_t>(row.accepted) * row.channels;
     return op.state.conv + row.slot * GDN_HISTORY * row.channels;
 }
 
@@ -216,15 +222,21 @@ static __device__ __forceinline__ float gdn_advance(float state, float alpha, fl
     return __fmaf_rn(k, u, __fmul_rn(alpha, state));
 }
 
+// The place i behind the first of those that wait; less than twice around.
+static __device__ __forceinline__ int gdn_ring_place(const struct gdn &op, const gdn_row &row,
+                                                     int i)
+{
+    const int place = row.waits.first + i;
+    return place < op.state.pending_rows ? place : place - op.state.pending_rows;
+}
+
 // Index of a head in pending_k (key heads), pending_u and pending_g (value heads): of the waiting
 // row i, or behind them of the row's own tokens.
-template <typename State>
-static __device__ __forceinline__ int64_t gdn_pending(const gdn_row &row, int i, int heads,
-                                                      int head)
+static __device__ __forceinline__ int64_t gdn_pending(const struct gdn &op, const gdn_row &row,
+                                                      int i, int heads, int head)
 {
-    int place = row.waits.first + i; // less than twice around
-    place -= place < gdn_ring<State> ? 0 : gdn_ring<State>;
-    return (row.slot * gdn_ring<State> + place) * heads + head;
+    const int first = static_cast<int>(row.slot) * op.state.pending_rows;
+    return static_cast<int64_t>(first + gdn_ring_place(op, row, i)) * heads + head;
 }
 
 // What the slot's next row finds waiting beside the tokens of this decode row.
@@ -233,10 +245,10 @@ static __device__ __forceinline__ void gdn_keep_waiting(const struct gdn &op, co
 {
     struct gdn_waiting waits = row.waits;
     if constexpr (gdn_rounds<State>) {
-        waits.first = (waits.first + gdn_folded(row)) % gdn_ring<State>;
+        waits.first = gdn_ring_place(op, row, gdn_folded(row));
         waits.count -= gdn_folded(row);
     } else if (row.folds) {
-        waits.first = (waits.first + waits.count) % GDN_PENDING_ROWS;
+        waits.first = gdn_ring_place(op, row, waits.count);
         waits.count = 0;
     }
     op.state.waiting[2 * row.slot + 1 - row.parity] = waits;

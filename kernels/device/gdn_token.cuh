@@ -193,11 +193,11 @@ static __device__ __forceinline__ void copy_waiting(gdn_waiting_rows<State> *to,
     const int head = of_u ? place.head : place.key_head;
 #pragma unroll 1
     for (int i = thread / (2 * PIECES); i < row.waits.count; i += SIDE_BY_SIDE)
-        copy_async<16>(to->of[i][of_u] + at, from + gdn_pending<State>(row, i, heads, head) * DIM);
+        copy_async<16>(to->of[i][of_u] + at, from + gdn_pending(op, row, i, heads, head) * DIM);
     const int own = THREADS - 1 - thread; // the upper warps have fewer other copies
     if (own < row.waits.count)
-        copy_async<4>(to->g + own, op.state.pending_g +
-                                       gdn_pending<State>(row, own, op.value_heads, place.head));
+        copy_async<4>(to->g + own,
+                      op.state.pending_g + gdn_pending(op, row, own, op.value_heads, place.head));
 }
 
 // Applies those from `first` on and before `end` to a bf16 state; four key dimensions at a time,
@@ -339,8 +339,8 @@ static __device__ __forceinline__ void prepare_qk(gdn_tile<TOKENS> *tile, const 
     if (lane == 0)
         tile->qk[t] = __fmul_rn(__fmul_rn(of_both, q_scale), k_scale);
     if (walk.place.leads && gdn_keeps<Walk>(walk.row, token)) {
-        int64_t at = gdn_pending<typename Walk::state>(walk.row, gdn_behind<Walk>(walk.row, token),
-                                                       op.key_heads, walk.place.key_head);
+        int64_t at = gdn_pending(op, walk.row, gdn_behind<Walk>(walk.row, token), op.key_heads,
+                                 walk.place.key_head);
         reinterpret_cast<float4 *>(op.state.pending_k + at * DIM)[lane] = own;
     }
 }
@@ -358,8 +358,8 @@ static __device__ __forceinline__ void prepare_v(gdn_tile<TOKENS> *tile, const s
         tile->alpha[t] = expf(g);
         tile->beta[t] = gdn_beta(columns.gate(t, 0));
         if (walk.place.row_first == 0 && gdn_keeps<Walk>(walk.row, token))
-            op.state.pending_g[gdn_pending<typename Walk::state>(
-                walk.row, gdn_behind<Walk>(walk.row, token), op.value_heads, head)] = g;
+            op.state.pending_g[gdn_pending(op, walk.row, gdn_behind<Walk>(walk.row, token),
+                                           op.value_heads, head)] = g;
     }
     __syncwarp();
     convolve(v, op, walk.place, columns, t, GDN_V);
@@ -388,8 +388,7 @@ static __device__ __forceinline__ void keep_columns(const struct gdn &op, const 
 {
     enum { WIDTH = Columns::WIDTH, PIECES = DIM / WIDTH };
     const gdn_row &row = walk.row;
-    bf16 *to = op.state.pending_conv +
-               (2 * row.slot + 1 - row.parity) * GDN_PENDING_COLUMNS * row.channels;
+    bf16 *to = gdn_columns_of(op, row, 1 - row.parity);
     const int pieces = (GDN_HISTORY + row.tokens) * GDN_KINDS * PIECES;
 #pragma unroll 1
     for (int i = walk.place.thread; i < pieces; i += THREADS) {
@@ -459,8 +458,8 @@ static __device__ __forceinline__ void run_token(float s[ROWS][OWN], const gdn_t
         int64_t of_token = static_cast<int64_t>(walk.row.token_first + token) * op.value_heads;
         op.o[(of_token + place.head) * DIM + at] = bf16_from_float(o);
     } else if (gdn_keeps<Walk>(walk.row, token)) {
-        int64_t pending = gdn_pending<typename Walk::state>(
-            walk.row, gdn_behind<Walk>(walk.row, token), op.value_heads, place.head);
+        int64_t pending = gdn_pending(op, walk.row, gdn_behind<Walk>(walk.row, token),
+                                      op.value_heads, place.head);
         op.state.pending_u[pending * DIM + at] = u;
     }
 }

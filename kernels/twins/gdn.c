@@ -56,7 +56,7 @@ struct update {
 // Place of the waiting row i, or behind them of the row's own tokens, in all slots' rings.
 static size_t pending_row(const struct walk *walk, int i)
 {
-    int places = gdn_pending_rows(walk->op->bf16_state);
+    int places = walk->op->state.pending_rows;
     return walk->slot * (size_t)places + (size_t)((walk->waits.first + i) % places);
 }
 
@@ -88,7 +88,8 @@ static bf16 *conv_columns(const struct walk *walk)
 
 static bf16 *pending_columns(const struct walk *walk, size_t buffer)
 {
-    return walk->op->state.pending_conv + buffer * GDN_PENDING_COLUMNS * walk->channels;
+    return walk->op->state.pending_conv +
+           buffer * (size_t)walk->op->state.pending_columns * walk->channels;
 }
 
 // Raw projection of token `token` of the row. Before token 0 lie the last of {history, accepted
@@ -432,7 +433,7 @@ static void keep_waiting(const struct walk *walk)
 {
     struct gdn_waiting waits = walk->waits, *waiting = walk->op->state.waiting;
     int gone = walk->stored ? waits.count : walk->folded;
-    waits.first = (waits.first + gone) % gdn_pending_rows(walk->op->bf16_state);
+    waits.first = (waits.first + gone) % walk->op->state.pending_rows;
     waits.count += (walk->decode ? 0 : walk->left) - gone;
     if (!walk->decode && waits.count == 0)
         waits.first = 0;
@@ -533,7 +534,9 @@ static void run_rows(double *o, const struct gdn *op, int chunks)
         ASSERT(slot->pending >= 0 && slot->pending <= ROW_VERIFY_MAX);
         ASSERT(walk.waits.count >= slot->pending);
         ASSERT(walk.waits.count <= (op->bf16_state ? GDN_BF16_WAITING_MAX : GDN_WAITING_MAX));
-        ASSERT(!walk.decode || walk.tokens <= ROW_VERIFY_MAX);
+        ASSERT(!walk.decode || gdn_pending_columns(walk.tokens) <= op->state.pending_columns);
+        int behind = walk.decode ? walk.tokens : op->bf16_state ? GDN_ROUND_TOKENS - 1 : 0;
+        ASSERT(walk.waits.count + behind <= op->state.pending_rows);
         run_row(&walk);
     }
 }

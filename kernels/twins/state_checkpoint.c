@@ -100,7 +100,7 @@ static void run_fold_end(const void *data)
             const struct state_checkpoint_layer *layer = &op->layers[k];
             copy(layer->checkpoints.state, move->checkpoint, layer->state, move->slot, states);
             copy(layer->checkpoints.conv, move->checkpoint,
-                 layer->pending_conv + buffer * GDN_PENDING_COLUMNS * channels, 0,
+                 layer->pending_conv + buffer * (size_t)op->pending_columns * channels, 0,
                  channels * (GDN_CONV_WIDTH - 1) * sizeof(bf16));
         }
     }

@@ -159,6 +159,7 @@ static void test_places_tell_of_drafts(void **state)
     assert_int_equal(rig.did[0].place.synthetic_thousandths, 2500);
     coord_rig_say_ready(&rig, 0, 0);
     assert_int_equal(coord_rig_find(&rig, ACTION_GROUP_READY)->action.drafts_max, 2);
+    assert_int_equal(coord_rig_find(&rig, ACTION_GROUP_READY)->action.memory->drafts_max, 2);
     coord_rig_close(&rig);
     // Without the head nothing is drafted, whatever was asked for.
     coord_rig_open(&rig, &options);

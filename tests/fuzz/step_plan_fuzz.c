@@ -103,7 +103,8 @@ static void check_usable(const struct step_plan *plan)
                                               .step_tokens = STEP_PREFILL_TOKENS_MAX,
                                               .pages = 1 << 20,
                                               .pages_per_sequence = 4096,
-                                              .checkpoints = 64};
+                                              .checkpoints = 64,
+                                              .drafts_max = STEP_VERIFY_MAX - 1};
     const struct step_check check = {.memory = &memory,
                                      .epoch = plan->epoch,
                                      .step_next = plan->step,

@@ -141,30 +141,29 @@ static void check_step(const struct layer *layer, struct gdn *host, bool chunked
 }
 
 // Rows of every pending count, of as many more that wait as there may be, an inert one between,
-// both parities.
+// both parities; in a ring for ROW_VERIFY_MAX tokens, or just for these.
 static void check_decode(int key_heads, int value_heads, int count, int verify, bool bf16_state)
 {
     struct row rows[ROWS_MAX];
     check_begin("gdn decode%s heads=%d/%d rows=%d verify=%d", bf16_state ? " bf16" : "", key_heads,
                 value_heads, count, verify);
-    struct layer layer = open_layer(key_heads, value_heads, count, -1, bf16_state);
-    const int ring = gdn_pending_rows(bf16_state);
+    const int most_tokens = bf16_state == (verify % 2 == 0) ? verify : ROW_VERIFY_MAX;
+    struct layer layer = open_layer(key_heads, value_heads, count, -1, bf16_state, most_tokens);
+    const int ring = layer.op.state.pending_rows;
     for (int i = 0; i < count; i++) {
         int active = i == 3 ? 0 : 1 + (verify - 1) * (i % 3) / 2;
         rows[i] = {count - 1 - i,
                    i == 3 ? ROW_NONE : ROW_DECODE,
                    verify,
                    active,
-                   i % (ROW_VERIFY_MAX + 1),
+                   i % (most_tokens + 1),
                    i % 2,
                    bf16_state ? 100 + i % GDN_ROUND_TOKENS : 0};
     }
     for (int i = 0; i < count; i++) {
         // With a bf16 state one place of rounding lies among them at most.
-        int most =
-            bf16_state ? GDN_ROUND_TOKENS + rows[i].position % GDN_ROUND_TOKENS : GDN_WAITING_MAX;
-        if (bf16_state && most > GDN_BF16_WAITING_MAX)
-            most = GDN_BF16_WAITING_MAX;
+        int behind = min(rows[i].position % GDN_ROUND_TOKENS, most_tokens - 1);
+        int most = bf16_state ? GDN_ROUND_TOKENS + behind : GDN_WAITING_MAX;
         int waits = (3 * i + verify) % (most + 1 - rows[i].pending);
         layer.op.state.waiting[2 * rows[i].slot + rows[i].parity] = {(5 * i + 3) % ring, waits};
     }
@@ -182,7 +181,7 @@ static void check_prefill(int key_heads, int value_heads, int tokens, int chunks
     struct row rows[3] = {{1, ROW_DECODE, 2, 2, 1, 0},
                           {0, ROW_PREFILL, tokens, tokens, tokens % 3, 1},
                           {2, ROW_PREFILL, 65, tokens % 2 == 0 ? 65 : 0, 0, 0}};
-    layer.op.state.waiting[1] = {gdn_pending_rows(bf16_state) - 2, tokens % 5};
+    layer.op.state.waiting[1] = {layer.op.state.pending_rows - 2, tokens % 5};
     if (chunks > 0)
         open_workspace(&layer, chunks);
     open_checkpoints(&layer, 5);
@@ -506,9 +505,11 @@ static void open_states(struct gdn_bench *bench, size_t slots)
 {
     size_t keys = static_cast<size_t>(bench->op.key_heads);
     size_t values = static_cast<size_t>(bench->op.value_heads);
-    size_t channels = (2 * keys + values) * DIM, rows = slots * ring_of(&bench->op);
-    size_t layers = static_cast<size_t>(bench->layers);
-    struct gdn_state all;
+    struct gdn_state all = {};
+    set_pending(&all, bench->op.bf16_state, ROW_VERIFY_MAX);
+    size_t channels = (2 * keys + values) * DIM, layers = static_cast<size_t>(bench->layers);
+    size_t rows = slots * static_cast<size_t>(all.pending_rows);
+    size_t columns = slots * 2 * static_cast<size_t>(all.pending_columns);
     const size_t state_bytes = slots * values * DIM * DIM * bench->value_bytes;
     all.state = bench_memory(layers * state_bytes, 0);
     all.conv = static_cast<bf16 *>(bench_memory(layers * slots * 3 * channels * 2, 0));
@@ -516,8 +517,7 @@ static void open_states(struct gdn_bench *bench, size_t slots)
     all.pending_u = static_cast<float *>(bench_memory(layers * rows * values * DIM * 4, 0));
     all.pending_g = static_cast<float *>(bench_memory(layers * rows * values * 4, 0));
     all.waiting = bench->waiting;
-    all.pending_conv = static_cast<bf16 *>(
-        bench_memory(layers * slots * 2 * GDN_PENDING_COLUMNS * channels * 2, 0));
+    all.pending_conv = static_cast<bf16 *>(bench_memory(layers * columns * channels * 2, 0));
     for (int i = 0; i < bench->layers; i++) {
         bench->states[i] = all;
         all.state = static_cast<uint8_t *>(all.state) + state_bytes;
@@ -525,7 +525,7 @@ static void open_states(struct gdn_bench *bench, size_t slots)
         all.pending_k += rows * keys * DIM;
         all.pending_u += rows * values * DIM;
         all.pending_g += rows * values;
-        all.pending_conv += slots * 2 * GDN_PENDING_COLUMNS * channels;
+        all.pending_conv += columns * channels;
     }
 }
 

@@ -16,7 +16,7 @@ enum { DIM = GDN_HEAD_DIM };
 // A layer with `slots` slots, on the host; steps are run on it one after the other.
 struct layer {
     struct gdn op; // tables and projected as of the last step made
-    int slots, channels, stride, checkpoints;
+    int slots, channels, stride, checkpoints, verify_max;
     size_t state_values, conv_values, k_values, u_values, g_values, pending_values;
     double decay; // of a_log: how fast the heads forget
 };
@@ -43,12 +43,6 @@ static inline bf16 *halves(enum array_kind kind, size_t count, double deviation)
     return values;
 }
 
-// Places of a slot's ring.
-static inline size_t ring_of(const struct gdn *op)
-{
-    return static_cast<size_t>(gdn_pending_rows(op->bf16_state));
-}
-
 // Values of states, as the op has them.
 static inline void *states_of(const struct gdn *op, size_t count, double deviation)
 {
@@ -57,11 +51,21 @@ static inline void *states_of(const struct gdn *op, size_t count, double deviati
     return floats(ARRAY_STATE, count, deviation);
 }
 
+// Sizes of a slot's ring and columns.
+static inline void set_pending(struct gdn_state *state, bool bf16_state, int verify_max)
+{
+    state->pending_rows = gdn_pending_rows(bf16_state, verify_max);
+    state->pending_columns = gdn_pending_columns(verify_max);
+}
+
 // Memory of a layer as if decode rows were pending everywhere: unit keys, decays below 1.
 static inline void open_memory(struct layer *layer)
 {
     struct gdn_state *state = &layer->op.state;
-    size_t slots = static_cast<size_t>(layer->slots), rows = slots * ring_of(&layer->op);
+    set_pending(state, layer->op.bf16_state, layer->verify_max);
+    size_t slots = static_cast<size_t>(layer->slots);
+    size_t rows = slots * static_cast<size_t>(state->pending_rows);
+    size_t columns = slots * 2 * static_cast<size_t>(state->pending_columns);
     size_t keys = static_cast<size_t>(layer->op.key_heads);
     size_t values = static_cast<size_t>(layer->op.value_heads);
     size_t channels = static_cast<size_t>(layer->channels);
@@ -70,7 +74,7 @@ static inline void open_memory(struct layer *layer)
     layer->k_values = rows * keys * DIM;
     layer->u_values = rows * values * DIM;
     layer->g_values = rows * values;
-    layer->pending_values = slots * 2 * GDN_PENDING_COLUMNS * channels;
+    layer->pending_values = columns * channels;
     state->state = states_of(&layer->op, layer->state_values, 0.1);
     state->conv = halves(ARRAY_STATE, layer->conv_values, 1);
     state->pending_k = floats(ARRAY_STATE, layer->k_values, 1 / sqrt(static_cast<double>(DIM)));
@@ -84,9 +88,10 @@ static inline void open_memory(struct layer *layer)
 
 // decay: of a_log, about which the heads' values lie.
 static inline struct layer open_layer(int key_heads, int value_heads, int slots, double decay,
-                                      bool bf16_state)
+                                      bool bf16_state, int verify_max = ROW_VERIFY_MAX)
 {
     struct layer layer = {};
+    layer.verify_max = verify_max;
     struct gdn *op = &layer.op;
     layer.slots = slots;
     layer.decay = decay;

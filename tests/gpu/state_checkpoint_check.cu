@@ -101,6 +101,8 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
     size_t states = static_cast<size_t>(value_heads) * GDN_HEAD_DIM * GDN_HEAD_DIM;
     size_t channels = static_cast<size_t>(2 * key_heads + value_heads) * GDN_HEAD_DIM;
     size_t columns = channels * (GDN_CONV_WIDTH - 1), width = static_cast<size_t>(hidden);
+    op->pending_columns = gdn_pending_columns(bf16_state ? 2 : ROW_VERIFY_MAX);
+    size_t pending = SLOTS * 2 * static_cast<size_t>(op->pending_columns) * channels;
     struct state_checkpoint_layer layers[LAYERS];
     struct state_checkpoint_layer *layers_dev =
         static_cast<struct state_checkpoint_layer *>(check_array(ARRAY_INPUT, sizeof layers));
@@ -110,7 +112,7 @@ static void check_what(enum what what, int key_heads, int value_heads, int hidde
     for (int i = 0; i < LAYERS; i++) {
         layers[i] = {filled_states(SLOTS * states, bf16_state),
                      filled<bf16>(ARRAY_STATE, SLOTS * columns),
-                     filled<bf16>(ARRAY_INPUT, SLOTS * 2 * GDN_PENDING_COLUMNS * channels),
+                     filled<bf16>(ARRAY_INPUT, pending),
                      {filled_states(CHECKPOINTS * states, bf16_state),
                       filled<bf16>(ARRAY_STATE, CHECKPOINTS * columns)}};
         layers_dev[i] = {
@@ -198,18 +200,18 @@ BENCH(state_checkpoint)
     const size_t states = static_cast<size_t>(VALUES) * GDN_HEAD_DIM * GDN_HEAD_DIM * 4;
     const size_t channels = static_cast<size_t>(2 * KEYS + VALUES) * GDN_HEAD_DIM;
     const size_t columns = channels * (GDN_CONV_WIDTH - 1) * 2;
+    const size_t pending = static_cast<size_t>(gdn_pending_columns(ROW_VERIFY_MAX)) * channels * 2;
     struct state_checkpoint_layer layers[ALL_LAYERS];
     struct state_checkpoint_move moves[TURNS];
     struct slot slots[TURNS] = {};
     struct state_checkpoint op = {};
     int32_t position = PLACE;
     for (int i = 0; i < ALL_LAYERS; i++) {
-        layers[i] = {
-            static_cast<float *>(bench_memory(TURNS * states, 1)),
-            NULL,
-            static_cast<bf16 *>(bench_memory(TURNS * 2 * GDN_PENDING_COLUMNS * channels * 2, 1)),
-            {static_cast<float *>(bench_memory(TURNS * states, 1)),
-             static_cast<bf16 *>(bench_memory(TURNS * columns, 1))}};
+        layers[i] = {static_cast<float *>(bench_memory(TURNS * states, 1)),
+                     NULL,
+                     static_cast<bf16 *>(bench_memory(TURNS * 2 * pending, 1)),
+                     {static_cast<float *>(bench_memory(TURNS * states, 1)),
+                      static_cast<bf16 *>(bench_memory(TURNS * columns, 1))}};
     }
     for (int i = 0; i < TURNS; i++)
         moves[i] = {i, i, 0, PLACE};
@@ -218,6 +220,7 @@ BENCH(state_checkpoint)
     op.key_heads = KEYS;
     op.value_heads = VALUES;
     op.hidden = 2048;
+    op.pending_columns = gdn_pending_columns(ROW_VERIFY_MAX);
     op.moves = uploaded(moves, TURNS);
     op.moves_count = 1;
     op.slots.slots = uploaded(slots, TURNS);

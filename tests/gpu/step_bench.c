@@ -289,6 +289,7 @@ static void plan_memory(struct bench *b, int rows, struct error *error)
                                    .step_tokens = CHUNK_TOKENS,
                                    .mtp = b->drafts_max >= 0,
                                    .bf16_state = b->bf16_state,
+                                   .drafts_max = b->drafts_max > 0 ? b->drafts_max : 0,
                                    .recorded = 1 + (b->drafts_max > 0 ? b->drafts_max : 0)};
     must(memory_plan_make(&b->memory, &b->config, &b->shard, &wishes, error), error);
     if (b->memory.sequences < rows || b->memory.pages < rows * b->memory.pages_per_sequence)

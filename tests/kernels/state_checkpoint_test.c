@@ -179,7 +179,6 @@ enum {
     POSITIONS = PLACE + 40,
     CHANNELS = (2 * KEY_HEADS + VALUE_HEADS) * DIM,
     STRIDE = CHANNELS + VALUE_HEADS * DIM + 2 * VALUE_HEADS,
-    PENDING_ROWS = SLOTS * GDN_BF16_PENDING_ROWS, // enough for both
 };
 
 struct sequence {
@@ -191,6 +190,9 @@ struct sequence {
 
 static void open_sequence(struct sequence *q)
 {
+    int places = gdn_pending_rows(bf16_state, ROW_VERIFY_MAX);
+    int columns = gdn_pending_columns(ROW_VERIFY_MAX);
+    size_t rows = SLOTS * (size_t)places;
     open_world(&q->w);
     struct ops *ops = &q->w.ops;
     struct state_checkpoint_layer *layer = q->w.layers;
@@ -200,12 +202,14 @@ static void open_sequence(struct sequence *q)
         .slots = q->steps.slots,
         .state = {.state = layer->state,
                   .conv = layer->conv,
-                  .pending_k = ops_alloc(ops, PENDING_ROWS * KEY_HEADS * DIM * sizeof(float)),
-                  .pending_u = ops_alloc(ops, PENDING_ROWS * VALUE_HEADS * DIM * sizeof(float)),
-                  .pending_g = ops_alloc(ops, PENDING_ROWS * VALUE_HEADS * sizeof(float)),
+                  .pending_k = ops_alloc(ops, rows * KEY_HEADS * DIM * sizeof(float)),
+                  .pending_u = ops_alloc(ops, rows * VALUE_HEADS * DIM * sizeof(float)),
+                  .pending_g = ops_alloc(ops, rows * VALUE_HEADS * sizeof(float)),
                   .waiting = ops_alloc(ops, SLOTS * 2 * sizeof(struct gdn_waiting)),
                   .pending_conv =
-                      ops_alloc(ops, SLOTS * 2 * GDN_PENDING_COLUMNS * CHANNELS * sizeof(bf16))},
+                      ops_alloc(ops, SLOTS * 2 * (size_t)columns * CHANNELS * sizeof(bf16)),
+                  .pending_rows = places,
+                  .pending_columns = columns},
         .projected = ops_alloc(ops, POSITIONS * STRIDE * sizeof(bf16)),
         .projected_stride = STRIDE,
         .bf16_state = bf16_state,
@@ -221,6 +225,7 @@ static void open_sequence(struct sequence *q)
     q->w.op.layers = ops_copy(ops, layer, sizeof *layer);
     q->w.op.layers_count = 1;
     q->w.op.slots = q->steps.slots;
+    q->w.op.pending_columns = columns;
     q->w.op.token_positions = q->steps.tables.token_positions;
     struct slot_sampling sampling = steps_endless();
     for (int slot = 0; slot < 2; slot++) {

@@ -108,6 +108,7 @@ static void plan_35b(struct memory_plan *plan, int ranks, int recorded)
         config.layer_is_attention[i] = true;
     struct memory_wishes wishes = {
         .bytes_free = (uint64_t)140 << 30, .utilization = 0.9, .mtp = true, .recorded = recorded};
+    wishes.drafts_max = recorded > 0 ? recorded - 1 : 0;
     assert_int_equal(shard_make(&shard, &config, 0, ranks, &error), OK);
     assert_int_equal(memory_plan_make(plan, &config, &shard, &wishes, &error), OK);
     assert_true(plan->total_bytes <= (uint64_t)(0.9 * (double)wishes.bytes_free));

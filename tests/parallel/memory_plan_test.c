@@ -117,19 +117,25 @@ static void test_sizes_of_public_models(void **state)
 }
 
 // k, u and g of 14 rows, of 20 with a bf16 state; conv columns of six and the three before them,
-// and two numbers, twice: 35B by hand.
+// and two numbers, twice: 35B by hand. Without drafts 9 and 15 rows, and a column; with three 12.
 static void test_pending_by_hand(void **state)
 {
     (void)state;
     struct model_config config = moe_35b();
     struct shard shard = shard_of(&config, 1);
     uint64_t rows = 14 * (16 * 128 + 32 * 128 + 32) * 4, columns = (6 + 3) * 8192 * 2;
-    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false),
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false, 5),
                      30 * (rows + 2 * (columns + 8)));
-    assert_int_equal(memory_plan_pending_bytes(&config, &shard, true),
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, true, 5),
                      30 * (rows / 14 * 20 + 2 * (columns + 8)));
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false, 0),
+                     30 * (rows / 14 * 9 + 2 * (columns / 9 * 4 + 8)));
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, true, 0),
+                     30 * (rows / 14 * 15 + 2 * (columns / 9 * 4 + 8)));
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false, 3),
+                     30 * (rows / 14 * 12 + 2 * (columns / 9 * 7 + 8)));
     shard = shard_of(&config, 4);
-    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false),
+    assert_int_equal(memory_plan_pending_bytes(&config, &shard, false, 5),
                      30 * (rows / 4 + 2 * (columns / 4 + 8)));
 }
 
@@ -241,7 +247,8 @@ static void test_solver(void **state)
     check_budgets(&config, 2, (struct memory_wishes){.checkpoints = -1});
     check_budgets(&config, 2, (struct memory_wishes){.pages = 5000, .sequences = 300});
     check_budgets(&config, 1, (struct memory_wishes){.pages = 4096, .checkpoints = 50});
-    check_budgets(&config, 2, (struct memory_wishes){.checkpoints = 77, .mtp = true});
+    check_budgets(&config, 2,
+                  (struct memory_wishes){.checkpoints = 77, .mtp = true, .drafts_max = 3});
     config = moe_397b();
     check_budgets(&config, 8, (struct memory_wishes){.mtp = true, .sequence_tokens = 8192});
     config = dense(24, 1024, 8, 2, 16, 3584);
@@ -255,7 +262,7 @@ static void test_h200_default(void **state)
     (void)state;
     struct model_config config = moe_35b();
     struct shard shard = shard_of(&config, 1);
-    struct memory_wishes wishes = {.bytes_free = 149000000000u, .mtp = true};
+    struct memory_wishes wishes = {.bytes_free = 149000000000u, .mtp = true, .drafts_max = 5};
     struct memory_plan plan;
     struct error error = {0};
     assert_int_equal(memory_plan_make(&plan, &config, &shard, &wishes, &error), OK);
@@ -313,7 +320,7 @@ static void test_wishes_out_of_range(void **state)
 
 // Bytes that worker/state.c carves out for a plan with these steps.
 static uint64_t carved(struct memory_plan *plan, const struct model_config *config,
-                       const struct shard *shard, int step_tokens)
+                       const struct shard *shard, int step_tokens, int drafts_max)
 {
     static struct rank_state rank;
     struct error error = {0};
@@ -322,6 +329,7 @@ static uint64_t carved(struct memory_plan *plan, const struct model_config *conf
                                    .sequences = 8,
                                    .sequence_tokens = 600,
                                    .step_tokens = step_tokens,
+                                   .drafts_max = drafts_max,
                                    .mtp = true};
     assert_int_equal(memory_plan_make(plan, config, shard, &wishes, &error), OK);
     assert_false(plan->clamped);
@@ -347,8 +355,8 @@ static void test_worker_keeps_to_the_plan(void **state)
         for (int ranks = 1; ranks <= 2; ranks++) {
             struct shard shard = shard_of(&config, ranks);
             struct memory_plan small, large;
-            uint64_t small_bytes = carved(&small, &config, &shard, 1024);
-            uint64_t large_bytes = carved(&large, &config, &shard, 4096);
+            uint64_t small_bytes = carved(&small, &config, &shard, 1024, 5 * (ranks - 1));
+            uint64_t large_bytes = carved(&large, &config, &shard, 4096, 5 * (ranks - 1));
             uint64_t fixed =
                 small.kv_bytes + small.state_bytes + small.pending_bytes +
                 (uint64_t)small.checkpoints * memory_plan_checkpoint_bytes(&config, &shard, false);

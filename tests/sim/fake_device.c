@@ -23,7 +23,8 @@ void device_open(struct device *device, const struct place_message *place,
                                           .step_tokens = place->step_tokens,
                                           .pages = place->pages,
                                           .pages_per_sequence = place->pages_per_sequence,
-                                          .checkpoints = place->checkpoints};
+                                          .checkpoints = place->checkpoints,
+                                          .drafts_max = place->drafts_max};
     size_t pages = (size_t)place->pages;
     device->block_table = malloc((size_t)place->sequences * (size_t)place->pages_per_sequence *
                                  sizeof *device->block_table);

@@ -78,6 +78,7 @@ static bool can_hold(const struct sim *sim, int32_t process, const struct place_
                                .pages = place->pages,
                                .pages_per_sequence = place->pages_per_sequence,
                                .checkpoints = place->checkpoints,
+                               .drafts_max = place->drafts_max,
                                .recorded = sim->scenario.cpu ? 0 : 1 + place->drafts_max};
     struct shard shard;
     struct error error;

@@ -119,7 +119,8 @@ static void draw_memory(struct scenario *scenario, struct dice *dice)
     scenario->cpu = dice_chance(dice, 0.3);
     int drafts = options->speculative_tokens;
     drafts = drafts == SPECULATION_AUTO ? SPECULATION_CHOICES - 1 : drafts;
-    plan.recorded = scenario->cpu ? 0 : scenario->mtp ? 1 + drafts : 1;
+    plan.drafts_max = scenario->mtp ? drafts : 0;
+    plan.recorded = scenario->cpu ? 0 : 1 + plan.drafts_max;
     memory_plan_count_bytes(&plan, &options->config, &shard, scenario->mtp);
     for (int i = 0; i < SIM_PROCESSES_MAX; i++) {
         if (i == 0 || !same)

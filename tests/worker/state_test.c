@@ -30,6 +30,7 @@ static void open_state(struct opened *o, int ranks, bool bf16_state)
                                    .sequences = 5,
                                    .sequence_tokens = 640,
                                    .step_tokens = 256,
+                                   .drafts_max = bf16_state ? 2 : 5,
                                    .mtp = true,
                                    .bf16_state = bf16_state};
     assert_int_equal(config_load(&o->config, model_dir, &error), OK);

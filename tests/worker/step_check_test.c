@@ -17,7 +17,8 @@ static const struct memory_plan memory = {.sequences = 4,
                                           .step_tokens = TEXT,
                                           .pages = 16,
                                           .pages_per_sequence = TEXT / 64,
-                                          .checkpoints = CHECKPOINTS};
+                                          .checkpoints = CHECKPOINTS,
+                                          .drafts_max = 5};
 
 // Slot 0 opens behind checkpoint 2 at 64, and its row leaves checkpoint 1 at 128.
 static void fill(struct step_plan *p)

@@ -389,6 +389,7 @@ static void open_engines(struct world *w, int drafts_max)
                                    .sequence_tokens = PAGES * 64,
                                    .step_tokens = SLOTS * PAGES * 64,
                                    .checkpoints = PREFIXES,
+                                   .verify_max = 1 + drafts_max,
                                    .bf16_state = w->bf16_state};
     w->team = (struct team *)calloc(1, sizeof *w->team);
     team_open(w->team, &options);

@@ -71,6 +71,7 @@ static void open_run(struct run *run, int ranks, int drafts_max)
                                    .sequences = SEQUENCES,
                                    .sequence_tokens = PAGES * 64,
                                    .step_tokens = 256,
+                                   .verify_max = 1 + drafts_max,
                                    .bf16_state = wishes.bf16_state};
     memset(run, 0, sizeof *run);
     memset(run->guesses, -1, sizeof run->guesses);
@@ -247,7 +248,7 @@ static void run_all(struct run *run, int ranks, int drafts, int32_t stop_id)
     uint32_t dice = 12345;
     int verify = 1;
     struct error error = {.text = ""};
-    open_run(run, ranks, drafts == 0 ? 0 : DRAFTS_MAX);
+    open_run(run, ranks, drafts < 0 ? DRAFTS_MAX : drafts);
     for (uint64_t step = 1; !all_ended(run); step++) {
         assert_true(step < 200);
         dice = dice * 1664525u + 1013904223u;

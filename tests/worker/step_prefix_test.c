@@ -77,6 +77,7 @@ static void open_world_of(struct world *w, uint64_t jitter_seed, const char *dir
                                    .sequence_tokens = PAGES_EACH * 64,
                                    .step_tokens = 256,
                                    .checkpoints = CHECKPOINTS,
+                                   .verify_max = 1 + drafts,
                                    .bf16_state = bf16_state,
                                    .jitter_seed = jitter_seed};
     memset(w, 0, sizeof *w);

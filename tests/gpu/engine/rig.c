@@ -105,6 +105,7 @@ void rig_open(struct rig *rig, const struct rig_options *options)
                                        .pages = options->pages,
                                        .pages_per_sequence = (options->sequence_tokens + 63) / 64,
                                        .checkpoints = options->checkpoints,
+                                       .drafts_max = VERIFY_ROWS_MAX - 1,
                                        .bf16_state = getenv("DELTAMESH_CHECK_BF16_STATE") != NULL};
     struct weights_request request = {.model_dir = options->model_dir,
                                       .format = LOAD_DUMMY,
