@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// gdn.c -- Gated DeltaNet on the CPU: always token by token, for prefill as well, so that cuts,
-// folds and neighbours change no bit. Four rows of a head's state are carried through up to 16
-// tokens at a time; everything else of a row of the step is in struct walk. Owns nothing.
+// gdn.c -- Gated DeltaNet on the CPU, prefill too always token by token, so that cuts, folds and
+// neighbours change no bit. Four rows of a head's state go through up to 16 tokens at a time.
 #include "kernels/gdn.h"
 
 #include <math.h>
@@ -419,8 +418,10 @@ static void cut_chunk(struct chunk *chunk, const struct walk *walk, int first)
         most = GDN_ROUND_TOKENS - (walk->position + first) % GDN_ROUND_TOKENS;
     int end = first + most < walk->tokens ? first + most : walk->tokens;
     for (int i = 0; i < walk->saves_count; i++) {
-        if (walk->saves[i].tokens > first && walk->saves[i].tokens < end)
-            end = walk->saves[i].tokens;
+        if (walk->saves[i].tokens <= first || walk->saves[i].tokens >= end)
+            continue;
+        ASSERT(!walk->op->bf16_state); // saves lie where it rounds: no chunk is cut
+        end = walk->saves[i].tokens;
     }
     chunk->first = first;
     chunk->tokens = end - first;

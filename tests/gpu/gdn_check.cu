@@ -178,9 +178,10 @@ static void check_prefill(int key_heads, int value_heads, int tokens, int chunks
     check_begin("gdn prefill%s heads=%d/%d T=%d chunks=%d decay=%g", bf16_state ? " bf16" : "",
                 key_heads, value_heads, tokens, chunks, decay);
     struct layer layer = open_layer(key_heads, value_heads, 3, decay, bf16_state);
+    // Checkpoints within a row lie at multiples of GDN_ROUND_TOKENS.
     struct row rows[3] = {{1, ROW_DECODE, 2, 2, 1, 0},
-                          {0, ROW_PREFILL, tokens, tokens, tokens % 3, 1},
-                          {2, ROW_PREFILL, 65, tokens % 2 == 0 ? 65 : 0, 0, 0}};
+                          {0, ROW_PREFILL, tokens, tokens, tokens % 3, 1, tokens > 64 ? 96 : 100},
+                          {2, ROW_PREFILL, 65, tokens % 2 == 0 ? 65 : 0, 0, 0, 96}};
     layer.op.state.waiting[1] = {layer.op.state.pending_rows - 2, tokens % 5};
     if (chunks > 0)
         open_workspace(&layer, chunks);

@@ -59,7 +59,8 @@ class Memory:
 
     def full(self):
         query = ["nvidia-smi", "--query-gpu=memory.used,memory.total",
-                 "--format=csv,noheader,nounits"]
+                 "--format=csv,noheader,nounits",
+                 "--id=" + os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]]
         try:
             text = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout
             used, total = (float(x) for x in text.splitlines()[0].split(","))

@@ -214,6 +214,8 @@ class Cases:
                 if re.fullmatch(self.arguments.cases, case[0])]
 
     def least_s(self, group, case):
+        if group == "gap":  # one prompt, and streams that go on beside it
+            return 2 * self.floors[group].prompt_s(1, case[1])
         return self.floors[group].case_s(*case[1:], GROUPS[group]["drafts"])
 
     def fits(self, group, case):
