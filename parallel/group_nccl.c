@@ -87,6 +87,7 @@ struct peers {
     struct exchange_host host;
     struct exchange_cuda_setup packets;
     ncclComm_t communicator;
+    ncclWindow_t window; // of the inbox; here, as a thread of NCCL's writes it, in time or not
     uint64_t join_ns_max, calls; // calls: of NCCL, for the heartbeat
     uint8_t *barrier_dev;        // 8 bytes that are added for nothing
     bool has_host, has_packets, has_watch;
@@ -257,18 +258,18 @@ static void release(void *context, void *memory_dev)
 static void *window_of(void *context, void *memory_dev, size_t bytes, struct error *error)
 {
     struct peers *peers = context;
-    ncclWindow_t window = NULL; // nobody aborts yet: the watch begins when all is open
-    ncclResult_t result = peers->nccl.window(peers->communicator, memory_dev, bytes, &window,
+    // Nobody aborts yet: the watch begins when all is open.
+    ncclResult_t result = peers->nccl.window(peers->communicator, memory_dev, bytes, &peers->window,
                                              NCCL_WIN_COLL_SYMMETRIC);
     if (result == ncclSuccess) // says so of a call that has only begun (src/dev_runtime.cc, 2.28)
         result = ncclInProgress;
     if (settle(peers, "a symmetric window", result, error) != OK)
         return NULL;
-    if (window == NULL)
+    if (peers->window == NULL)
         (void)error_set(error, E_SYSTEM,
                         "group %d rank %d: NCCL has no symmetric window between these GPUs",
                         peers->place.group, peers->place.rank);
-    return window;
+    return peers->window;
 }
 
 // The sum of bf16, by NCCL's order, which is the same for all ranks: the result is made once.

@@ -21,6 +21,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from serve_check import PLAIN, PROMPTS, ROOT, Server  # noqa: E402
 
+# Served at full width by so many GPUs at least.
+FULL = {"qwen3-next-80b-a3b": 2, "qwen3.5-122b-a10b": 2, "qwen3.5-397b-a17b": 8}
 BEGIN_S_MAX = 20  # until the first text of an answer
 # Seen of 2 ranks: 0.9 to 1.3 times one GPU's share against itself. With 4 layers one of 8 sums lost
 # makes errors of sqrt(1 / 8) of the logits' deviation, which changes nearly every place.
@@ -164,7 +166,7 @@ def main():
     parser.add_argument("--out", default="/tmp")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--backend", default="cuda")
-    parser.add_argument("--only", default="demo,shallow,small,death,large")
+    parser.add_argument("--only", default="demo,shallow,small,death,large,full")
     arguments = parser.parse_args()
     program = str(pathlib.Path(arguments.bin) / "deltamesh")
     models = ROOT / "tests" / "models"
@@ -188,6 +190,10 @@ def main():
         if "large" in only:
             for ranks in (1, arguments.ranks):
                 multi.speed("35B-A3B dummy, 128 in, 256 out", large, ranks, "1,8,32", *dummy)
+        if "full" in only:
+            for name in (name for name, least in FULL.items() if least <= arguments.ranks):
+                multi.speed(f"{name} dummy, 128 in, 256 out", models / name, arguments.ranks,
+                            "1,8,32", *dummy)
         if "small" in only:
             for ranks in (1, arguments.ranks):
                 multi.speed("0.8B dummy, 128 in, 256 out", small, ranks, "1,8,32", *dummy)
