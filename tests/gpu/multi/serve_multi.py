@@ -127,9 +127,8 @@ class Multi:
                                capture_output=True, text=True, check=False).stdout.split()
         return [int(pid) for pid in found]
 
-    def death(self, model):
-        """A rank is killed while text streams: the client and `serve` end with code 4 and say who
-        it was, and no other rank stays."""
+    def death_in_text(self, model):
+        """A rank is killed while text streams, between exchanges by packets."""
         server = Server(self.program, model, self.backend, "--max-model-len", "4096",
                         ranks=self.ranks, errors=True)
         client = subprocess.Popen(  # 4,000 steps: seconds
@@ -138,6 +137,24 @@ class Multi:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         begun = bool(select.select([client.stdout], [], [], BEGIN_S_MAX)[0])
         begun = begun and os.read(client.stdout.fileno(), 1) != b""
+        self.kill_one("a killed rank", server, client, begun)
+
+    def death_in_prompt(self, model, tokens, after_s, *options):
+        """The same while a long prompt runs, among sums by NCCL."""
+        server = Server(self.program, model, self.backend, "--max-model-len", str(tokens + 64),
+                        *options, ranks=self.ranks, errors=True)
+        client = subprocess.Popen([self.program, "generate", "--rpc", server.endpoint,
+                                   "--requests", "-", "--json"], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        ids = [i * 7919 % 300 for i in range(tokens)]
+        client.stdin.write(json.dumps(request(ids, 1)).encode() + b"\n")
+        client.stdin.close()
+        client.stdin = None  # communicate() would write to it
+        time.sleep(after_s)
+        self.kill_one("a rank killed in a prompt", server, client, client.poll() is None)
+
+    def kill_one(self, name, server, client, begun):
+        """The client and `serve` end with code 4 and say who it was, and no other rank stays."""
         pids = self.workers(server)
         lived = begun and len(pids) == self.ranks and server.process.poll() is None
         if lived:
@@ -149,15 +166,15 @@ class Multi:
             server.process.kill()
             said = "did not end"
         took = time.time() - start
-        _, told = client.communicate(timeout=DEATH_S_MAX)
+        out, told = client.communicate(timeout=DEATH_S_MAX)
         stayed = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
         good = (lived and server.process.returncode == 4 and f"pid {pids[-1]}" in said and
-                "killed by signal 9" in said and client.returncode == 4 and b"failed" in told and
-                not stayed)
+                "killed by signal 9" in said and client.returncode == 4 and
+                b"failed" in told + out and not stayed)
         self.failed += not good
-        self.say(check="a killed rank", took_s=round(took, 2), good=good, begun=begun, pids=pids,
+        self.say(check=name, took_s=round(took, 2), good=good, begun=begun, pids=pids,
                  stayed=stayed, code=server.process.returncode, client_code=client.returncode,
-                 said=said.strip().splitlines()[-4:], client=told.decode()[-300:])
+                 said=said.strip().splitlines()[-6:], client=(out + told).decode()[-300:])
 
 
 def main():
@@ -182,7 +199,8 @@ def main():
         if "small" in only:
             multi.compare("0.8B dummy", small, random, 48, *dummy)
         if "death" in only:
-            multi.death(demo)
+            multi.death_in_text(demo)
+            multi.death_in_prompt(large, 131072, 1.0, "--load-format", "dummy")
         if "shallow" in only:
             for model in (large, models / "qwen3.5-27b", small):
                 multi.compare(f"{model.name}, 4 layers, dummy", shallow(model, 4, arguments.out),
