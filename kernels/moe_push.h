@@ -4,8 +4,9 @@
 //   shape   x [tokens, hidden] bf16; gate_up [experts * 2 * width, hidden]; down [experts *
 //           hidden, width]; shared_gate_up [2 * shared_width, hidden]; shared_down [hidden,
 //           shared_width]; ids and weights as moe_route gives them
-//   needs   tokens * hidden * 2 <= the exchange's lane_bytes; with parts what was pushed may stand
-//           there instead of in the lane, for norm_linear_pull with these parts to pull
+//   needs   tokens * hidden * 2 <= the exchange's lane_bytes; a token's ids are distinct; with
+//           parts what was pushed may stand there instead of in the lane, for norm_linear_pull with
+//           these parts to pull
 //   launch  to 4 tokens two persistent kernels; to 256 experts' slots are grouped, each expert's
 //           weights are streamed once, and a third kernel adds a token's products, unless it
 //           leaves that to the norm by parts; on Hopper from

@@ -322,7 +322,8 @@ static __global__ void __launch_bounds__(CLUSTER_THREADS, 1)
 
 // ---- launches ----
 
-// Clusters of most tokens that run at once; none on a part of a GPU that is too small for one.
+// Clusters of most tokens that run at once; none on a part of a GPU that is too small for one, and
+// where it cannot be told. Ranks of a group pick alike, as their GPUs are alike.
 static int clusters_resident()
 {
     constexpr int TOKENS = CLUSTER_TILES_MAX * CLUSTER_TOKENS;
@@ -341,7 +342,11 @@ static int clusters_resident()
     CUDA_CHECK(cudaFuncSetAttribute(route_cluster_kernel<TOKENS>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(config.dynamicSmemBytes)));
-    CUDA_CHECK(cudaOccupancyMaxActiveClusters(&count, route_cluster_kernel<TOKENS>, &config));
+    if (cudaOccupancyMaxActiveClusters(&count, route_cluster_kernel<TOKENS>, &config) !=
+        cudaSuccess) {
+        count = 0;
+        (void)cudaGetLastError();
+    }
     return count;
 }
 

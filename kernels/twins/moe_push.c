@@ -113,8 +113,11 @@ static void combine(double *y, const struct moe_push *op, int token, int first, 
 static void run_all(bf16 *rounded, double *unrounded, const struct moe_push *op)
 {
     double y[LINEAR_TILE_ROWS];
-    for (int i = 0; i < op->tokens * op->picks; i++)
+    for (int i = 0; i < op->tokens * op->picks; i++) {
         ASSERT(op->expert_ids[i] >= 0 && op->expert_ids[i] < op->experts);
+        for (int j = i - i % op->picks; j < i; j++)
+            ASSERT(op->expert_ids[j] != op->expert_ids[i]);
+    }
     for (int expert = 0; expert < op->experts; expert++)
         run_expert(op, expert);
     run_shared(op);
