@@ -310,6 +310,7 @@ static void bench_case_of(const struct moe_case &shape)
     exchange.inboxes[0] = static_cast<uint8_t *>(bench_memory(exchange.lane_bytes, 0));
     bench.op.push = &exchange;
     bench.op.x = static_cast<bf16 *>(bench_memory(tokens * hidden * sizeof(bf16), 1));
+    bench.op.partial = static_cast<bf16 *>(bench_memory(tokens * hidden * sizeof(bf16), 0));
     bench.op.tokens = shape.tokens;
     bench.op.hidden = shape.hidden;
     bench.op.experts = shape.experts;
