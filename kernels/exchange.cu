@@ -137,10 +137,12 @@ static __global__ void __launch_bounds__(EXCHANGE_THREADS)
     const int64_t lane_bytes = 2 * static_cast<int64_t>(EXCHANGE_PACKETS_BYTES_MAX);
     pdl_wait();
     pdl_trigger();
+    // After a failure nobody's memory is to be touched: a communicator that is aborted unmaps it.
+    bool whole = *static_cast<volatile uint32_t *>(exchange.failed_dev) == 0;
     uint64_t epoch = *static_cast<volatile uint64_t *>(exchange.epoch_dev) + 1;
     uint32_t flag = static_cast<uint32_t>(epoch % 0xffffffffu) + 1; // never 0: memory begins so
     int64_t parity = static_cast<int64_t>(epoch & 1) * ranks;
-    for (int i = first; i < a.packets; i += stride) {
+    for (int i = first; i < a.packets && whole; i += stride) {
         uint2 own = a.in[i];
         for (int k = 1; k < ranks; k++) { // the next rank first: not all write to the same inbox
             int to = (exchange.rank + k) % ranks;
@@ -149,7 +151,6 @@ static __global__ void __launch_bounds__(EXCHANGE_THREADS)
                          own, flag);
         }
     }
-    bool whole = *static_cast<volatile uint32_t *>(exchange.failed_dev) == 0;
     for (int i = first; i < a.packets; i += stride) {
         float sums[4] = {};
         uint2 own = a.in[i];

@@ -12,9 +12,9 @@
 //   launch  token by token: blocks of 256, each with 64 or 128 value dimensions of a head and
 //           row; decode rows alone, 640 heads of them and more: two blocks of 256 a processor, each
 //           a head of every so many rows, one after the other. Prefill rows of 24 tokens and more:
-//           a block of 256 per chunk of 64 tokens and key head; then two warpgroups per row, value
-//           head and 64 value dimensions, through the chunks; after either a block per row and 128
-//           channels
+//           a block of 384 per chunk of 64 tokens and key head, of few chunks per value head; then
+//           two warpgroups per row, value head and 64 value dimensions, through the chunks; after
+//           either a block per row and 128 channels
 //   moves   per row value_heads * 64 KiB of state, twice where it folds: one decode row in eight of
 //           one token, one in two of four; half of it if it is bf16; 24 KiB of k and u for each
 //           row that waits (16 + 32 heads); per token the projections, per chunk its tiles twice

@@ -55,6 +55,7 @@ static void peers_close(struct peers *peers)
 enum {
     MEETING_BYTES = 256, // of a rank's word at the meeting
     WATCH_NS = 20 * CLOCK_NS_PER_MS,
+    NOTICE_NS = 2 * CLOCK_NS_PER_MS,        // kernels look at the abort word more often
     ABORT_WAIT_NS = 1000 * CLOCK_NS_PER_MS, // for a call that is under way
     NCCL_OLDEST = 22800,                    // symmetric windows as we use them
 };
@@ -263,8 +264,10 @@ static void *window_of(void *context, void *memory_dev, size_t bytes, struct err
                                              NCCL_WIN_COLL_SYMMETRIC);
     if (result == ncclSuccess) // says so of a call that has only begun (src/dev_runtime.cc, 2.28)
         result = ncclInProgress;
-    if (settle(peers, "a symmetric window", result, error) != OK)
+    if (settle(peers, "a symmetric window", result, error) != OK) {
+        abort_once(peers); // the memory is given back next
         return NULL;
+    }
     if (peers->window == NULL)
         (void)error_set(error, E_SYSTEM,
                         "group %d rank %d: NCCL has no symmetric window between these GPUs",
@@ -359,8 +362,10 @@ static void *watch(void *argument)
             log_error("NCCL: %s", peers->nccl.text(state));
             exchange_abort(&peers->host.exchanges[0]);
         }
-        if (given_up(peers))
+        if (given_up(peers)) {
+            clock_sleep_ns(NOTICE_NS); // then no kernel writes to windows that an abort unmaps
             abort_once(peers);
+        }
         clock_sleep_ns(WATCH_NS);
     }
     return NULL;

@@ -8,10 +8,11 @@ static const int counts[] = {1,  2,  3,  4,   6,   8,   12,  16,  24,  32,
                              48, 64, 96, 128, 192, 256, 384, 512, 768, 1024};
 
 enum {
-    // A step of Qwen3.5-35B-A3B with 8 rows is 447 kernels, 40 layers' and 7; a dense one is less.
-    // Groups send and wait in kernels of their own.
+    // A layer of Qwen3.5-35B-A3B of up to four rows is eleven kernels; a dense one is less. Groups
+    // send and wait in kernels of their own, 256 KiB in each (EXCHANGE_PACKETS_BYTES_MAX).
     LAYER_KERNELS = 11,
     LAYER_EXCHANGES = 2,
+    EXCHANGE_BYTES = 1 << 18,
     STEP_KERNELS = 7,
     // With a head: of its known pairs; of every draft beside a layer: its input, logits and choice.
     KNOWN_KERNELS = 6,
@@ -24,10 +25,9 @@ enum {
     CUT_ROWS_GATHERED = 16,
     CUT_KERNELS = 2 + 2 * 3 * 2,
     CUT_GATHERS = 2 * 3,
-    // On H200s, of 22 to 192 recorded steps of 35B-A3B and 27B: 1,900 to 2,260 on one GPU, 3,050 to
-    // 3,400 in a group of two, whose larger sums are several kernels each. A worker says at its
-    // start what its own took.
-    KERNEL_BYTES = 4096,
+    // On H200s, of 22 to 192 recorded steps of 35B-A3B and 27B: 1,950 to 2,830, the more the more
+    // drafts. A worker says at its start what its own took.
+    KERNEL_BYTES = 3072,
 };
 
 int memory_plan_recorded_most(const struct memory_plan *plan, int drafts)
@@ -49,16 +49,27 @@ int memory_plan_recorded_rows(const struct memory_plan *plan, int rows, int draf
     return most;
 }
 
+// Of a layer: ranks sum twice, and send at most EXCHANGE_BYTES in a kernel.
+static uint64_t layer_kernels(const struct model_config *config, const struct shard *shard,
+                              int tokens)
+{
+    uint64_t bytes = (uint64_t)tokens * (uint64_t)config->hidden * 2;
+    uint64_t sends = (bytes + EXCHANGE_BYTES - 1) / EXCHANGE_BYTES;
+    return LAYER_KERNELS + (shard->ranks > 1 ? LAYER_EXCHANGES * sends : 0);
+}
+
 // Of a step of so many rows: the plain one and the one with penalties and cuts.
 static uint64_t kernels_of(const struct model_config *config, const struct shard *shard, int rows,
                            int drafts, bool head)
 {
     bool group = shard->ranks > 1;
-    uint64_t layer = (uint64_t)(LAYER_KERNELS + (group ? LAYER_EXCHANGES : 0));
-    uint64_t plain = (uint64_t)config->layers * layer + STEP_KERNELS;
+    int samples = rows * (1 + drafts);
+    uint64_t plain = (uint64_t)config->layers * layer_kernels(config, shard, samples);
+    plain += STEP_KERNELS;
     if (head)
-        plain += KNOWN_KERNELS + (uint64_t)drafts * (layer + DRAFT_KERNELS);
-    int samples = rows * (1 + drafts), at_once = group ? CUT_ROWS_GATHERED : CUT_ROWS;
+        plain +=
+            KNOWN_KERNELS + (uint64_t)drafts * (layer_kernels(config, shard, rows) + DRAFT_KERNELS);
+    int at_once = group ? CUT_ROWS_GATHERED : CUT_ROWS;
     int turns = (samples + at_once - 1) / at_once;
     int full = FULL_KERNELS + turns * (CUT_KERNELS + (group ? CUT_GATHERS : 0));
     return RECORDED_CLASSES * plain + (uint64_t)full;

@@ -23,7 +23,7 @@ enum {
     DRAIN_GRACE_MS = 5000,   // for the coordinator beyond its own drain timeout
     WORKER_ENDS_MS = 5000,   // for a worker that has been told to end
     WORKER_ALONE_MS = 10000, // for the coordinator when a worker has ended in order
-    TERMINATE_MS = 2000,     // between SIGTERM and SIGKILL
+    TERMINATE_MS = 4000,     // between SIGTERM and SIGKILL; a GPU's process may take a second
 };
 
 enum phase {
@@ -208,7 +208,7 @@ static void on_worker_end(struct serve *serve, struct child *worker)
     children_describe(text, sizeof text, worker);
     if (serve->phase == ENDING || serve->phase == FAILING) {
         if (is_cause(serve, worker))
-            log_error("%s", text);
+            log_error("%s%s", text, serve->signalled != 0 ? ", while all were being ended" : "");
         return;
     }
     if (code == 0) { // the coordinator let it go and will end too

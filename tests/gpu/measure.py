@@ -65,6 +65,9 @@ def gpus_there():
     """As many as a group may have."""
     lines = figures.told_by("nvidia-smi", "--list-gpus").splitlines()
     count = sum(line.startswith("GPU ") for line in lines)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        count = min(count, sum(one.strip() != "" for one in visible.split(",")))
     return max(ranks for ranks in (1, 2, 4, 8) if ranks <= max(count, 1))
 
 

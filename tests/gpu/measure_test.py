@@ -69,6 +69,11 @@ def check_counts(folder):
     for there, wanted in ((0, 1), (1, 1), (2, 2), (3, 2), (8, 8), (9, 8)):
         gpus(folder, there)
         expect(f"a group of {there} GPUs", measure.gpus_there(), wanted)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-0c5e, GPU-77aa"
+    expect("two of nine", measure.gpus_there(), 2)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    expect("none of nine", measure.gpus_there(), 1)
+    del os.environ["CUDA_VISIBLE_DEVICES"]
     gpus(folder, 1)
     expect("one GPU", call(folder), "the part multi needs several GPUs")
 

@@ -133,6 +133,7 @@ def check(options, memory, deadline, tool, suite):
     if left > 1:
         path = os.path.join(options.out, "sanitize", f"{tool}-{suite.replace(':', '-')}")
         paths = [f"{path}.log", f"{path}.txt"]  # the tool's and the program's lines may not mix
+        pathlib.Path(paths[0]).unlink(missing_ok=True)
         begun = time.monotonic()
         code = run_limited(command_of(options, tool, suite, paths[0]), paths[1],
                            min(left, options.check_seconds))

@@ -117,20 +117,30 @@ static void plan_35b(struct memory_plan *plan, int ranks, int recorded)
                                             plan->prefix_bytes + plan->recorded_bytes);
 }
 
+// At least what workers took, and not twice as much.
+static void covers(uint64_t bytes, uint64_t measured_mb)
+{
+    assert_in_range(bytes, measured_mb * 1000000, 2 * measured_mb * 1000000);
+}
+
 // Each number of drafts takes as many steps more and longer ones, and pages make room for them;
-// ranks of a group record more kernels.
+// ranks of a group record more kernels. Beside it what was seen on H200s, 0: not looked at.
 static void drafts_are_paid_for(void **state)
 {
     (void)state;
+    static const uint64_t alone_mb[VERIFY_ROWS_MAX + 1] = {0, 29, 65, 105, 145, 0, 231};
+    static const uint64_t pair_mb[VERIFY_ROWS_MAX + 1] = {[4] = 287};
     struct memory_plan before, plan, group;
     plan_35b(&before, 1, 0);
     assert_int_equal(before.recorded_bytes, 0);
     for (int recorded = 1; recorded <= VERIFY_ROWS_MAX; recorded++, before = plan) {
         plan_35b(&plan, 1, recorded);
         plan_35b(&group, 2, recorded);
-        uint64_t least = (uint64_t)memory_plan_recorded_steps(&plan) * 440 * 4096;
-        assert_true(plan.recorded_bytes > before.recorded_bytes && plan.recorded_bytes >= least);
-        assert_true(plan.recorded_bytes < 2 * 1000000000ull);
+        assert_true(plan.recorded_bytes > before.recorded_bytes);
+        if (alone_mb[recorded] > 0)
+            covers(plan.recorded_bytes, alone_mb[recorded]);
+        if (pair_mb[recorded] > 0)
+            covers(group.recorded_bytes, pair_mb[recorded]);
         assert_true(group.recorded_bytes > plan.recorded_bytes);
         assert_true(plan.kv_bytes + plan.prefix_bytes < before.kv_bytes + before.prefix_bytes);
         assert_int_equal(plan.sequences, 256);

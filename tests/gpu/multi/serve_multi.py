@@ -200,7 +200,7 @@ def main():
             multi.compare("0.8B dummy", small, random, 48, *dummy)
         if "death" in only:
             multi.death_in_text(demo)
-            multi.death_in_prompt(large, 131072, 1.0, "--load-format", "dummy")
+            multi.death_in_prompt(large, 131072, 2 / arguments.ranks, "--load-format", "dummy")
         if "shallow" in only:
             for model in (large, models / "qwen3.5-27b", small):
                 multi.compare(f"{model.name}, 4 layers, dummy", shallow(model, 4, arguments.out),
