@@ -36,7 +36,9 @@ DECODE = [(f"128-256-{c}", 128, 256, c, c) for c in (1, 4, 8, 16, 64, 256)]
 LONG = [(f"4096-1024-{c}", 4096, 1024, c, c) for c in (1, 8, 64, 128, 256)]
 ANSWERS = [("1000-2000-200", 1000, 2000, 200, 200)]
 # `auto` beside every fixed number of drafts, where the text allows many and where it allows few.
-MANY, FEW, AUTO = 3.39, 1.4, [(f"128-512-{c}", 128, 512, c, c) for c in (1, 16, 64, 256)]
+# One answer alone would be what `auto` takes to find out.
+MANY, FEW = 3.39, 1.4
+AUTO = [(f"128-512-{c}", 128, 512, c, max(c, 8)) for c in (1, 16, 64, 256)]
 WIDE = [("1024-128-512", 1024, 128, 512, 512)]
 
 
