@@ -443,9 +443,6 @@ static void share_paced(struct coord *coord, struct group_state *group, int32_t 
         group->senior_passed = passed;
         share_prefill(coord, group, budget, room);
         context = context_of_chunks(coord, group);
-#ifdef PLANT_pace_senior_only
-        return;
-#endif
     }
 }
 
