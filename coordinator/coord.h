@@ -34,7 +34,6 @@ struct flight {
     uint64_t hash;     // of the first report
     uint64_t step_ns;  // of the report that took least: it waited least for the others
     int32_t prefill_tokens;
-    int64_t contexts; // tokens before each of the prefill's, summed over these
     int32_t rows_count;
     int32_t decode_rows;              // the first of them
     int32_t verify, drafts;           // tokens of a decode row; drafts made for the next step

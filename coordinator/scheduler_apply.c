@@ -108,9 +108,7 @@ static void apply(struct coord *coord, int32_t g, struct coord_actions *out)
     group->flights_count--;
     if (group->flights_count > 0)
         coord_flight(group, group->step_done + 1)->begun_ns = coord->now_ns;
-    int32_t tokens = flight->prefill_tokens;
-    int32_t context = tokens == 0 ? 0 : (int32_t)(flight->contexts / tokens);
-    scheduler_pace_note(&group->pace, flight->decode_rows, tokens, context, flight->step_ns,
+    scheduler_pace_note(&group->pace, flight->decode_rows, flight->prefill_tokens, flight->step_ns,
                         coord->options.prefill_gap_ns);
     scheduler_note_drafts(coord, g, flight);
     for (int32_t row = 0; row < flight->rows_count; row++) {

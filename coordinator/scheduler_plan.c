@@ -315,19 +315,14 @@ static void share_rest(struct coord *coord, struct group_state *group, int32_t b
     }
 }
 
-static void clear_chunks(struct coord *coord, const struct group_state *group)
-{
-    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX; i = request_at(coord, i)->next)
-        request_at(coord, i)->chunk = 0;
-}
-
 // Half of the budget belongs to the most senior prompt, or all of it every second time when half is
 // no chunk; a replay has its short row beside it. While it cannot get on, nobody takes the room
 // that it waits for. `room`: tokens of a step beside those who decode, whatever the pace.
 static void share_prefill(struct coord *coord, struct group_state *group, int32_t budget,
                           int32_t room)
 {
-    clear_chunks(coord, group);
+    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX; i = request_at(coord, i)->next)
+        request_at(coord, i)->chunk = 0;
     int32_t first = next_prompt(coord, group, false);
     int32_t passing = (room - TOKENS_PER_PAGE) / group->plan.verify;
     bool small = budget < 2 * TOKENS_PER_PAGE;
@@ -347,12 +342,6 @@ static void share_prefill(struct coord *coord, struct group_state *group, int32_
         count = 0;
     }
     share_rest(coord, group, budget - count, passing);
-}
-
-// Tokens before those of the request's chunk, summed over these.
-static int64_t contexts_of(const struct request *request)
-{
-    return (int64_t)request->chunk * (request->prefill_given + request->chunk / 2);
 }
 
 static void plan_chunk(struct coord *coord, struct group_state *group, struct flight *flight,
@@ -378,7 +367,6 @@ static void plan_chunk(struct coord *coord, struct group_state *group, struct fl
     row->tokens_count = request->chunk;
     row->sample = last;
     flight->positions[flight->rows_count] = request->prefill_given;
-    flight->contexts += contexts_of(request);
     token_pool_read(&coord->pool, &request->tokens, request->prefill_given, request->chunk,
                     plan->tokens + plan->tokens_count);
     if (!last)
@@ -405,56 +393,19 @@ static uint64_t prefill_gap_ns(struct coord *coord, const struct group_state *gr
     return longest_ns / COORD_WAIT_GAPS > gap_ns ? longest_ns / COORD_WAIT_GAPS : gap_ns;
 }
 
-// Where a chunk of one prompt would begin that costs what the chunks cost that are shared out.
-static int32_t context_of_chunks(struct coord *coord, const struct group_state *group)
-{
-    int64_t tokens = 0, contexts = 0;
-    for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;
-         i = request_at(coord, i)->next) {
-        tokens += request_at(coord, i)->chunk;
-        contexts += contexts_of(request_at(coord, i));
-    }
-    int64_t begin = tokens == 0 ? 0 : contexts / tokens - tokens / 2;
-    return begin > 0 ? (int32_t)begin : 0;
-}
-
-// Shares out what the pace allows. That depends on where the chunks lie, and these on it: at first
-// all are taken to be the most senior prompt's; the second time it is told the mean, and the third
-// time it may only take back. One prompt, or many short ones, are shared out once.
-static void share_paced(struct coord *coord, struct group_state *group, int32_t room)
-{
-    enum { ROUNDS = 3 };
-    uint64_t gap_ns = prefill_gap_ns(coord, group);
-    bool passed = group->senior_passed;
-    clear_chunks(coord, group);
-    int32_t first = next_prompt(coord, group, false), budget = 0;
-    if (first == REQUEST_NONE_INDEX)
-        return;
-    int32_t context = request_at(coord, first)->prefill_given;
-    for (int round = 0; round < ROUNDS; round++) {
-        int32_t paced = scheduler_pace_tokens(&group->pace, context, gap_ns);
-#ifdef PLANT_pace_ignored
-        paced = room;
-#endif
-        paced = paced < room ? paced : room;
-        if (paced == budget || (round == ROUNDS - 1 && paced > budget))
-            return;
-        budget = paced;
-        group->senior_passed = passed;
-        share_prefill(coord, group, budget, room);
-        context = context_of_chunks(coord, group);
-    }
-}
-
 // `decoding`: rows that decode in this step or wait for pages.
 static void plan_prefills(struct coord *coord, struct group_state *group, struct flight *flight,
                           int32_t decoding)
 {
-    int32_t room = group->memory.step_tokens - decoding * group->plan.verify;
-    if (decoding > 0 && coord->options.prefill_gap_ns > 0)
-        share_paced(coord, group, room);
-    else
-        share_prefill(coord, group, room, room);
+    int32_t room = group->memory.step_tokens - decoding * group->plan.verify, budget = room;
+    if (decoding > 0 && coord->options.prefill_gap_ns > 0) {
+        int32_t paced = scheduler_pace_tokens(&group->pace, prefill_gap_ns(coord, group));
+#ifdef PLANT_pace_ignored
+        paced = budget;
+#endif
+        budget = paced < budget ? paced : budget;
+    }
+    share_prefill(coord, group, budget, room);
     for (int32_t i = group->running.first; i != REQUEST_NONE_INDEX;
          i = request_at(coord, i)->next) {
         if (has_prefill(request_at(coord, i)) && request_at(coord, i)->chunk > 0)
