@@ -19,7 +19,6 @@ extern "C" {
 
 enum {
     MOE_WARPS = 4,
-    PARTS_TOKENS_MIN = 5,        // fewer are summed sooner by a kernel beside the norm
     MOE_SPARSE_TOKENS_MAX = 128, // of 256 experts each then has rarely more than 8 tokens
 };
 
@@ -111,7 +110,7 @@ static void moe_general(cudaStream_t stream, const struct moe_push *op, bf16 *la
     LAUNCH_CHECK();
 }
 
-enum { COMBINE_THREADS = 64 }; // one token's 2,048 sums on four multiprocessors
+enum { COMBINE_THREADS = 64 }; // few tokens' sums on many multiprocessors
 
 // grid tokens * hidden / 8 / COMBINE_THREADS: eight outputs a thread.
 template <typename VALUES, int PICKS>
@@ -139,8 +138,7 @@ static void moe_combine(cudaStream_t stream, const struct moe_push *op, bf16 *la
     int64_t units = static_cast<int64_t>(op->tokens) * (op->hidden / BF16_VECTOR);
     dim3 grid(static_cast<unsigned>((units + COMBINE_THREADS - 1) / COMBINE_THREADS));
     auto kernel = moe_combine_kernel<VALUES, 0>;
-    if (op->parts != NULL && op->push->cuda == NULL && op->tokens >= PARTS_TOKENS_MIN &&
-        norm_parts_serves(op->hidden)) {
+    if (op->parts != NULL && op->push->cuda == NULL && norm_parts_serves(op->hidden)) {
         *op->parts = parts;
         return;
     }

@@ -14,6 +14,7 @@
 
 #include "kernels/twins/twins.h"
 #include "tests/fixtures/gdn_world.h"
+#include "tests/fixtures/state_dtype.h"
 
 enum {
     DIM = GDN_HEAD_DIM,
@@ -28,26 +29,9 @@ enum { CUT_STEP = 29, MIXES = 2, FIRST_STEP = 6 };
 enum { CUT_STEP = 1, MIXES = 12, FIRST_STEP = 1 };
 #endif
 
-// The tests of bits run once for states of f32 and once for states of bf16.
-static bool bf16_state;
-
 static void open_world(struct gdn_world *w, int key_heads, int value_heads, uint64_t seed)
 {
     gdn_world_open_as(w, key_heads, value_heads, seed, bf16_state);
-}
-
-static int as_f32(void **state)
-{
-    (void)state;
-    bf16_state = false;
-    return 0;
-}
-
-static int as_bf16(void **state)
-{
-    (void)state;
-    bf16_state = true;
-    return 0;
 }
 
 // ---------------------------------------------------------------- the formulas

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "tests/fixtures/state_dtype.h"
 #include "tests/fixtures/steps.h"
 
 enum {
@@ -24,23 +25,6 @@ enum {
     STATES = VALUE_HEADS * GDN_HEAD_DIM * GDN_HEAD_DIM,
     COLUMNS = (2 * KEY_HEADS + VALUE_HEADS) * GDN_HEAD_DIM * (GDN_CONV_WIDTH - 1),
 };
-
-// The tests of what is copied run for states of f32 and of bf16.
-static bool bf16_state;
-
-static int as_f32(void **state)
-{
-    (void)state;
-    bf16_state = false;
-    return 0;
-}
-
-static int as_bf16(void **state)
-{
-    (void)state;
-    bf16_state = true;
-    return 0;
-}
 
 static size_t state_bytes(void)
 {

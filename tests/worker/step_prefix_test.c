@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "parallel/base/clock.h"
+#include "tests/fixtures/state_dtype.h"
 #include "tests/fixtures/team.h"
 
 enum {
@@ -36,23 +37,6 @@ enum {
 
 static const char *const model_dir = SOURCE_DIR "/tests/golden/moe_e8_r2";
 static const char *const demo_dir = SOURCE_DIR "/deploy/demo/model";
-
-// Every test runs for recurrent states of f32 and of bf16.
-static bool bf16_state;
-
-static int as_f32(void **state)
-{
-    (void)state;
-    bf16_state = false;
-    return 0;
-}
-
-static int as_bf16(void **state)
-{
-    (void)state;
-    bf16_state = true;
-    return 0;
-}
 
 struct world {
     struct team *team;
